@@ -1,0 +1,1 @@
+"""Result tables: schema, statistics, comparison, figures. Knows tables only, never models."""
