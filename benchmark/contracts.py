@@ -1,0 +1,304 @@
+"""The values that tasks, bugs, methods and metrics exchange: frozen, described by content, lazy where they are large.
+
+Shapes used throughout: `N` examples, `C` channels, `H × W` pixels, `K` classes; inputs are `(N, *shape)`, usually
+`(N, C, H, W)`, and attributions have the shape of the inputs they explain.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any, Literal
+
+from attribug import keys
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+Level = float | int | str
+Target = Literal["label", "reference", "own"]
+
+
+class Unsupported(Exception):  # noqa: N818 - it is an answer, not an error
+    """A method, bug or metric declines: the message is the reason, reported as `unsupported: reason`."""
+
+
+@dataclass(frozen=True, eq=False)
+class Data:
+    """Labelled examples in memory."""
+
+    inputs: Tensor
+    """(N, *shape), float32."""
+    labels: Tensor
+    """(N,), int64, in [0, K)."""
+    ids: Tensor
+    """(N,), int64: an example keeps its id in every variant, so random streams and pairings follow it."""
+    masks: Tensor | None = None
+    """(N, H, W), bool: the pixels of the object; None where the task knows no objects."""
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def select(self, index: Tensor) -> Data:
+        """The examples at `index`, (M,) int64, in that order."""
+        masks = None if self.masks is None else self.masks[index]
+        return Data(self.inputs[index], self.labels[index], self.ids[index], masks)
+
+
+@dataclass(frozen=True)
+class Examples:
+    """A lazy handle to labelled examples: `key` tells them apart, nothing is read before `load()`."""
+
+    key: str
+    build: Callable[[], Data] = field(compare=False, repr=False)
+
+    @staticmethod
+    def of(build: Callable[..., Data], **parameters: Any) -> Examples:
+        """The examples that `build(**parameters)` makes; their key covers the function's code and the parameters."""
+        return Examples(keys.digest("examples", build, parameters), partial(build, **parameters))
+
+    def load(self) -> Data:
+        """Reads or makes the examples."""
+        return self.build()
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What, with a seed, turns examples into a model: Adam, one cycle of the learning rate, cross-entropy."""
+
+    network: Callable[[], nn.Module]
+    """Builds the untrained network; a module-level function or a `partial` of one."""
+    epochs: int
+    batch: int = 64
+    learning_rate: float = 3e-3
+    """Peak of the cycle."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A model trained on examples. With `start`, training goes on from another model; with `trainable`, only in the
+    named parts (a function from the network to module names), all others frozen."""
+
+    examples: Examples
+    recipe: Recipe
+    seed: int
+    start: ModelSpec | None = None
+    trainable: Callable[[nn.Module], Sequence[str]] | None = None
+
+    @cached_property
+    def key(self) -> str:
+        """Content key: data, recipe, seed, training code, torch's version."""
+        parts = (self.examples.key, self.recipe, self.seed, self.start, self.trainable)
+        return keys.digest("trained", *parts, keys.code("attribug.training"), keys.version("torch"))
+
+
+@dataclass(frozen=True)
+class Derived:
+    """A model made from another without training: `change(model, generator)` edits a copy in place."""
+
+    base: ModelSpec
+    change: Callable[[nn.Module, torch.Generator], None]
+    seed: int
+
+    @cached_property
+    def key(self) -> str:
+        """Content key: base model, change with its code, seed."""
+        return keys.digest("derived", self.base, self.change, self.seed)
+
+
+ModelSpec = Trained | Derived
+
+
+def trainings(spec: ModelSpec) -> list[Trained]:
+    """The trainings a model rests on, deepest first; the last one is the nearest."""
+    below = spec.base if isinstance(spec, Derived) else spec.start
+    return ([] if below is None else trainings(below)) + ([spec] if isinstance(spec, Trained) else [])
+
+
+def network(spec: ModelSpec) -> Callable[[], nn.Module]:
+    """Builds the untrained network of a model."""
+    return trainings(spec)[-1].recipe.network
+
+
+@dataclass(frozen=True)
+class Side:
+    """One explained situation: a model and the examples it sees."""
+
+    model: ModelSpec
+    examples: Examples
+
+    @property
+    def seed(self) -> int:
+        """Seed of the training at the root: the model's name in tables of scores."""
+        return trainings(self.model)[0].seed
+
+
+@dataclass(frozen=True)
+class Check:
+    """Tells whether a bug took: a mean over models of a statistic on examples, between bounds.
+
+    `accuracy`: share of examples whose label the model predicts, minus the mean of the same of the models `minus`.
+    `total_variation`: mean over examples and over the models `minus` of ½ Σₖ |pₖ − p'ₖ| between softmax outputs.
+    """
+
+    name: str
+    models: tuple[ModelSpec, ...]
+    examples: Examples
+    statistic: Literal["accuracy", "total_variation"] = "accuracy"
+    minus: tuple[ModelSpec, ...] = ()
+    at_least: float | None = None
+    at_most: float | None = None
+
+    def holds(self, figure: float) -> bool:
+        """Whether a measured figure lies within the bounds; NaN does not."""
+        low = self.at_least is None or figure >= self.at_least
+        return low and (self.at_most is None or figure <= self.at_most) and figure == figure
+
+    @property
+    def bound(self) -> str:
+        """The bounds in words: `≥ .95`, `≤ .30`."""
+        texts = [f"≥ {self.at_least:g}"] * (self.at_least is not None) + [f"≤ {self.at_most:g}"] * (self.at_most is not None)
+        return " and ".join(texts)
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """One contaminated model with all it is compared with. Every side's examples carry the same ids in the same order.
+
+    A similarity compares contaminated with reference, and control with reference, for every reference and control that
+    are not the same side; an alignment compares contaminated and control with the truth mask.
+    """
+
+    contaminated: Side
+    references: tuple[Side, ...]
+    controls: tuple[Side, ...]
+    control: str
+    """Name of the control set in tables: clean, other_flips, retrained, perturbed."""
+    target: Target
+    """Which class is explained: the example's `label`, the class the first `reference` predicts, each model's `own`."""
+    truth: Literal["background", "object"] | None = None
+    """Where relevance is expected under the bug; None: alignment says nothing about this bug."""
+    checks: tuple[Check, ...] = ()
+    draws: tuple[Side, ...] = ()
+    """Further draws of the same contamination (they cost no training), averaged with the first."""
+    keep: Examples | None = None
+    """The explained examples under other labels: only those to which the contaminated model gives these are kept."""
+    secondary: Mapping[str, tuple[Side, ...]] = field(default_factory=dict)
+    """Further control sets by name: each gives rows of its own, never the headline."""
+
+    @property
+    def contaminated_sides(self) -> tuple[Side, ...]:
+        """All draws of the contaminated model."""
+        return (self.contaminated, *self.draws)
+
+    @property
+    def control_sets(self) -> dict[str, tuple[Side, ...]]:
+        """Control sets by name, the main one first."""
+        return {self.control: self.controls, **self.secondary}
+
+    @property
+    def sides(self) -> tuple[Side, ...]:
+        """Every distinct side."""
+        controls = [side for sides in self.control_sets.values() for side in sides]
+        return tuple(dict.fromkeys([*self.references, *controls, *self.contaminated_sides]))
+
+    def models(self) -> tuple[ModelSpec, ...]:
+        """Every distinct model that sides and checks need."""
+        checked = [model for check in self.checks for model in (*check.models, *check.minus)]
+        return tuple(dict.fromkeys([*(side.model for side in self.sides), *checked]))
+
+
+@dataclass(frozen=True)
+class Task:
+    """A labelled example set, with object masks where they exist, and the recipe that trains a model on it."""
+
+    name: str
+    classes: tuple[str, ...]
+    shape: tuple[int, ...]
+    recipe: Recipe
+    examples: Callable[..., Examples]
+    """`examples("train" | "test")`: clean data. A task with separable backgrounds also takes `share` (of the images
+    whose background gives the label away), `swapped` (backgrounds of another class), `foreground=False` (backgrounds
+    alone); others raise `Unsupported` for these."""
+    other: Callable[[str], Task] = field(compare=False, repr=False)
+    """Another task of the same run, by name."""
+
+    def clean(self, seed: int) -> Trained:
+        """The clean model of a seed."""
+        return Trained(self.examples("train"), self.recipe, seed)
+
+    def retrained(self, **changes: Any) -> Recipe:
+        """The task's recipe with changes."""
+        return replace(self.recipe, **changes)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Name and function of a registered piece; subclasses add its facts."""
+
+    name: str
+    function: Callable[..., Any] = field(repr=False)
+    paper: str = ""
+    """Where the definition comes from."""
+
+
+@dataclass(frozen=True)
+class TaskSource(Entry):
+    """A registered task: `function(*, seed, other, **options)` gives a `Task`."""
+
+    source: str = ""
+    licence: str = ""
+    size: str = ""
+    missing: Callable[[], str] | None = None
+    """Returns how to get data that are not on this machine, or an empty text."""
+
+
+@dataclass(frozen=True)
+class Bug(Entry):
+    """A registered bug: `function(task, level, seed, seeds)` describes a `Contrast`; it trains nothing."""
+
+    stage: Literal["data", "model", "test"] = "data"
+    levels: tuple[Level, ...] = ()
+    primary: str = "spearman@sum"
+    """The `metric@post` whose verdict is the headline."""
+    unchanged_input: bool = True
+    """Whether all sides see the same inputs (then `random` and `edges` are .5 by construction)."""
+    seen_in_predictions: bool = False
+    """Whether the checks are measured on the explained predictions: their row is then true by construction."""
+
+
+@dataclass(frozen=True)
+class Method(Entry):
+    """A registered attribution method: `function(query, **parameters)` gives signed, unreduced attributions."""
+
+    uses_target: bool = True
+    stochastic: bool = False
+    uses: str = ""
+    """The query's primitive it rests on: methods with the same one are bundled."""
+    needs: tuple[str, ...] = ()
+    """What the preflight asks of a model: `relu_modules`, `convolution`."""
+    fits_training_data: bool = False
+    output: Literal["attributions", "probabilities"] = "attributions"
+
+
+@dataclass(frozen=True)
+class Metric(Entry):
+    """A registered metric: `function(a, b)` for a similarity, `function(a, masks)` for an alignment; (N,) float64.
+
+    NaN means undefined for that example (a constant map, an empty mask): counted, never dropped.
+    """
+
+    kind: Literal["similarity", "alignment"] = "similarity"
+    bounds: tuple[float, float] = (-1.0, 1.0)
+    visible: float = 0.1
+    """δ: the smallest difference that counts as seen; our choice."""
+    posts: tuple[str, ...] = ("sum",)
+    """Default post-processings, the first one the default of a single measurement."""
+    prepare: Callable[[Tensor], Any] | None = None
+    """Makes of post-processed maps the form in which one map meets many."""
+    symmetric: bool = True
+    nonnegative: bool = False
+    """Whether maps must not be negative: posts that cannot promise it are refused."""
+    reads: Literal["attributions", "probabilities"] = "attributions"

@@ -1,0 +1,153 @@
+"""From scores to the table of results, and from results to a matrix of methods and bugs."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+
+from attribug.results.schema import (
+    KEYS,
+    NUMBERS,
+    OUTCOMES,
+    RESULT_COLUMNS,
+    SCORE_COLUMNS,
+    TRIPLE,
+    TableError,
+    expect_columns,
+    sort_results,
+    typed,
+)
+from attribug.results.statistics import Kind, above_floor, estimate, has_headroom, tells, verdict
+
+PREDICTIONS = "predictions"
+"""The method that explains nothing: its scores compare softmax outputs."""
+
+MATRIX_COLUMNS = ("task", "bug", "level", "method", "verdict", "effect")
+
+
+def summarise(
+    scores: pd.DataFrame,
+    *,
+    suite: str,
+    seeds_total: int,
+    kinds: Mapping[str, Kind],
+    visible: Mapping[str, float],
+    outcomes: pd.DataFrame | None = None,
+) -> pd.DataFrame:
+    """The results of a suite: one row for each combination of `KEYS` in scores or outcomes.
+
+    Args:
+        scores: columns `SCORE_COLUMNS`, one row an example and model triple, in any order.
+        suite: its name, the first column.
+        seeds_total: how many seeds the suite has; two seeds that are equal modulo it are one unit.
+        kinds: by metric, `similarity` (a bug lowers it) or `alignment` (a bug raises it).
+        visible: by metric, the least difference that counts as one.
+        outcomes: what has no scores: columns `KEYS`, verdict (of `OUTCOMES`), reason, seeds, n. Such a row has no
+            numbers, also where other seeds of its key were scored; of several for one key, the first of `OUTCOMES`
+            stands.
+
+    Raises:
+        TableError: other columns, an example twice in a triple, a missing key, or an outcome that is none.
+        ValueError: a metric without kind or visible difference.
+    """
+    scored = _scored(scores, seeds_total, kinds, visible)
+    if outcomes is not None and len(outcomes):
+        unscored = _unscored(outcomes)
+        decided = pd.MultiIndex.from_frame(scored[list(KEYS)]).isin(pd.MultiIndex.from_frame(unscored[list(KEYS)]))
+        scored = pd.concat([scored[~decided], unscored]) if not decided.all() else unscored
+    scored.insert(0, "suite", suite)
+    return sort_results(typed(scored[list(RESULT_COLUMNS)]))
+
+
+def matrix(
+    results: pd.DataFrame,
+    primary: Mapping[str, str],
+    *,
+    main_control: Mapping[str, str],
+    predictions_metric: str = "total_variation@none",
+) -> pd.DataFrame:
+    """One row a task, bug, level and method: verdict and effect of the primary metric against the main control.
+
+    Args:
+        results: a table with `RESULT_COLUMNS`.
+        primary: by bug, `metric@post`.
+        main_control: by bug, the name of the control that its verdict is about.
+        predictions_metric: `metric@post` of the rows of `predictions`, which no other metric can read.
+
+    Raises:
+        TableError: columns of no results table.
+        ValueError: a bug without primary metric or main control.
+    """
+    expect_columns(results.columns, RESULT_COLUMNS)
+    bugs = pd.unique(results["bug"])
+    _expect_entries("bug", bugs, {"primary metric": primary, "main control": main_control})
+    shown = results["bug"].map(dict(primary)).where(results["method"] != PREDICTIONS, predictions_metric)
+    wanted = results["metric"] + "@" + results["post"] == shown
+    main = results["control"] == results["bug"].map(dict(main_control))
+    return sort_results(results[wanted & main])[list(MATRIX_COLUMNS)]
+
+
+def _scored(
+    scores: pd.DataFrame, seeds_total: int, kinds: Mapping[str, Kind], visible: Mapping[str, float]
+) -> pd.DataFrame:
+    """The rows that scores give: keys, counts, numbers, verdict, reason."""
+    expect_columns(scores.columns, SCORE_COLUMNS)
+    if seeds_total < 1:
+        raise ValueError(f"expected at least one seed, found {seeds_total}")
+    if scores.empty:
+        return pd.DataFrame(columns=list(RESULT_COLUMNS[1:]))
+    if scores[list(KEYS)].isna().any(axis=None):
+        raise TableError(f"expected text in every row of {', '.join(KEYS)}, found missing values")
+    group = scores.groupby(list(KEYS), observed=True, sort=True).ngroup().to_numpy(np.int64)
+    _, first = np.unique(group, return_index=True)
+    rows = scores[[*TRIPLE, "example", "value", "benign", "floor"]].assign(group=group)
+    table = pd.concat([scores[list(KEYS)].iloc[first].reset_index(drop=True).astype(str),
+                       estimate(_told(rows, scores["metric"], kinds, visible), seeds_total)], axis=1)  # fmt: skip
+    decisions = _decisions(table, kinds, visible)
+    return table.drop(columns=["above_floor", "no_interval"]).assign(
+        verdict=[text for text, _ in decisions], reason=[reason for _, reason in decisions]
+    )
+
+
+def _told(
+    rows: pd.DataFrame, metric: pd.Series, kinds: Mapping[str, Kind], visible: Mapping[str, float]
+) -> pd.DataFrame:
+    """The rows with their scores: tell and above_floor."""
+    codes, names = pd.factorize(metric)
+    _expect_entries("metric", names, {"kind": kinds, "visible difference": visible})
+    value, benign = rows["value"].to_numpy(np.float64), rows["benign"].to_numpy(np.float64)
+    tell = np.empty(len(rows))
+    for code, name in enumerate(names):
+        at = codes == code
+        tell[at] = tells(value[at], benign[at], visible[name], kinds[name])
+    return rows.assign(tell=tell, above_floor=above_floor(benign, rows["floor"].to_numpy(np.float64)))
+
+
+def _decisions(table: pd.DataFrame, kinds: Mapping[str, Kind], visible: Mapping[str, float]) -> list[tuple[str, str]]:
+    """Verdict and reason of every row of estimates."""
+    read = ("metric", "effect", "ci_low", "ci_high", "above_floor", "benign", "undefined", "no_interval")
+    decisions = []
+    for metric, effect, low, high, above, benign, undefined, absent in zip(*(table[c] for c in read), strict=True):
+        headroom = has_headroom(kinds[metric], above, benign, visible[metric])
+        decisions.append(verdict(effect, low, high, headroom, undefined=undefined, no_interval=absent))
+    return decisions
+
+
+def _unscored(outcomes: pd.DataFrame) -> pd.DataFrame:
+    """One row a key that has an outcome: the first of `OUTCOMES`, of equal ones the first reason by the alphabet."""
+    expect_columns(outcomes.columns, (*KEYS, "verdict", "reason", "seeds", "n"))
+    foreign = sorted(set(outcomes["verdict"]) - set(OUTCOMES))
+    if foreign:
+        raise TableError(f"expected an outcome ({', '.join(OUTCOMES)}), found {', '.join(map(repr, foreign))}")
+    rank = outcomes["verdict"].map({name: place for place, name in enumerate(OUTCOMES)})
+    ordered = outcomes.assign(rank=rank).sort_values(["rank", "reason", "seeds", "n"], kind="stable")
+    rows = ordered.drop_duplicates(list(KEYS)).drop(columns="rank").astype(dict.fromkeys(KEYS, str))
+    return rows.assign(**dict.fromkeys(NUMBERS, np.nan))
+
+
+def _expect_entries(what: str, names: object, tables: Mapping[str, Mapping[str, object]]) -> None:
+    """Every name must have an entry in every table."""
+    for title, table in tables.items():
+        missing = sorted({str(name) for name in np.asarray(names, dtype=object)} - set(table))
+        if missing:
+            raise ValueError(f"expected a {title} of every {what}, found none of {', '.join(missing)}")
