@@ -1,0 +1,239 @@
+"""Query: what an attribution method gets. Its primitives are memoised, so methods share passes without knowing it."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from attribug.contracts import Data, Unsupported
+from attribug.streams import generator
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+@dataclass
+class Cost:
+    """What a method has cost: as if it had run alone, so shared passes count for each method that needs them."""
+
+    seconds: float = 0.0
+    forward: int = 0
+    """Examples passed forward."""
+    backward: int = 0
+    """Examples passed backward."""
+
+    def add(self, other: Cost) -> None:
+        """Adds another cost to this one."""
+        self.seconds += other.seconds
+        self.forward += other.forward
+        self.backward += other.backward
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Mean and mean of squares of noisy gradients, each (N, *shape)."""
+
+    mean: Tensor
+    mean_square: Tensor
+    variance: Tensor
+
+
+@dataclass
+class _Passes:
+    """Counts of this query, and the price list of its memoised primitives."""
+
+    total: Cost = field(default_factory=Cost)
+    saved: Cost = field(default_factory=Cost)
+    prices: dict[Any, Cost] = field(default_factory=dict)
+
+
+def primitive(function: Callable[Concatenate[Query, P], R]) -> Callable[Concatenate[Query, P], R]:
+    """Memoises a method of `Query` by its (hashable) arguments and keeps what it cost for whoever asks again."""
+
+    @functools.wraps(function)
+    def remembered(self: Query, *args: P.args, **kwargs: P.kwargs) -> R:
+        key = (function.__name__, args, tuple(sorted(kwargs.items())))
+        if key in self._memo:
+            self._passes.saved.add(self._passes.prices[key])
+            value: R = self._memo[key]
+            return value
+        started, before = time.perf_counter(), (self._passes.total.forward, self._passes.total.backward)
+        value = function(self, *args, **kwargs)
+        forward, backward = self._passes.total.forward - before[0], self._passes.total.backward - before[1]
+        self._passes.prices[key] = Cost(time.perf_counter() - started, forward, backward)
+        self._memo[key] = value
+        return value
+
+    return remembered
+
+
+class Query:
+    """One model, the inputs to explain and the classes asked about.
+
+    inputs (N, *shape), targets (N,) int64, ids (N,) int64. `rows` bounds the examples of a single pass; it belongs to
+    the suite, because another bound may change last bits. Returned primitives are shared: leave them as they are.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        inputs: Tensor,
+        targets: Tensor,
+        *,
+        ids: Tensor | None = None,
+        seed: int = 0,
+        rows: int = 64,
+        train: Data | None = None,
+    ) -> None:
+        self.model = model
+        self.inputs = inputs
+        self.targets = targets
+        self.ids = torch.arange(len(inputs)) if ids is None else ids
+        self.seed = seed
+        self.rows = rows
+        self._train = train
+        self._memo: dict[Any, Any] = {}
+        self._passes = _Passes()
+
+    @property
+    def train(self) -> Data:
+        """The explained model's own training examples; raises `Unsupported` where there are none."""
+        if self._train is None:
+            raise Unsupported("needs training examples, and none were given")
+        return self._train
+
+    def generators(self, *name: Any) -> list[torch.Generator]:
+        """One CPU generator an example, from the stream (suite seed, name, example id): the same on every side."""
+        return [generator("example", self.seed, *name, int(example)) for example in self.ids]
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Logits (B, K) of one bounded pass; raises `Unsupported` when the model returns anything else."""
+        self._passes.total.forward += len(inputs)
+        outputs = self.model(inputs)
+        if not isinstance(outputs, Tensor) or outputs.ndim != 2:
+            found = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
+            raise Unsupported(f"expected logits (N, K) from the model, found {found}")
+        return outputs
+
+    def target_logits(self, inputs: Tensor, targets: Tensor) -> Tensor:
+        """The logit of each row's target, (B,)."""
+        return self.forward(inputs).gather(1, targets[:, None])[:, 0]
+
+    def input_gradient(self, inputs: Tensor, targets: Tensor) -> Tensor:
+        """Gradient of the targets' logits at `inputs`, (B, *shape), in one pass without side effects."""
+        leaf = inputs.detach().requires_grad_(True)
+        with torch.enable_grad():
+            logits = self.target_logits(leaf, targets)
+            if not logits.requires_grad:
+                raise Unsupported("the model's output does not depend on its input")
+        return self.backward(logits, leaf)
+
+    def backward(self, logits: Tensor, at: Tensor) -> Tensor:
+        """Gradient of the summed `logits` (B,) with respect to the tensor `at`, whose shape it has."""
+        self._passes.total.backward += len(logits)
+        (gradient,) = torch.autograd.grad(logits.sum(), at, allow_unused=True)
+        if gradient is None:
+            raise Unsupported("the model's output does not depend on its input")
+        return gradient
+
+    def input_gradients(self) -> Tensor:
+        """Gradient of every target's logit in bounded passes, anew at each call: for methods that alter the passes."""
+        pairs = zip(self.inputs.split(self.rows), self.targets.split(self.rows), strict=True)
+        return torch.cat([self.input_gradient(inputs, targets) for inputs, targets in pairs])
+
+    @primitive
+    def outputs(self) -> Tensor:
+        """Logits (N, K)."""
+        with torch.no_grad():
+            return torch.cat([self.forward(rows) for rows in self.inputs.split(self.rows)])
+
+    @primitive
+    def gradient(self) -> Tensor:
+        """Gradient of the target's logit, (N, *shape)."""
+        return self.input_gradients()
+
+    @primitive
+    def noisy_gradients(self, samples: int, noise: float) -> Moments:
+        """Moments of gradients at inputs with Gaussian noise of `noise` · (max − min) of each input (Smilkov et al.
+        2017, eq. 2). All examples' samples run in one stream of bounded passes; sums are kept in float64."""
+        streams = self.generators("noisy_gradients", samples, noise)
+        flat = self.inputs.flatten(1)
+        spread = noise * (flat.amax(1) - flat.amin(1))  # (N,)
+        total = torch.zeros_like(self.inputs, dtype=torch.float64)
+        squares = torch.zeros_like(total)
+        for index in self._stream(samples):
+            draws = [torch.randn(self.inputs.shape[1:], generator=streams[i], dtype=self.inputs.dtype) for i in index.tolist()]
+            rows = index.to(self.inputs.device)
+            scale = spread[rows].reshape(-1, *[1] * (self.inputs.ndim - 1))
+            noisy = self.inputs[rows] + scale * torch.stack(draws).to(self.inputs.device)
+            gradient = self.input_gradient(noisy, self.targets[rows]).double()
+            total.index_add_(0, rows, gradient)
+            squares.index_add_(0, rows, gradient.square_())
+        mean, mean_square = total / samples, squares / samples
+        variance = (mean_square - mean.square()).clamp_(min=0)
+        dtype = self.inputs.dtype
+        return Moments(mean.to(dtype), mean_square.to(dtype), variance.to(dtype))
+
+    @primitive
+    def path_gradients(self, steps: int) -> Tensor:
+        """Mean gradient on the straight path from zero to the input, ∫₀¹ ∇F(αx) dα by Gauss–Legendre, (N, *shape)."""
+        nodes, weights = np.polynomial.legendre.leggauss(steps)
+        alphas = torch.as_tensor((nodes + 1) / 2, dtype=self.inputs.dtype, device=self.inputs.device)
+        weights = torch.as_tensor(weights / 2, device=self.inputs.device)
+        total = torch.zeros_like(self.inputs, dtype=torch.float64)
+        ones = [1] * (self.inputs.ndim - 1)
+        for start, index in self._numbered_stream(steps):
+            rows = index.to(self.inputs.device)
+            step = (start + torch.arange(len(rows), device=rows.device)) % steps
+            gradient = self.input_gradient(self.inputs[rows] * alphas[step].reshape(-1, *ones), self.targets[rows])
+            total.index_add_(0, rows, gradient.double() * weights[step].reshape(-1, *ones))
+        return total.to(self.inputs.dtype)
+
+    def masked_outputs(self, keep: Tensor) -> Tensor:
+        """Logits of the targets with parts of the inputs set to zero, (N, M); `keep` (M, H, W) bool: what remains."""
+        outputs = torch.empty(len(self.inputs) * len(keep), dtype=self.inputs.dtype, device=self.inputs.device)
+        keep = keep.to(self.inputs.device)
+        with torch.no_grad():
+            for start, index in self._numbered_stream(len(keep)):
+                rows = index.to(self.inputs.device)
+                mask = keep[(start + torch.arange(len(rows), device=rows.device)) % len(keep)]
+                masked = self.inputs[rows] * mask[:, None]
+                outputs[start : start + len(rows)] = self.target_logits(masked, self.targets[rows])
+        return outputs.reshape(len(self.inputs), len(keep))
+
+    def _stream(self, samples: int) -> Iterator[Tensor]:
+        """Example indices of bounded passes, each example `samples` times in a row; (B,) int64."""
+        return (index for _, index in self._numbered_stream(samples))
+
+    def _numbered_stream(self, samples: int) -> Iterator[tuple[int, Tensor]]:
+        everything = torch.arange(len(self.inputs)).repeat_interleave(samples)
+        for start in range(0, len(everything), self.rows):
+            yield start, everything[start : start + self.rows]
+
+    def costing(self) -> Costing:
+        """Context that measures one method: its own time, and the full price of primitives it found ready."""
+        return Costing(self._passes)
+
+
+class Costing:
+    """Measures what a method would cost alone; the figure is `cost` after the block."""
+
+    def __init__(self, passes: _Passes) -> None:
+        self._passes = passes
+        self.cost = Cost()
+
+    def __enter__(self) -> Costing:
+        self._passes.total, self._passes.saved = Cost(), Cost()
+        self._started = time.perf_counter()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.cost = Cost(time.perf_counter() - self._started, self._passes.total.forward, self._passes.total.backward)
+        self.cost.add(self._passes.saved)
