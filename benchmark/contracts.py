@@ -76,8 +76,20 @@ class Recipe:
     """Peak of the cycle."""
 
 
-@dataclass(frozen=True)
-class Trained:
+class ByKey:
+    """Equality by content key: two descriptions of the same thing are the same thing."""
+
+    key: Any
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is type(self) and bool(self.key == other.key)  # type: ignore[attr-defined]
+
+    def __hash__(self) -> int:
+        return hash(self.key)
+
+
+@dataclass(frozen=True, eq=False)
+class Trained(ByKey):
     """A model trained on examples. With `start`, training goes on from another model; with `trainable`, only in the
     named parts (a function from the network to module names), all others frozen."""
 
@@ -94,8 +106,8 @@ class Trained:
         return keys.digest("trained", *parts, keys.code("attribug.training"), keys.version("torch"))
 
 
-@dataclass(frozen=True)
-class Derived:
+@dataclass(frozen=True, eq=False)
+class Derived(ByKey):
     """A model made from another without training: `change(model, generator)` edits a copy in place."""
 
     base: ModelSpec
@@ -278,7 +290,7 @@ class Method(Entry):
     uses: str = ""
     """The query's primitive it rests on: methods with the same one are bundled."""
     needs: tuple[str, ...] = ()
-    """What the preflight asks of a model: `relu_modules`, `convolution`."""
+    """What the preflight asks of a model before the method runs: see `attribug.attribution.PREFLIGHT`."""
     fits_training_data: bool = False
     output: Literal["attributions", "probabilities"] = "attributions"
 
@@ -297,7 +309,7 @@ class Metric(Entry):
     posts: tuple[str, ...] = ("sum",)
     """Default post-processings, the first one the default of a single measurement."""
     prepare: Callable[[Tensor], Any] | None = None
-    """Makes of post-processed maps the form in which one map meets many."""
+    """Makes of post-processed maps the form in which one map meets many; indexable by examples (a slice, (M,) int64)."""
     symmetric: bool = True
     nonnegative: bool = False
     """Whether maps must not be negative: posts that cannot promise it are refused."""

@@ -90,7 +90,7 @@ class Query:
         ids: Tensor | None = None,
         seed: int = 0,
         rows: int = 64,
-        train: Data | None = None,
+        train: Callable[[], Data] | None = None,
     ) -> None:
         self.model = model
         self.inputs = inputs
@@ -107,7 +107,7 @@ class Query:
         """The explained model's own training examples; raises `Unsupported` where there are none."""
         if self._train is None:
             raise Unsupported("needs training examples, and none were given")
-        return self._train
+        return self._train()
 
     def generators(self, *name: Any) -> list[torch.Generator]:
         """One CPU generator an example, from the stream (suite seed, name, example id): the same on every side."""

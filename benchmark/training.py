@@ -49,12 +49,12 @@ def train(
     seed: int,
     *,
     trainable: Sequence[str] | None = None,
-    progress: Progress = lambda images: None,
+    progress: Progress = lambda epochs: None,
 ) -> nn.Module:
     """Trains a model in place and returns it in eval mode, on its own device.
 
     `trainable`: names of the modules that learn; all others are frozen (and stay in eval mode). `progress` is told the
-    number of images seen after every epoch.
+    number of epochs that have passed, one by one.
     """
     device = next(model.parameters()).device
     inputs, labels = data.inputs.to(device), data.labels.to(device)
@@ -75,7 +75,7 @@ def train(
                 loss.backward()
                 optimiser.step()
                 schedule.step()
-            progress(len(data))
+            progress(1)
     for parameter in model.parameters():
         parameter.requires_grad_(True)
         parameter.grad = None
@@ -111,7 +111,7 @@ class Lab:
         """The examples, loaded once."""
         return self._data.get(examples.key, examples.load)
 
-    def model(self, spec: ModelSpec, progress: Progress = lambda images: None) -> nn.Module:
+    def model(self, spec: ModelSpec, progress: Progress = lambda epochs: None) -> nn.Module:
         """The model in eval mode on the lab's device; the same object for the same key, so leave it as it is."""
         return self._models.get(spec.key, lambda: self._resolve(spec, progress).to(self.device).eval())
 

@@ -10,7 +10,7 @@ from attribug.contracts import Unsupported
 from attribug.query import Query
 
 
-@methods.register("grad_cam", needs=("convolution",), paper="Selvaraju et al. 2017, eqs. 1 and 2")
+@methods.register("grad_cam", paper="Selvaraju et al. 2017, eqs. 1 and 2")
 def grad_cam(query: Query) -> Tensor:
     """relu(Σ_k α_k A_k) at the last convolution, α_k the mean gradient of its k-th map; bilinearly enlarged to the
     input's size and spread evenly over the channels, so that the channel sum is the map itself."""

@@ -35,6 +35,9 @@ OUTCOMES = ("not taken", "unsupported", "failed")
 
 VERDICTS = ("detects", "blind", "inverted", "inconclusive", *OUTCOMES)
 
+MOST_DIGITS = 18
+"""Of a count in a file: what int64 holds."""
+
 TEXTS = ("suite", *KEYS, "verdict", "reason")
 
 
@@ -197,7 +200,7 @@ def _row(fields: list[str], line: int) -> list[str | int | float]:
 
 
 def _count(text: str) -> int:
-    if not (text.isascii() and text.isdigit()):
+    if not (text.isascii() and text.isdigit() and len(text) <= MOST_DIGITS):
         raise TableError(f"expected a count, found {text!r}")
     return int(text)
 

@@ -90,7 +90,7 @@ def jackknife(score: Floats, units: Integers, nesting: Nesting) -> tuple[Floats,
     """Variance of the effect over models: (U−1)/U · Σ_u (e₋ᵤ − mean of the e₋ᵤ)², (G,).
 
     e₋ᵤ is the effect without the triples in which unit u has a role; U counts the group's units (all seeds of the
-    suite, unless some were left out). Second, whether it exists: no e₋ᵤ may be empty, and U ≥ 2.
+    suite, unless some were left out). Second, whether it exists: no e₋ᵤ may be empty.
 
     Args:
         score: triples' mean scores (T,), never NaN.
@@ -106,7 +106,7 @@ def jackknife(score: Floats, units: Integers, nesting: Nesting) -> tuple[Floats,
         without.append(nested_mean(np.where(takes_part, np.nan, score), nesting))
     occurs, left = np.stack(present), np.stack(without)  # (units, G)
     count = occurs.sum(axis=0)
-    exists = (count >= 2) & ~(occurs & np.isnan(left)).any(axis=0)
+    exists: Flags = ~np.logical_or.reduce(occurs & np.isnan(left))
     left = np.where(occurs & exists, left, 0.0)
     divisor = np.maximum(count, 1)
     spread = np.where(occurs, left - left.sum(axis=0) / divisor, 0.0)

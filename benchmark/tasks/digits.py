@@ -99,6 +99,7 @@ def _split(seed: int) -> dict[str, NDArray[np.int64]]:
     return {"test": order[:HELD_OUT], "train": order[HELD_OUT:]}
 
 
+@functools.lru_cache(maxsize=8192)
 def _scene(seed: int, digit: int) -> tuple[float, str, int, int]:
     """A digit's turn, independent kind of background, and place of the crop."""
     stream = generator("digits", "scene", seed, digit)

@@ -4,6 +4,7 @@ Scores are Gaussian, with effects of the single model, of the pair, of the image
 similarities (raises alignments) by a shift that differs between images. So the true effect is known exactly.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import product
@@ -49,7 +50,7 @@ HIDDEN, PLANTED, STRONG = (0.5,), (0.5, 0.6, 0.7, 0.8), (0.93, 0.97)
 
 def twins(draw: Floats, again: Floats, correlation: float) -> Floats:
     """What contaminated models have, given what clean models of the same seeds have: both of one standard deviation."""
-    return correlation * draw + np.sqrt(1 - correlation**2) * again
+    return correlation * draw + math.sqrt(1 - correlation**2) * again
 
 
 def symmetric(square: Floats) -> Floats:

@@ -340,7 +340,7 @@ def test_outcomes_take_the_place_of_numbers() -> None:
 def test_outcomes_alone_and_nothing_at_all() -> None:
     alone = summary([], 3, pd.DataFrame([outcome("failed", "out of memory")]))
     assert list(alone.columns) == list(RESULT_COLUMNS)
-    assert alone.loc[0, ["suite", "verdict", "reason"]].tolist() == ["quick", "failed", "out of memory"]
+    assert alone[["suite", "verdict", "reason"]].to_numpy().tolist() == [["quick", "failed", "out of memory"]]
     nothing = summary([], 3)
     assert list(nothing.columns) == list(RESULT_COLUMNS)
     assert nothing.empty
@@ -370,10 +370,10 @@ def test_summarise_refuses_tables_it_cannot_read() -> None:
 
 
 def test_matrix_shows_the_primary_metric_against_the_main_control() -> None:
-    def detected(**key: str) -> Rows:
+    def detected(**key: Any) -> Rows:
         return similarity_rows(3, lambda *_: 0.0, lambda *_: 1.0, **key)
 
-    def unseen(**key: str) -> Rows:
+    def unseen(**key: Any) -> Rows:
         return similarity_rows(3, lambda *_: 1.0, lambda *_: 1.0, **key)
 
     rows = detected() + unseen(post="abs") + unseen(control="noisy_training") + unseen(metric="total_variation")
@@ -472,9 +472,11 @@ def damaged(content: str) -> dict[str, tuple[str, str]]:
         "short line": (f"{header}\n{','.join(fields[:-1])}\n", "expected 20 fields, found 19 in line 2"),
         "long line": (f"{header}\n{first},\n", "expected 20 fields, found 21 in line 2"),
         "blank line": (content + "\n", "expected 20 fields, found 0"),
-        "open quote": (f'{header}\n{first[:-1]}"open\n', "in line 2"),
+        "open quote": (f'{header}\n{first}"open\n', "found unexpected end of data in line 2"),
         "word": (changed("effect", "high"), "expected a number, found 'high' in line 2"),
         "fraction": (changed("seeds", "2.5"), "expected a count, found '2.5' in line 2"),
+        "superscript": (changed("seeds", "³"), "expected a count, found '³' in line 2"),
+        "no int64": (changed("seeds", "9" * 19), "expected a count, found '999"),
         "no count": (changed("n", ""), "expected a count, found '' in line 2"),
         "verdict": (changed("verdict", "sees"), "found 'sees' in line 2"),
         "twice": (f"{header}\n{first}\n{first}\n", "expected one row a key, found two of suite=quick task=digits"),
@@ -486,7 +488,7 @@ def test_foreign_files_are_rejected(case: str, tmp_path: Path) -> None:
     path = tmp_path / "results.csv"
     write_results(summary(similarity_rows(3, lambda *_: 0.0, lambda *_: 1.0), 3), path)
     content, message = damaged(path.read_text())[case]
-    path.write_text(content, newline="")
+    path.write_bytes(content.encode())
     with pytest.raises(TableError) as caught:
         read_results(path)
     text = str(caught.value)
