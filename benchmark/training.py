@@ -100,10 +100,9 @@ def _unfreeze(model: nn.Module, trainable: Sequence[str] | None) -> list[nn.Para
 class Lab:
     """Resolves models and their outputs; keeps the last few in memory, trained weights in the store."""
 
-    def __init__(self, store: ModelStore, *, device: str = "cpu", remembered: int = 32, fresh: bool = False) -> None:
+    def __init__(self, store: ModelStore, *, device: str = "cpu", remembered: int = 32) -> None:
         self.store = store
         self.device = torch.device(device)
-        self.fresh = fresh
         self._models: _Recent[nn.Module] = _Recent(remembered)
         self._data: _Recent[Data] = _Recent(remembered)
 
@@ -111,17 +110,23 @@ class Lab:
         """The examples, loaded once."""
         return self._data.get(examples.key, examples.load)
 
-    def model(self, spec: ModelSpec, progress: Progress = lambda epochs: None) -> nn.Module:
+    def model(self, spec: ModelSpec) -> nn.Module:
         """The model in eval mode on the lab's device; the same object for the same key, so leave it as it is."""
-        return self._models.get(spec.key, lambda: self._resolve(spec, progress).to(self.device).eval())
+        return self._models.get(spec.key, lambda: self._resolve(spec).to(self.device).eval())
 
-    def forget(self, spec: ModelSpec) -> None:
-        """Drops a model somebody changed: the next call resolves it anew."""
+    def train(self, spec: Trained, *, fresh: bool = False, progress: Progress = lambda epochs: None) -> None:
+        """Sees to it that a trained model lies in the store; `fresh` trains it anew even if it does."""
+        if not fresh and self.store.load_weights(spec.key) is not None:
+            return
+        model = initialised(spec.recipe, spec.seed) if spec.start is None else self._copy(spec.start)
+        trainable = None if spec.trainable is None else spec.trainable(model)
+        train(model.to(self.device), self.data(spec.examples), spec.recipe, spec.seed, trainable=trainable, progress=progress)
+        self.store.save_weights(spec.key, model.state_dict())
         self._models.drop(spec.key)
 
-    def trained(self, spec: Trained) -> bool:
-        """Whether the model's weights lie in the store."""
-        return self.store.load_weights(spec.key) is not None
+    def forget_models(self) -> None:
+        """Drops all models from memory, in case somebody changed one."""
+        self._models.clear()
 
     def outputs(self, spec: ModelSpec, examples: Examples) -> Tensor:
         """Logits (N, K) on the CPU, float32."""
@@ -138,20 +143,19 @@ class Lab:
         subtracted = float(torch.stack([accuracy(o, labels) for o in others]).mean()) if others else 0.0
         return float(torch.stack([accuracy(o, labels) for o in outputs]).mean()) - subtracted
 
-    def _resolve(self, spec: ModelSpec, progress: Progress) -> nn.Module:
+    def _resolve(self, spec: ModelSpec) -> nn.Module:
         if isinstance(spec, Derived):
             model = self._copy(spec.base)
             spec.change(model, generator("derive", spec.seed))
             return model
-        weights = None if self.fresh else self.store.load_weights(spec.key)
-        if weights is not None:
-            model = network(spec)()
-            model.load_state_dict(weights)
-            return model
-        model = initialised(spec.recipe, spec.seed) if spec.start is None else self._copy(spec.start)
-        trainable = None if spec.trainable is None else spec.trainable(model)
-        train(model.to(self.device), self.data(spec.examples), spec.recipe, spec.seed, trainable=trainable, progress=progress)
-        self.store.save_weights(spec.key, {name: value.detach().cpu() for name, value in model.state_dict().items()})
+        weights = self.store.load_weights(spec.key)
+        if weights is None:
+            self.train(spec)
+            weights = self.store.load_weights(spec.key)
+        if weights is None:
+            raise RuntimeError("a model that was just trained cannot be read back")
+        model = network(spec)()
+        model.load_state_dict(weights)
         return model
 
     def _copy(self, spec: ModelSpec) -> nn.Module:
@@ -192,3 +196,6 @@ class _Recent(Generic[T]):
 
     def drop(self, key: str) -> None:
         self.values.pop(key, None)
+
+    def clear(self) -> None:
+        self.values.clear()

@@ -2,12 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
 from attribug.contracts import Method
 from attribug.registry import Registry
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from attribug.query import Query
 
 _registry: Registry[Method] = Registry("method", "attribug.methods", Method)
 register = _registry.register
 names = _registry.names
 get = _registry.get
 
-__all__ = ["get", "names", "register"]
+__all__ = ["from_function", "get", "names", "register", "register_functions"]
+
+
+def from_function(name: str, function: Callable[..., Any], **facts: Any) -> None:
+    """Registers a plain function `f(model, inputs, targets, **parameters)` that returns maps of the inputs' shape, a
+    tensor or an array; it gets the logit model and detached inputs (N, *shape), and targets (N,)."""
+    import torch
+
+    def method(query: Query, **parameters: Any) -> Tensor:
+        maps = function(query.model, query.inputs.clone(), query.targets.clone(), **parameters)
+        return torch.as_tensor(maps).to(query.inputs.device)
+
+    method.__module__, method.__qualname__ = function.__module__, function.__qualname__
+    method.__wrapped_function__ = function  # type: ignore[attr-defined]
+    register(name, **facts)(method)
+
+
+def register_functions(pickled: bytes) -> None:
+    """Registers functions that a Python session handed over, as `from_function` would; a known name stays as it is."""
+    import cloudpickle
+
+    for name, function in (cloudpickle.loads(pickled) if pickled else {}).items():
+        if name not in _registry.registered():
+            from_function(name, function)

@@ -105,12 +105,11 @@ def jackknife(score: Floats, units: Integers, nesting: Nesting) -> tuple[Floats,
         present.append(np.bincount(triple_group[takes_part], minlength=nesting.groups) > 0)
         without.append(nested_mean(np.where(takes_part, np.nan, score), nesting))
     occurs, left = np.stack(present), np.stack(without)  # (units, G)
-    count = occurs.sum(axis=0)
+    count = occurs.sum(axis=0)  # U ≥ 1: contaminated models are units
     exists: Flags = ~np.logical_or.reduce(occurs & np.isnan(left))
     left = np.where(occurs & exists, left, 0.0)
-    divisor = np.maximum(count, 1)
-    spread = np.where(occurs, left - left.sum(axis=0) / divisor, 0.0)
-    return (divisor - 1) / divisor * (spread**2).sum(axis=0), exists
+    spread = np.where(occurs, left - left.sum(axis=0) / count, 0.0)
+    return (count - 1) / count * (spread**2).sum(axis=0), exists
 
 
 def image_variance(score: Floats, group: Integers, example: Integers, groups: int) -> tuple[Floats, Integers]:

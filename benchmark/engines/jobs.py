@@ -1,0 +1,141 @@
+"""Jobs: what a worker is told to do, and how it does it. A worker makes the plan itself, so jobs are a few names."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from attribug.registry import load_plugin, one_line
+from attribug.suite import Suite
+
+Event = Callable[[str, int], None]
+KILOBYTES_PER_RSS_UNIT = 1 if sys.platform != "darwin" else 1 / 1024
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a worker needs to know once; plain values only."""
+
+    suite: dict[str, Any]
+    device: str
+    out: str
+    cache: str
+    models: str | None
+    fresh: bool
+    plugins: tuple[str, ...]
+    functions: bytes
+    """Functions given from Python, pickled by cloudpickle: {name: function}."""
+    keep_maps: bool = False
+
+
+@dataclass(frozen=True)
+class Train:
+    """Trains the model of a content key."""
+
+    key: str
+
+
+@dataclass(frozen=True)
+class Measure:
+    """Measures the checks of a cell, by its number in the plan."""
+
+    cell: int
+
+
+@dataclass(frozen=True)
+class Block:
+    """Explains and scores a cell with a bundle of methods."""
+
+    cell: int
+    methods: tuple[str, ...]
+    gallery: bool
+
+
+Job = Train | Measure | Block
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a job reports: seconds by stage, peak resident memory so far, outcomes by method."""
+
+    seconds: float
+    peak_megabytes: float
+    failures: dict[str, str]
+    figures: dict[str, float] | None = None
+
+
+class Workbench:
+    """A worker's plan, lab and stores."""
+
+    def __init__(self, setup: Setup) -> None:
+        import torch
+
+        from attribug import plan
+        from attribug.methods import register_functions
+        from attribug.store import Models, Records
+        from attribug.training import Lab
+
+        torch.set_num_threads(1)  # two threads change last bits
+        for plugin in setup.plugins:
+            load_plugin(plugin)
+        register_functions(setup.functions)
+        self.setup = setup
+        self.plan = plan.make(Suite.model_validate(setup.suite), setup.device)
+        models = Models(Path(setup.cache), None if setup.models is None else Path(setup.models))
+        self.lab = Lab(models, device=setup.device)
+        self.records = Records(Path(setup.out))
+
+    def do(self, job: Job, event: Event) -> Done:
+        """Does a job; results go to the stores."""
+        started = time.perf_counter()
+        failures: dict[str, str] = {}
+        figures = None
+        if isinstance(job, Train):
+            self.lab.train(self.plan.trainings[job.key], fresh=self.setup.fresh, progress=lambda n: event("training", n))
+        elif isinstance(job, Measure):
+            figures = self._measure(job)
+        else:
+            failures = self._block(job, event)
+        return Done(time.perf_counter() - started, peak_megabytes(), failures, figures)
+
+    def _measure(self, job: Measure) -> dict[str, float]:
+        cell = self.plan.cells[job.cell]
+        checks = cell.contrast.checks if cell.contrast is not None else ()
+        figures = {check.name: self.lab.figure(check) for check in checks}
+        self.records.save_checks(cell.key, figures)
+        return figures
+
+    def _block(self, job: Block, event: Event) -> dict[str, str]:
+        from attribug.scoring import score_block
+
+        cell = self.plan.cells[job.cell]
+        if cell.contrast is None:
+            raise ValueError(f"{cell.name}: there is nothing to explain")
+        chosen = [pair for pair in self.plan.methods if pair[0].name in job.methods]
+        failures = {}
+        records = score_block(
+            cell.contrast, chosen, self.plan.measured, self.lab, self.plan.settings, gallery=job.gallery, report=event
+        )
+        for name, record in records.items():
+            if record.verdict == "failed":
+                failures[name] = record.reason
+            else:
+                self.records.save(self.plan.record_key(cell, name), record)
+        if failures:
+            self.lab.forget_models()  # a failed method may have changed one
+        return failures
+
+
+def peak_megabytes() -> float:
+    """Largest resident size of this process so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * KILOBYTES_PER_RSS_UNIT / 1024
+
+
+def failure(error: BaseException) -> str:
+    """Why a job failed, in one line."""
+    return one_line(error)

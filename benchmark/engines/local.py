@@ -1,0 +1,123 @@
+"""The local engine: a pool of threads, each with one worker process of its own that it replaces when it dies."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import pickle
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from attribug.engines.jobs import Done, Event, Job, Setup
+from attribug.registry import InputError
+
+ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS"), "1")
+
+
+class JobFailed(Exception):  # noqa: N818
+    """A job raised: the message is its reason."""
+
+
+class WorkerDied(Exception):  # noqa: N818
+    """A worker ended, or was ended, in the middle of a job."""
+
+
+class LocalEngine:
+    """Runs jobs in `workers` spawned processes with one thread each. Use as a context: leaving it ends the workers."""
+
+    def __init__(self, setup: Setup, workers: int, log: Path) -> None:
+        self._setup = setup
+        self._log = log
+        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="attribug-worker")
+        self._own = threading.local()
+        self._running: set[subprocess.Popen[bytes]] = set()
+        self._closed = False
+
+    def __enter__(self) -> LocalEngine:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._closed = True
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        for process in list(self._running):
+            process.kill()
+        self._pool.shutdown(wait=True)
+
+    def submit(self, job: Job, event: Event, timeout: float | None = None) -> Future[Done]:
+        """Queues a job. The future raises `JobFailed`, `WorkerDied` (also past `timeout` seconds) or `InputError`."""
+        return self._pool.submit(self._serve, job, event, timeout)
+
+    def _serve(self, job: Job, event: Event, timeout: float | None) -> Done:
+        process = self._worker()
+        expired = threading.Event()
+        timer = threading.Timer(timeout or 0, lambda: (expired.set(), process.kill()))
+        try:
+            if process.stdin is None or process.stdout is None:
+                raise WorkerDied("a worker has no pipes")
+            pickle.dump(job, process.stdin)
+            process.stdin.flush()
+            if timeout is not None:
+                timer.start()
+            return self._answer(process, event)
+        except (EOFError, OSError, pickle.UnpicklingError) as error:
+            self._drop(process)
+            reason = f"timeout after {timeout:g} s" if expired.is_set() else _ending(process)
+            raise WorkerDied(reason) from error
+        finally:
+            timer.cancel()
+
+    def _answer(self, process: subprocess.Popen[bytes], event: Event) -> Done:
+        handlers: dict[str, Callable[[Any], Exception]] = {"error": JobFailed, "input": InputError}
+        while True:
+            kind, content = pickle.load(process.stdout)  # type: ignore[arg-type]
+            if kind == "event":
+                event(*content)
+            elif kind == "done":
+                done: Done = content
+                return done
+            else:
+                raise handlers[kind](content)
+
+    def _worker(self) -> subprocess.Popen[bytes]:
+        process: subprocess.Popen[bytes] | None = getattr(self._own, "process", None)
+        if process is None or process.poll() is not None:
+            process = self._start()
+            self._own.process = process
+        return process
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        if self._closed:
+            raise WorkerDied("the run was stopped")
+        with self._log.open("ab") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "attribug.engines.worker"],
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, env={**os.environ, **ONE_THREAD},
+            )  # fmt: skip
+        self._running.add(process)
+        setup = dataclasses.asdict(self._setup) | {"path": [path for path in sys.path if path]}
+        if process.stdin is not None:
+            pickle.dump(setup, process.stdin)
+        return process
+
+    def _drop(self, process: subprocess.Popen[bytes]) -> None:
+        process.kill()
+        process.wait()
+        for pipe in (process.stdin, process.stdout):
+            with contextlib.suppress(OSError):
+                if pipe is not None:
+                    pipe.close()
+        self._running.discard(process)
+        self._own.process = None
+
+
+def _ending(process: subprocess.Popen[bytes]) -> str:
+    code = process.returncode
+    if code is not None and code < 0:
+        return f"its worker was ended by signal {-code}" + (" (out of memory?)" if code == -9 else "")
+    return f"its worker ended with code {code}"

@@ -1,0 +1,60 @@
+"""A worker process: `python -m attribug.engines.worker`. Reads a setup and jobs from stdin, writes answers to stdout,
+both as pickles between parent and child of one program. Dies with its parent."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import queue
+import signal
+import sys
+import threading
+from typing import Any, BinaryIO
+
+LOST_PARENT = 3
+
+
+def main() -> None:
+    """Serves jobs until stdin ends."""
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # whatever a plugin prints must not mix with answers
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when to stop
+    jobs: queue.Queue[Any] = queue.Queue()
+    threading.Thread(target=_read, args=(sys.stdin.buffer, jobs), daemon=True).start()
+    setup = jobs.get()
+    sys.path[:] = setup.pop("path")
+    from attribug.engines.jobs import Setup, Workbench, failure
+    from attribug.registry import InputError
+
+    bench = None
+    while True:
+        job = jobs.get()
+        try:
+            if bench is None:
+                bench = Workbench(Setup(**setup))
+            done = bench.do(job, lambda stage, amount: _write(answers, ("event", (stage, amount))))
+            _write(answers, ("done", done))
+        except InputError as error:
+            _write(answers, ("input", str(error)))
+        except Exception as error:
+            _write(answers, ("error", failure(error)))
+
+
+def _read(source: BinaryIO, jobs: queue.Queue[Any]) -> None:
+    while True:
+        try:
+            jobs.put(pickle.load(source))
+        except (EOFError, OSError):
+            os._exit(LOST_PARENT)
+
+
+def _write(answers: BinaryIO, message: Any) -> None:
+    try:
+        pickle.dump(message, answers)
+        answers.flush()
+    except OSError:
+        os._exit(LOST_PARENT)
+
+
+if __name__ == "__main__":
+    main()
