@@ -1,0 +1,294 @@
+"""Plan → records → tables: schedules jobs on an engine, survives their failures, collects what they stored."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from attribug import plan as planning
+from attribug.contracts import trainings
+from attribug.engines.jobs import Block, Done, Job, Measure, Setup, Train
+from attribug.engines.local import JobFailed, LocalEngine, WorkerDied
+from attribug.plan import Cell, Plan
+from attribug.registry import InputError
+from attribug.scoring import Record
+from attribug.store import Models, Records
+from attribug.suite import Suite
+
+Stage = str
+
+
+class Reporter(Protocol):
+    """Hears how a run gets on."""
+
+    def begin(self, totals: Mapping[Stage, int]) -> None:
+        """The amount of work by stage: training, explaining, scoring."""
+
+    def advance(self, stage: Stage, amount: int) -> None:
+        """Some of it is done."""
+
+    def end(self) -> None:
+        """No more will come."""
+
+
+class Silent:
+    """Says nothing."""
+
+    def begin(self, totals: Mapping[Stage, int]) -> None:
+        """Ignored."""
+
+    def advance(self, stage: Stage, amount: int) -> None:
+        """Ignored."""
+
+    def end(self) -> None:
+        """Ignored."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to run; none of these changes a number."""
+
+    workers: int = 1
+    timeout: float | None = None
+    fresh: bool = False
+    models: Path | None = None
+    plugins: tuple[str, ...] = ()
+    functions: bytes = b""
+
+
+@dataclass
+class Outcome:
+    """What a run has produced, by cell number and method name."""
+
+    plan: Plan
+    figures: dict[int, dict[str, float]] = field(default_factory=dict)
+    records: dict[tuple[int, str], Record] = field(default_factory=dict)
+    failures: dict[tuple[int, str], str] = field(default_factory=dict)
+    """Reasons by cell and method; `""` as method: the whole cell."""
+    trained: dict[str, Done] = field(default_factory=dict)
+    peaks: dict[tuple[int, str], float] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    """Wall time of the run, and processor time of each stage."""
+    jobs: int = 0
+    """Jobs that had to be done."""
+
+    def took(self, number: int) -> bool:
+        """Whether a cell's checks all hold."""
+        return not self.failed_checks(number) and number in self.figures
+
+    def failed_checks(self, number: int) -> list[str]:
+        """The checks of a cell that do not hold, with figure and bound."""
+        contrast = self.plan.cells[number].contrast
+        figures = self.figures.get(number, {})
+        return [
+            f"{check.name}: {figures[check.name]:.3g}, expected {check.bound}"
+            for check in (contrast.checks if contrast is not None else ())
+            if check.name in figures and not check.holds(figures[check.name])
+        ]
+
+
+def run(plan: Plan, out: Path, cache: Path, options: Options, reporter: Reporter | None = None) -> Outcome:
+    """Does what of a plan is not done yet; returns everything, stored earlier or now."""
+    reporter = reporter or Silent()
+    setup = Setup(
+        suite=plan.suite.model_dump(),
+        device=plan.device,
+        out=str(out),
+        cache=str(cache),
+        models=None if options.models is None else str(options.models),
+        fresh=options.fresh,
+        plugins=options.plugins,
+        functions=options.functions,
+    )
+    started = time.perf_counter()
+    schedule = _Schedule(plan, Records(out), Models(cache, options.models), options)
+    reporter.begin(schedule.totals())
+    if schedule.waiting:
+        with LocalEngine(setup, options.workers, out / "workers.log") as engine:
+            schedule.work(engine, reporter)
+    reporter.end()
+    schedule.outcome.seconds["wall"] = time.perf_counter() - started
+    return schedule.outcome
+
+
+class _Schedule:
+    """Jobs with what they wait for. A job starts when all it needs is there; a failure ends what depends on it."""
+
+    def __init__(self, plan: Plan, records: Records, models: Models, options: Options) -> None:
+        self.plan = plan
+        self.records = records
+        self.options = options
+        self.outcome = Outcome(plan)
+        self.waiting: dict[Job, set[Job]] = {}
+        self._plan_jobs(models)
+        self.outcome.jobs = len(self.waiting)
+
+    def totals(self) -> dict[Stage, int]:
+        """Epochs, sides × methods and examples × methods to come."""
+        totals = {"training": 0, "explaining": 0, "scoring": 0}
+        for job in self.waiting:
+            if isinstance(job, Train):
+                totals["training"] += self.plan.trainings[job.key].recipe.epochs
+            elif isinstance(job, Block):
+                explaining, scoring = self._block_work(job)
+                totals["explaining"] += explaining
+                totals["scoring"] += scoring
+        return totals
+
+    def work(self, engine: LocalEngine, reporter: Reporter) -> None:
+        """Runs everything that waits."""
+        running: dict[Future[Done], Job] = {}
+        while self.waiting or running:
+            for job in [job for job, needs in self.waiting.items() if not needs]:
+                del self.waiting[job]
+                running[engine.submit(job, reporter.advance, self._limit(job))] = job
+            finished, _ = wait(running, return_when=FIRST_COMPLETED)
+            for future in finished:
+                self._finish(running.pop(future), future, reporter)
+
+    def _plan_jobs(self, models: Models) -> None:
+        fresh = self.options.fresh
+        absent = {
+            key: Train(key) for key in self.plan.trainings if fresh or models.load_weights(key) is None
+        }
+        if absent and models.given is not None:
+            raise InputError(
+                f"--models {models.given.folder}: {len(absent)} of {len(self.plan.trainings)} models of this suite are "
+                "not there or were trained by other code; leave --models out to train them"
+            )
+        for key, job in absent.items():
+            below = trainings(self.plan.trainings[key])[:-1]
+            self.waiting[job] = {absent[t.key] for t in below if t.key in absent}
+        for number, cell in enumerate(self.plan.cells):
+            if cell.contrast is not None:
+                self._plan_cell(number, cell, absent)
+
+    def _plan_cell(self, number: int, cell: Cell, absent: Mapping[str, Train]) -> None:
+        contrast = cell.contrast
+        if contrast is None:
+            return
+        needed: set[Job] = {absent[t.key] for m in contrast.models() for t in trainings(m) if t.key in absent}
+        figures = None if self.options.fresh else self.records.load_checks(cell.key)
+        if figures is not None and {check.name for check in contrast.checks} <= set(figures):
+            self.outcome.figures[number] = figures
+            if not self.outcome.took(number):
+                return
+        else:
+            measure = Measure(number)
+            self.waiting[measure] = needed
+            needed = {measure}
+        for bundle in self.plan.bundles:
+            missing = tuple(method for method in bundle if not self._stored(number, cell, method))
+            if missing:
+                self.waiting[Block(number, missing, self._shows(number))] = set(needed)
+
+    def _stored(self, number: int, cell: Cell, method: str) -> bool:
+        record = None if self.options.fresh else self.records.load(self.plan.record_key(cell, method))
+        if record is not None:
+            self.outcome.records[number, method] = record
+        return record is not None
+
+    def _shows(self, number: int) -> bool:
+        """Whether the galleries take their pictures from this cell: the first seed of a task, bug and level."""
+        place = [(cell.task, cell.bug, cell.level) for cell in self.plan.cells]
+        return place.index(place[number]) == number
+
+    def _limit(self, job: Job) -> float | None:
+        if self.options.timeout is None or not isinstance(job, Block):
+            return None
+        return self.options.timeout * len(job.methods)
+
+    def _finish(self, job: Job, future: Future[Done], reporter: Reporter) -> None:
+        try:
+            done = future.result()
+        except (JobFailed, WorkerDied) as error:
+            self._fail(job, error)
+            return
+        self._count(job, done)
+        if isinstance(job, Train):
+            self.outcome.trained[job.key] = done
+            self._release(job)
+        elif isinstance(job, Measure):
+            self.outcome.figures[job.cell] = done.figures or {}
+            if self.outcome.took(job.cell):
+                self._release(job)
+            else:
+                self._cancel(job, reporter)
+        else:
+            self._collect(job, done)
+
+    def _collect(self, job: Block, done: Done) -> None:
+        for method in job.methods:
+            self.outcome.peaks[job.cell, method] = done.peak_megabytes
+            if method in done.failures:
+                self.outcome.failures[job.cell, method] = done.failures[method]
+            elif not self._stored_now(job.cell, method):
+                self.outcome.failures[job.cell, method] = "its stored record cannot be read back"
+
+    def _stored_now(self, number: int, method: str) -> bool:
+        record = self.records.load(self.plan.record_key(self.plan.cells[number], method))
+        if record is not None:
+            self.outcome.records[number, method] = record
+        return record is not None
+
+    def _fail(self, job: Job, error: Exception) -> None:
+        """A training or check takes what depends on it along; a block is tried again one method at a time."""
+        if isinstance(job, Block):
+            if len(job.methods) > 1:
+                for method in job.methods:
+                    self.waiting[Block(job.cell, (method,), job.gallery)] = set()
+            else:
+                self.outcome.failures[job.cell, job.methods[0]] = str(error)
+            return
+        reason = f"{'training' if isinstance(job, Train) else 'checks'}: {error}"
+        for dependent in [other for other, needs in self.waiting.items() if job in needs]:
+            if dependent in self.waiting:
+                self._give_up(dependent, reason)
+        if isinstance(job, Measure):
+            self.outcome.failures[job.cell, ""] = reason
+
+    def _give_up(self, job: Job, reason: str) -> None:
+        del self.waiting[job]
+        if not isinstance(job, Train):
+            self.outcome.failures[job.cell, ""] = reason
+        for other in [other for other, needs in self.waiting.items() if job in needs]:
+            if other in self.waiting:
+                self._give_up(other, reason)
+
+    def _release(self, job: Job) -> None:
+        for needs in self.waiting.values():
+            needs.discard(job)
+
+    def _cancel(self, job: Measure, reporter: Reporter) -> None:
+        for other in [o for o in self.waiting if isinstance(o, Block) and o.cell == job.cell]:
+            explaining, scoring = self._block_work(other)
+            reporter.advance("explaining", explaining)
+            reporter.advance("scoring", scoring)
+            del self.waiting[other]
+
+    def _count(self, job: Job, done: Done) -> None:
+        stage = {Train: "training", Measure: "checking", Block: "explaining and scoring"}[type(job)]
+        self.outcome.seconds[stage] = self.outcome.seconds.get(stage, 0.0) + done.seconds
+
+    def _block_work(self, job: Block) -> tuple[int, int]:
+        contrast = self.plan.cells[job.cell].contrast
+        sides = len(contrast.sides) if contrast is not None else 0
+        settings = self.plan.settings
+        chunks = -(-settings.examples // settings.chunk)
+        return sides * len(job.methods) * chunks, settings.examples * len(job.methods)
+
+
+def resolved(suite: Suite, device: str) -> Plan:
+    """The plan of a suite on a device, `auto` resolved; raises `InputError` for a device that is not there."""
+    import torch
+
+    available = torch.cuda.is_available()
+    if device not in {"auto", "cpu", "cuda"}:
+        raise InputError(f"device: expected auto, cpu or cuda, found {device!r}")
+    if device == "cuda" and not available:
+        raise InputError("device: expected a CUDA device, found none on this machine; use --device cpu")
+    return planning.make(suite, ("cuda" if available else "cpu") if device == "auto" else device)
