@@ -1,0 +1,40 @@
+"""attribug: which explanation method reveals which bug in a machine-learning model?
+
+`run` the benchmark, `explain` inputs with a registered method, `measure` maps. Everything is imported when it is first
+used, so that the command line answers at once.
+"""
+
+from __future__ import annotations
+
+import importlib
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from attribug import bugs, methods, metrics, tasks
+    from attribug.api import Run, explain, run
+    from attribug.contracts import Unsupported
+    from attribug.metrics import measure
+    from attribug.registry import InputError
+
+__version__ = version("attribug")
+__all__ = [
+    "InputError", "Run", "Unsupported", "__version__", "bugs", "explain", "measure", "methods", "metrics", "run", "tasks",
+]  # fmt: skip
+
+_HOMES = {
+    "InputError": "attribug.registry",
+    "Run": "attribug.api",
+    "Unsupported": "attribug.contracts",
+    "explain": "attribug.api",
+    "measure": "attribug.metrics",
+    "run": "attribug.api",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in {"bugs", "methods", "metrics", "tasks"}:
+        return importlib.import_module(f"attribug.{name}")
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'attribug' has no attribute {name!r}")

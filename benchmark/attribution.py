@@ -94,6 +94,17 @@ def safe_copy(model: nn.Module) -> nn.Module:
     return model
 
 
+@contextmanager
+def evaluated(model: nn.Module) -> Iterator[nn.Module]:
+    """The model ready to be explained: in eval mode and without in-place modules; its modes are restored afterwards."""
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        yield safe_copy(model)
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
 def relu_modules(query: Query) -> None:
     """Refuses models in which hooks on `nn.ReLU` modules would miss a rectifier or meet another activation."""
     calls = 0

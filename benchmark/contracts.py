@@ -171,8 +171,8 @@ class Check:
     @property
     def bound(self) -> str:
         """The bounds in words: `≥ .95`, `≤ .30`."""
-        texts = [f"≥ {self.at_least:g}"] * (self.at_least is not None) + [f"≤ {self.at_most:g}"] * (self.at_most is not None)
-        return " and ".join(texts)
+        bounds = {"≥": self.at_least, "≤": self.at_most}
+        return " and ".join(f"{sign} {bound:g}" for sign, bound in bounds.items() if bound is not None)
 
 
 @dataclass(frozen=True)

@@ -20,10 +20,11 @@ from attribug.results import figures
 from attribug.results.schema import SCHEMA_VERSION, SCORE_COLUMNS, write_results
 from attribug.results.summary import matrix, summarise
 from attribug.runner import Outcome
-from attribug.store import Records, read_json, write_atomically, write_json
+from attribug.store import Records, cache_folder, read_json, write_atomically, write_json
 
 RESULTS, SCORES, COSTS, RUN, FIGURES = "results.csv", "scores.parquet", "costs.csv", "run.json", "figures"
 NO_CONTROL = "-"
+__all__ = ["cache_folder", "finished", "headline", "prepare", "write"]
 
 
 def prepare(out: Path, plan: Plan) -> None:

@@ -1,0 +1,5 @@
+"""`python -m attribug`."""
+
+from attribug.cli import main
+
+main()

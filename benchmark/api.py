@@ -1,0 +1,255 @@
+"""The benchmark from Python: run a suite, explain inputs."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, overload
+
+import cloudpickle
+import pandas as pd
+
+from attribug import methods as registered
+from attribug import runner, suite, tables
+from attribug import tasks as tasks_registry
+from attribug.plan import Plan
+from attribug.registry import InputError, load_plugin, near_misses
+from attribug.results.schema import read_results
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from attribug.contracts import Data
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run and its tables."""
+
+    folder: Path
+    results: pd.DataFrame
+    """One row a task, bug, level, control, method, metric and post."""
+    plan: Plan
+    outcome: runner.Outcome | None
+    """None when there was nothing to do."""
+
+    @property
+    def scores(self) -> pd.DataFrame:
+        """One row an example and model triple."""
+        return pd.read_parquet(self.folder / tables.SCORES)
+
+    @property
+    def headline(self) -> pd.DataFrame:
+        """Verdict and effect of each bug's primary metric, one row a task, bug, level and method."""
+        return tables.headline(self.results, self.plan)
+
+    @property
+    def complete(self) -> bool:
+        """Whether no record failed or is missing."""
+        return self.outcome is None or not (self.outcome.failures or any(c.verdict == "failed" for c in self.plan.cells))
+
+
+def run(
+    name: str = "quick",
+    *,
+    out: str | Path | None = None,
+    methods: Sequence[str | Callable[..., Any]] | None = None,
+    bugs: Sequence[str] | None = None,
+    metrics: Sequence[str] | None = None,
+    tasks: Sequence[str] | None = None,
+    seeds: int | None = None,
+    seed: int | None = None,
+    examples: int | None = None,
+    visible: float | None = None,
+    changes: Mapping[str, Any] | None = None,
+    plugins: Sequence[str] = (),
+    models: str | Path | None = None,
+    device: str = "auto",
+    workers: int | None = None,
+    timeout: float | None = None,
+    fresh: bool = False,
+    reporter: runner.Reporter | None = None,
+) -> Run:
+    """Runs a suite, a shipped name or a YAML path, and writes its tables to `out` (default `runs/<suite>`).
+
+    `methods` may hold plain functions f(model, inputs, targets) besides names. `changes` override the suite by dotted key.
+    What `out` and the cache hold already is not done again, unless `fresh`. Raises `InputError` for wrong input.
+    """
+    common = {"bugs": bugs, "metrics": metrics, "tasks": tasks, "seeds": seeds, "seed": seed, "examples": examples}
+    plan, functions = _planned(name, methods, {**common, "visible": visible}, changes, plugins, device)
+    folder = Path(out) if out is not None else Path("runs") / plan.suite.name
+    tables.prepare(folder, plan)
+    if models is not None and not Path(models).is_dir():
+        raise InputError(f"--models {models}: expected a folder of trained models, found none")
+    if not fresh and tables.finished(folder, plan):
+        return Run(folder, read_results(folder / tables.RESULTS), plan, None)
+    options = runner.Options(
+        workers=workers or default_workers(),
+        timeout=timeout,
+        fresh=fresh,
+        models=None if models is None else Path(models).resolve(),
+        plugins=tuple(str(Path(p).resolve()) if p.endswith(".py") else p for p in plugins),
+        functions=functions,
+    )
+    outcome = runner.run(plan, folder.resolve(), tables.cache_folder().resolve(), options, reporter)
+    return Run(folder, tables.write(outcome, folder), plan, outcome)
+
+
+def planned(
+    name: str = "quick",
+    *,
+    methods: Sequence[str | Callable[..., Any]] | None = None,
+    changes: Mapping[str, Any] | None = None,
+    plugins: Sequence[str] = (),
+    device: str = "auto",
+    **common: Any,
+) -> Plan:
+    """The plan that `run` with the same arguments would follow; reads no data and trains nothing."""
+    return _planned(name, methods, common, changes, plugins, device)[0]
+
+
+def plan_lines(plan: Plan) -> list[str]:
+    """A plan in words: sizes, measured cost where the suite states it, data that are missing."""
+    counts = plan.counts()
+    lines = [f"suite {plan.suite.name}: " + ", ".join(f"{number} {what}" for what, number in counts.items())]
+    if plan.suite.cost is not None:
+        cost = plan.suite.cost
+        lines.append(
+            f"measured on {cost.machine}: {cost.cold_minutes:g} minutes, {cost.cached_minutes:g} with trained models, "
+            f"{cost.peak_gigabytes:g} GB a worker, {cost.disk_megabytes:g} MB on disk"
+        )
+    lines += [f"{cell.verdict}: {cell.name}: {cell.reason}" for cell in plan.cells if cell.verdict]
+    for task in dict.fromkeys(cell.task for cell in plan.cells):
+        missing = tasks_registry.get(task).missing
+        if missing is not None and missing():
+            lines.append(f"missing data: {task}: {missing()}")
+    return lines
+
+
+def _planned(
+    name: str,
+    methods: Sequence[str | Callable[..., Any]] | None,
+    common: Mapping[str, Any],
+    changes: Mapping[str, Any] | None,
+    plugins: Sequence[str],
+    device: str,
+) -> tuple[Plan, bytes]:
+    loaded = _plugins(plugins)
+    names, functions = _functions(methods)
+    given = {key: value for key, value in {"methods": names, **common}.items() if value is not None}
+    given = {key: list(value) if isinstance(value, tuple) else value for key, value in given.items()}
+    return runner.resolved(load_suite(name, {**given, **(changes or {})}, loaded), device), functions
+
+
+def load_suite(name: str, changes: Mapping[str, Any], plugins: Mapping[str, Sequence[str]] | None = None) -> suite.Suite:
+    """The suite with changes; names that plugins register join it, unless the change names their kind itself.
+
+    A bug that the change removes takes its levels along, and so does a method its options.
+    """
+    loaded = suite.load(name, changes)
+    update: dict[str, Any] = {}
+    for kind, names in (plugins or {}).items():
+        field = {"task": "tasks", "bug": "bugs", "method": "methods", "metric": "metrics"}[kind]
+        if field not in changes:
+            update[field] = [*getattr(loaded, field), *(n for n in names if n not in getattr(loaded, field))]
+    loaded = loaded.model_copy(update=update)
+    if "bugs" in changes:
+        update["levels"] = {bug: levels for bug, levels in loaded.levels.items() if bug in loaded.bugs}
+    if "methods" in changes:
+        update["method_options"] = {m: options for m, options in loaded.method_options.items() if m in loaded.methods}
+    return loaded.model_copy(update=update)
+
+
+def default_workers() -> int:
+    """The cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@overload
+def explain(
+    name: str, model: nn.Module, inputs: Tensor, targets: Tensor, *, seed: int = ...,
+    train_inputs: Tensor | None = ..., ids: Tensor | None = ..., **parameters: Any,
+) -> Tensor: ...  # fmt: skip
+@overload
+def explain(
+    name: Sequence[str], model: nn.Module, inputs: Tensor, targets: Tensor, *, seed: int = ...,
+    train_inputs: Tensor | None = ..., ids: Tensor | None = ..., **parameters: Any,
+) -> dict[str, Tensor]: ...  # fmt: skip
+
+
+def explain(
+    name: str | Sequence[str],
+    model: nn.Module,
+    inputs: Tensor,
+    targets: Tensor,
+    *,
+    seed: int = 0,
+    train_inputs: Tensor | None = None,
+    ids: Tensor | None = None,
+    **parameters: Any,
+) -> Tensor | dict[str, Tensor]:
+    """Attributions of one method, (N, *shape), or of several by name, which then share their passes.
+
+    inputs (N, *shape); targets (N,) classes. The model must return logits (N, K); it is explained in eval mode and left as
+    it was. `train_inputs` (M, *shape) for methods that need training data, `ids` (N,) name the examples' random streams
+    (default 0 … N − 1). With several names each method takes the parameters it has.
+
+    Raises `Unsupported` where a method cannot explain the model, `InputError` for unknown names and parameters.
+    """
+    from attribug.attribution import attributions, evaluated
+
+    names = [name] if isinstance(name, str) else list(name)
+    chosen = [registered.get(each) for each in names]
+    options = {method.name: _taken(method.function, parameters) for method in chosen}
+    for parameter in parameters:
+        if not any(parameter in taken for taken in options.values()):
+            known = {p for m in chosen for p in inspect.signature(m.function).parameters if p != "query"}
+            raise InputError(f"{', '.join(names)}: unknown parameter {parameter!r}{near_misses(parameter, known)}")
+    with evaluated(model) as ready:
+        from attribug.query import Query
+
+        query = Query(ready, inputs, targets, ids=ids, seed=seed, train=_training_data(train_inputs))
+        maps = {method.name: attributions(method, query, options[method.name]) for method in chosen}
+    return maps[names[0]] if isinstance(name, str) else maps
+
+
+def _taken(function: Callable[..., Any], parameters: Mapping[str, Any]) -> dict[str, Any]:
+    accepted = inspect.signature(function).parameters.values()
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in accepted):
+        return dict(parameters)
+    names = {parameter.name for parameter in accepted}
+    return {name: value for name, value in parameters.items() if name in names}
+
+
+def _training_data(inputs: Tensor | None) -> Callable[[], Data] | None:
+    if inputs is None:
+        return None
+    import torch
+
+    from attribug.contracts import Data
+
+    ids = torch.arange(len(inputs))
+    return lambda: Data(inputs, torch.zeros_like(ids), ids)
+
+
+def _plugins(plugins: Sequence[str]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for plugin in plugins:
+        for kind, names in load_plugin(plugin).items():
+            found.setdefault(kind, []).extend(names)
+    return found
+
+
+def _functions(methods: Sequence[str | Callable[..., Any]] | None) -> tuple[list[str] | None, bytes]:
+    """Names of all methods, and the plain functions among them, pickled for the workers."""
+    if methods is None:
+        return None, b""
+    functions = {method.__name__: method for method in methods if callable(method)}
+    for name, function in functions.items():
+        if name not in registered.names():
+            registered.from_function(name, function)
+    pickled = cloudpickle.dumps(functions) if functions else b""
+    return [method.__name__ if callable(method) else method for method in methods], pickled

@@ -1,0 +1,173 @@
+"""The command line: parse, call, print. Errors are one line on stderr; exit codes: see `attribug --help`."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from attribug.registry import InputError
+
+if TYPE_CHECKING:
+    from attribug.api import Run
+
+DONE, REGRESSION, WRONG_INPUT, INCOMPLETE, INTERRUPTED = 0, 1, 2, 3, 130
+KINDS = ("methods", "bugs", "metrics", "tasks", "suites")
+app = typer.Typer(
+    name="attribug", add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
+    help="Which explanation method reveals which bug in a machine-learning model?",
+    epilog="Exit codes: 0 done; 1 a regression or failed check; 2 wrong input; 3 failed or missing records; 130 interrupted.",
+)  # fmt: skip
+
+
+def main() -> None:
+    """Runs the command line; never ends in a traceback for wrong input."""
+    usage_error: type[Exception] = typer.BadParameter.__bases__[0]  # click's, also where typer carries its own copy
+    try:
+        code = app(standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else DONE)
+    except InputError as error:
+        _stop(str(error), WRONG_INPUT)
+    except usage_error as error:
+        _stop(_plain(error), WRONG_INPUT)
+    except (typer.Abort, KeyboardInterrupt):
+        _stop("interrupted; the same command goes on from here", INTERRUPTED)
+    except OSError as error:
+        _stop(f"{error.filename or 'file'}: {error.strerror or error}", WRONG_INPUT)
+
+
+@app.callback(invoke_without_command=True)
+def _start(
+    context: typer.Context, version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False
+) -> None:
+    if version:
+        from attribug import __version__
+
+        typer.echo(__version__)
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+@app.command()
+def run(
+    suite: Annotated[str, typer.Argument(help="A shipped suite or a YAML file.")] = "quick",
+    out: Annotated[Path | None, typer.Option(help="Folder of the results; default runs/SUITE.")] = None,
+    methods: Annotated[str | None, typer.Option(help="Only these, a,b,…")] = None,
+    bugs: Annotated[str | None, typer.Option(help="Only these, a,b,…")] = None,
+    metrics: Annotated[str | None, typer.Option(help="Only these, a,b@post,…")] = None,
+    tasks: Annotated[str | None, typer.Option(help="Only these, a,b,…")] = None,
+    seeds: Annotated[int | None, typer.Option(help="Number of models a side.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
+    examples: Annotated[int | None, typer.Option(help="Explained inputs a contrast.")] = None,
+    changes: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change the suite, by dotted key.")] = None,
+    plugin: Annotated[list[str] | None, typer.Option(metavar="FILE|MODULE", help="Adds what it registers.")] = None,
+    models: Annotated[Path | None, typer.Option(help="Folder of trained models to use; trains none.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    engine: Annotated[str, typer.Option(help="local; ray is not there yet.")] = "local",
+    address: Annotated[str | None, typer.Option(help="Of a Ray cluster.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes; default: the cores.")] = None,
+    timeout: Annotated[float | None, typer.Option(help="Seconds a record may take.")] = None,
+    visible: Annotated[float | None, typer.Option(help="Smallest difference that counts, for every metric.")] = None,
+    keep_maps: Annotated[bool, typer.Option("--keep-maps", help="Not there yet.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Recompute everything, models included.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan only.")] = False,
+) -> None:
+    """Train, contaminate, explain, score; print the table. Running again resumes."""
+    if engine == "ray" or address is not None:
+        raise InputError("--engine ray: not there yet; use --engine local")
+    if engine != "local":
+        raise InputError(f"--engine: expected local, found {engine!r}")
+    if keep_maps:
+        raise InputError("--keep-maps: not there yet")
+    for name, value in (("--workers", workers), ("--timeout", timeout)):
+        if value is not None and value <= 0:
+            raise InputError(f"{name}: expected a number above 0, found {value:g}")
+    lists = {"methods": methods, "bugs": bugs, "metrics": metrics, "tasks": tasks}
+    common: dict[str, Any] = {name: _names(name, text) for name, text in lists.items() if text is not None}
+    common |= {"seeds": seeds, "seed": seed, "examples": examples, "visible": visible}
+    common |= {"changes": _changes(changes or []), "plugins": plugin or [], "device": device}
+    if dry_run:
+        _dry_run(suite, common)
+        return
+    from attribug.console import Bars, print_run
+
+    with Bars() as bars:
+        from attribug import api
+
+        finished: Run = api.run(
+            suite, out=out, models=models, workers=workers, timeout=timeout, fresh=fresh, reporter=bars, **common
+        )
+    print_run(finished)
+    if not finished.complete:
+        raise typer.Exit(INCOMPLETE)
+
+
+@app.command("list")
+def list_(
+    kind: Annotated[str | None, typer.Argument(help="methods, bugs, metrics, tasks or suites; default: all.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
+    plugin: Annotated[list[str] | None, typer.Option(metavar="FILE|MODULE", help="Adds what it registers.")] = None,
+) -> None:
+    """Lists what there is, with where it comes from and what it costs."""
+    from attribug import listing
+    from attribug.registry import load_plugin, near_misses
+
+    if kind is not None and kind not in KINDS:
+        raise InputError(f"list: expected one of {', '.join(KINDS)}, found {kind!r}{near_misses(kind, KINDS)}")
+    for each in plugin or []:
+        load_plugin(each)
+    found = {each: listing.listed(each) for each in ([kind] if kind else KINDS)}
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+    else:
+        typer.echo(listing.text(found), nl=False)
+
+
+def _dry_run(suite: str, common: dict[str, Any]) -> None:
+    from attribug import api
+
+    plan = api.planned(suite, **common)
+    for line in api.plan_lines(plan):
+        typer.echo(line)
+
+
+def _names(option: str, text: str) -> list[str]:
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        raise InputError(f"--{option}: expected names separated by commas, found {text!r}")
+    return names
+
+
+def _changes(pairs: list[str]) -> dict[str, Any]:
+    import yaml
+
+    changes = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or not key:
+            raise InputError(f"--set: expected KEY=VALUE, found {pair!r}")
+        try:
+            changes[key] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise InputError(f"--set {key}: expected a YAML value, found {value!r}") from error
+    return changes
+
+
+def _plain(error: Any) -> str:
+    """A parse error in one line, with the usual hint."""
+    text = " ".join(error.format_message().split())
+    context = getattr(error, "ctx", None)
+    return f"{text} (see {context.command_path} --help)" if context is not None else text
+
+
+def _stop(message: str, code: int) -> None:
+    sys.stdout.flush()
+    print(f"attribug: {message}", file=sys.stderr, flush=True)
+    if code == INTERRUPTED:
+        os._exit(code)  # threads that wait for killed workers must not hold the prompt
+    sys.exit(code)

@@ -1,0 +1,126 @@
+"""What a run shows in the terminal: progress bars, the matrix of verdicts."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from attribug.results.figures import SYMBOLS
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from attribug.api import Run
+
+STYLES = {"detects": "bold green", "blind": "yellow", "inverted": "magenta", "inconclusive": "dim"}
+QUARTERS = 4  # of a stage: how often a log without a terminal gets a line
+
+
+class Bars:
+    """Progress of training, explaining and scoring on stderr: bars with time left, or a few lines where there is no
+    terminal. A `Reporter`; also a context."""
+
+    def __init__(self) -> None:
+        self._console = Console(stderr=True)
+        self._progress = Progress(
+            TextColumn("{task.description:<10}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+            TextColumn("left"), TimeRemainingColumn(), console=self._console,
+        )  # fmt: skip
+        self._tasks: dict[str, TaskID] = {}
+        self._counts: dict[str, list[int]] = {}
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> Bars:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def begin(self, totals: Mapping[str, int]) -> None:
+        """Shows a bar for every stage that has work."""
+        for stage, total in totals.items():
+            if total:
+                self._counts[stage] = [0, total]
+                if self._console.is_terminal:
+                    self._tasks[stage] = self._progress.add_task(stage, total=total)
+        if self._tasks:
+            self._progress.start()
+
+    def advance(self, stage: str, amount: int) -> None:
+        """Moves a bar; called from several threads."""
+        with self._lock:
+            if stage not in self._counts:
+                return
+            done, total = self._counts[stage]
+            self._counts[stage][0] = done + amount
+            if stage in self._tasks:
+                self._progress.advance(self._tasks[stage], amount)
+            elif done * QUARTERS // total < (done + amount) * QUARTERS // total:
+                print(f"attribug: {stage} {min(100, 100 * (done + amount) // total)} %", file=sys.stderr, flush=True)
+
+    def end(self) -> None:
+        """Stops the bars."""
+        self._progress.stop()
+
+
+def print_run(run: Run) -> None:
+    """The matrix of verdicts, what went wrong, and where the files are."""
+    console = Console(width=None if sys.stdout.isatty() else 200, highlight=False)
+    for task, rows in run.headline.groupby("task", sort=False):
+        console.print(matrix(str(task), rows, run))
+    console.print(
+        "  ".join(f"{symbol} {verdict}" for verdict, symbol in SYMBOLS.items())
+        + "\nnumber: effect, the probability that the explanation tells the bug from its control (.5 = cannot)"
+        + "\n* true by construction: the bug was confirmed on these predictions",
+        style="dim",
+    )
+    outcome = run.outcome
+    if outcome is None or outcome.jobs == 0:
+        console.print(f"nothing to do: {run.folder} holds this run already")
+    if outcome is not None:
+        _print_faults(console, run)
+    console.print(f"{len(run.results)} rows in {run.folder}/results.csv; run.json has every check, figures/ the galleries", soft_wrap=True)
+
+
+def matrix(task: str, rows: pd.DataFrame, run: Run) -> Table:
+    """Methods × bugs: symbol and effect."""
+    table = Table(title=f"{run.plan.suite.name}: {task}, {run.plan.suite.seeds} models a side", title_justify="left")
+    table.add_column("method", no_wrap=True)
+    places = list(dict.fromkeys((cell.bug, cell.level) for cell in run.plan.cells if cell.task == task))
+    for bug, level in places:
+        table.add_column(f"{bug}\n{level}\n{run.plan.bugs[bug].primary}", justify="center")
+    cells = {(r.method, r.bug, r.level): r for r in rows.itertuples()}
+    order = [method.name for method, _ in run.plan.methods]
+    for method in order:
+        line = []
+        for bug, level in places:
+            row = cells.get((method, bug, level))
+            if row is None:
+                line.append("")
+                continue
+            verdict, effect = str(row.verdict), float(row.effect)  # type: ignore[arg-type]
+            number = "" if effect != effect else f" {effect:.2f}"
+            sure = method == "predictions" and run.plan.bugs[bug].seen_in_predictions and verdict == "detects"
+            style = STYLES.get(verdict, "red")
+            line.append(f"[{style}]{SYMBOLS[verdict]}{number}{'*' if sure else ''}[/]")
+        table.add_row(method, *line)
+    return table
+
+
+def _print_faults(console: Console, run: Run) -> None:
+    outcome = run.outcome
+    if outcome is None:
+        return
+    for number, cell in enumerate(run.plan.cells):
+        for failed in outcome.failed_checks(number):
+            console.print(f"not taken: {cell.name}: {failed}", soft_wrap=True, markup=False)
+        if cell.verdict:
+            console.print(f"{cell.verdict}: {cell.name}: {cell.reason}", soft_wrap=True, markup=False)
+    for (number, method), reason in sorted(outcome.failures.items()):
+        console.print(f"failed: {run.plan.cells[number].name} / {method or 'all methods'}: {reason}", soft_wrap=True, markup=False)
