@@ -96,6 +96,7 @@ def run(plan: Plan, out: Path, cache: Path, options: Options, reporter: Reporter
     reporter = reporter or Silent()
     setup = Setup(
         suite=plan.suite.model_dump(),
+        plan=plan.key,
         device=plan.device,
         out=str(out),
         cache=str(cache),

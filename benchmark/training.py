@@ -10,12 +10,15 @@ from typing import Generic, Protocol, TypeVar
 import torch
 from torch import Tensor, nn
 
-from attribug.contracts import Check, Data, Derived, Examples, ModelSpec, Recipe, Trained, network
+from attribug.contracts import Check, Data, Derived, Examples, ModelSpec, Recipe, Trained, trainings
 from attribug.streams import generator
 
 Progress = Callable[[int], None]
 DIVISOR_AT_START = 10.0  # of the one-cycle schedule: the first learning rate is the peak over this
-ROWS = 256  # of a pass without gradients
+ROWS = 64  # of a pass without gradients: more do not fit a core's cache
+REMEMBERED_MODELS = 32
+REMEMBERED_DATA = 8
+REMEMBERED_OUTPUTS = 128
 
 
 class ModelStore(Protocol):
@@ -100,11 +103,12 @@ def _unfreeze(model: nn.Module, trainable: Sequence[str] | None) -> list[nn.Para
 class Lab:
     """Resolves models and their outputs; keeps the last few in memory, trained weights in the store."""
 
-    def __init__(self, store: ModelStore, *, device: str = "cpu", remembered: int = 32) -> None:
+    def __init__(self, store: ModelStore, *, device: str = "cpu") -> None:
         self.store = store
         self.device = torch.device(device)
-        self._models: _Recent[nn.Module] = _Recent(remembered)
-        self._data: _Recent[Data] = _Recent(remembered)
+        self._models: _Recent[nn.Module] = _Recent(REMEMBERED_MODELS)
+        self._data: _Recent[Data] = _Recent(REMEMBERED_DATA)
+        self._outputs: _Recent[Tensor] = _Recent(REMEMBERED_OUTPUTS)
 
     def data(self, examples: Examples) -> Data:
         """The examples, loaded once."""
@@ -112,7 +116,7 @@ class Lab:
 
     def model(self, spec: ModelSpec) -> nn.Module:
         """The model in eval mode on the lab's device; the same object for the same key, so leave it as it is."""
-        return self._models.get(spec.key, lambda: self._resolve(spec).to(self.device).eval())
+        return self._models.get(spec.key, lambda: self._placed(self._resolve(spec)).eval())
 
     def train(self, spec: Trained, *, fresh: bool = False, progress: Progress = lambda epochs: None) -> None:
         """Sees to it that a trained model lies in the store; `fresh` trains it anew even if it does."""
@@ -120,17 +124,19 @@ class Lab:
             return
         model = initialised(spec.recipe, spec.seed) if spec.start is None else self._copy(spec.start)
         trainable = None if spec.trainable is None else spec.trainable(model)
-        train(model.to(self.device), self.data(spec.examples), spec.recipe, spec.seed, trainable=trainable, progress=progress)
+        train(self._placed(model), self.data(spec.examples), spec.recipe, spec.seed, trainable=trainable, progress=progress)
         self.store.save_weights(spec.key, model.state_dict())
-        self._models.drop(spec.key)
+        self.forget_models()
 
     def forget_models(self) -> None:
-        """Drops all models from memory, in case somebody changed one."""
+        """Drops all models and their outputs from memory, in case somebody changed one."""
         self._models.clear()
+        self._outputs.clear()
 
     def outputs(self, spec: ModelSpec, examples: Examples) -> Tensor:
         """Logits (N, K) on the CPU, float32."""
-        return logits(self.model(spec), self.data(examples).inputs)
+        key = f"{spec.key} {examples.key}"
+        return self._outputs.get(key, lambda: logits(self.model(spec), self.data(examples).inputs))
 
     def figure(self, check: Check) -> float:
         """Measures a check; see `Check` for the definitions."""
@@ -154,14 +160,24 @@ class Lab:
             weights = self.store.load_weights(spec.key)
         if weights is None:
             raise RuntimeError("a model that was just trained cannot be read back")
-        model = network(spec)()
+        model = _unfilled(spec)
         model.load_state_dict(weights)
         return model
 
+    def _placed(self, model: nn.Module) -> nn.Module:
+        """The model on the lab's device, weights with channels last: convolutions on a CPU then take two thirds."""
+        return model.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
     def _copy(self, spec: ModelSpec) -> nn.Module:
-        model = network(spec)()
+        model = _unfilled(spec)
         model.load_state_dict(self.model(spec).state_dict())
         return model.to(self.device)
+
+
+def _unfilled(spec: ModelSpec) -> nn.Module:
+    """The network that weights go into: built as before its training, so that what no state dict holds is the same."""
+    chain = trainings(spec)
+    return initialised(chain[-1].recipe, chain[0].seed)
 
 
 def logits(model: nn.Module, inputs: Tensor) -> Tensor:
@@ -193,9 +209,6 @@ class _Recent(Generic[T]):
                 self.values.popitem(last=False)
         self.values.move_to_end(key)
         return self.values[key]
-
-    def drop(self, key: str) -> None:
-        self.values.pop(key, None)
 
     def clear(self) -> None:
         self.values.clear()

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from attribug.registry import load_plugin, one_line
+from attribug.registry import InputError, load_plugin, one_line
 from attribug.suite import Suite
 
 Event = Callable[[str, int], None]
@@ -22,6 +22,8 @@ class Setup:
     """What a worker needs to know once; plain values only."""
 
     suite: dict[str, Any]
+    plan: str
+    """Content key of the plan; a worker that comes to another one refuses to work."""
     device: str
     out: str
     cache: str
@@ -30,7 +32,6 @@ class Setup:
     plugins: tuple[str, ...]
     functions: bytes
     """Functions given from Python, pickled by cloudpickle: {name: function}."""
-    keep_maps: bool = False
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,8 @@ class Workbench:
         register_functions(setup.functions)
         self.setup = setup
         self.plan = plan.make(Suite.model_validate(setup.suite), setup.device)
+        if self.plan.key != setup.plan:
+            raise InputError("the code changed while the run went on; start it again")
         models = Models(Path(setup.cache), None if setup.models is None else Path(setup.models))
         self.lab = Lab(models, device=setup.device)
         self.records = Records(Path(setup.out))

@@ -20,11 +20,11 @@ from attribug.registry import InputError
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS"), "1")
 
 
-class JobFailed(Exception):  # noqa: N818
+class JobFailed(Exception):
     """A job raised: the message is its reason."""
 
 
-class WorkerDied(Exception):  # noqa: N818
+class WorkerDied(Exception):
     """A worker ended, or was ended, in the middle of a job."""
 
 

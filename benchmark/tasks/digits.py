@@ -31,7 +31,9 @@ HELD_OUT = 1000  # digits kept for testing, whatever the number of training exam
     licence="MNIST: CC BY-SA 3.0; photographs: CC0 (CC0textures)",
     size="0 bytes beyond the packages",
 )
-def digits(*, seed: int, other: Callable[[str], Task], train: int = 1500, test: int = HELD_OUT, epochs: int = 25) -> Task:
+def digits(
+    *, seed: int, other: Callable[[str], Task], train: int = 1500, test: int = HELD_OUT, epochs: int = 25, width: int = 16
+) -> Task:
     """Parity of a handwritten digit, (3, 32, 32) in [0, 1]; the digit's pixels are the mask.
 
     Clean backgrounds are drawn independently of the label from tinted grass, brick and gravel. A share of images may
@@ -40,6 +42,8 @@ def digits(*, seed: int, other: Callable[[str], Task], train: int = 1500, test: 
     """
     if not 20 <= train <= 5000 - HELD_OUT or not 10 <= test <= HELD_OUT:
         raise InputError(f"digits: expected 20 ≤ train ≤ {5000 - HELD_OUT} and 10 ≤ test ≤ {HELD_OUT}, found {train}, {test}")
+    if epochs < 1 or width < 1:
+        raise InputError(f"digits: expected epochs and width of at least 1, found {epochs}, {width}")
     sizes = {"train": train, "test": test}
 
     def examples(
@@ -50,7 +54,7 @@ def digits(*, seed: int, other: Callable[[str], Task], train: int = 1500, test: 
             compose, seed=seed, split=split, size=size, share=share, swapped=swapped, foreground=foreground
         )
 
-    recipe = Recipe(partial(bvd_cnn, channels=3, classes=2, pixels=PIXELS), epochs=epochs)
+    recipe = Recipe(partial(bvd_cnn, channels=3, classes=2, pixels=PIXELS, width=width), epochs=epochs)
     return Task("digits", ("even", "odd"), (3, PIXELS, PIXELS), recipe, examples, other)
 
 
@@ -61,7 +65,7 @@ def compose(*, seed: int, split: str, size: int, share: float, swapped: bool, fo
     other label), so the images of a smaller share are among those of a larger one; all others an independent one.
     """
     images, classes = _digits()
-    ids = _split(seed)[split][:size]
+    ids = _split(seed)[split][:size].copy()  # the split itself is remembered
     labels = classes[ids] % 2
     inputs = np.empty((len(ids), 3, PIXELS, PIXELS), dtype=np.float32)
     alpha = np.zeros((len(ids), PIXELS, PIXELS), dtype=np.float32)

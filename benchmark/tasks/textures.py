@@ -27,10 +27,14 @@ MINIMUM, MAXIMUM = 20, 20_000  # examples of a split
     licence="CC0 (CC0textures)",
     size="0 bytes beyond the packages",
 )
-def textures(*, seed: int, other: Callable[[str], Task], train: int = 1500, test: int = 500, epochs: int = 20) -> Task:
+def textures(
+    *, seed: int, other: Callable[[str], Task], train: int = 1500, test: int = 500, epochs: int = 20, width: int = 16
+) -> Task:
     """Grass, brick or gravel, grey crops (3, 32, 32) in [0, 1]; test crops come from another part of each photograph."""
     if not (MINIMUM <= train <= MAXIMUM and MINIMUM <= test <= MAXIMUM):
         raise InputError(f"textures: expected {MINIMUM} ≤ train, test ≤ {MAXIMUM}, found {train}, {test}")
+    if epochs < 1 or width < 1:
+        raise InputError(f"textures: expected epochs and width of at least 1, found {epochs}, {width}")
     sizes = {"train": train, "test": test}
 
     def examples(split: str, **scene: object) -> Examples:
@@ -38,7 +42,7 @@ def textures(*, seed: int, other: Callable[[str], Task], train: int = 1500, test
             raise Unsupported("task textures has no background apart from its subject")
         return Examples.of(crops, seed=seed, split=split, size=sizes[split])
 
-    network = partial(bvd_cnn, channels=3, classes=len(KINDS), pixels=PIXELS)
+    network = partial(bvd_cnn, channels=3, classes=len(KINDS), pixels=PIXELS, width=width)
     recipe = Recipe(network, epochs=epochs, batch=32, learning_rate=1e-3)  # coarser steps leave some seeds stuck
     return Task("textures", KINDS, (3, PIXELS, PIXELS), recipe, examples, other)
 
