@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 __version__ = version("attribug")
 __all__ = [
-    "InputError", "Run", "Unsupported", "__version__", "bugs", "explain", "measure", "methods", "metrics", "run", "tasks",
+    "InputError", "Run", "Unsupported", "__version__",
+    "bugs", "explain", "measure", "methods", "metrics", "run", "tasks",
 ]  # fmt: skip
 
 _HOMES = {

@@ -49,7 +49,9 @@ class Run:
     @property
     def complete(self) -> bool:
         """Whether no record failed or is missing."""
-        return self.outcome is None or not (self.outcome.failures or any(c.verdict == "failed" for c in self.plan.cells))
+        return self.outcome is None or not (
+            self.outcome.failures or any(c.verdict == "failed" for c in self.plan.cells)
+        )
 
 
 def run(
@@ -75,8 +77,8 @@ def run(
 ) -> Run:
     """Runs a suite, a shipped name or a YAML path, and writes its tables to `out` (default `runs/<suite>`).
 
-    `methods` may hold plain functions f(model, inputs, targets) besides names. `changes` override the suite by dotted key.
-    What `out` and the cache hold already is not done again, unless `fresh`. Raises `InputError` for wrong input.
+    `methods` may hold plain functions f(model, inputs, targets) besides names; `changes` override the suite by dotted
+    key. What `out` and the cache hold already is not done again, unless `fresh`. Raises `InputError` for wrong input.
     """
     common = {"bugs": bugs, "metrics": metrics, "tasks": tasks, "seeds": seeds, "seed": seed, "examples": examples}
     plan, functions = _planned(name, methods, {**common, "visible": visible}, changes, plugins, device)
@@ -144,7 +146,9 @@ def _planned(
     return runner.resolved(load_suite(name, {**given, **(changes or {})}, loaded), device), functions
 
 
-def load_suite(name: str, changes: Mapping[str, Any], plugins: Mapping[str, Sequence[str]] | None = None) -> suite.Suite:
+def load_suite(
+    name: str, changes: Mapping[str, Any], plugins: Mapping[str, Sequence[str]] | None = None
+) -> suite.Suite:
     """The suite with changes; names that plugins register join it, unless the change names their kind itself.
 
     A bug that the change removes takes its levels along, and so does a method its options.
@@ -193,9 +197,9 @@ def explain(
 ) -> Tensor | dict[str, Tensor]:
     """Attributions of one method, (N, *shape), or of several by name, which then share their passes.
 
-    inputs (N, *shape); targets (N,) classes. The model must return logits (N, K); it is explained in eval mode and left as
-    it was. `train_inputs` (M, *shape) for methods that need training data, `ids` (N,) name the examples' random streams
-    (default 0 … N − 1). With several names each method takes the parameters it has.
+    inputs (N, *shape); targets (N,) classes. The model must return logits (N, K); it is explained in eval mode and left
+    as it was. `train_inputs` (M, *shape) for methods that need training data, `ids` (N,) name the examples' random
+    streams (default 0 … N − 1). With several names each method takes the parameters it has.
 
     Raises `Unsupported` where a method cannot explain the model, `InputError` for unknown names and parameters.
     """

@@ -13,16 +13,19 @@ import torch
 from torch import Tensor, nn
 
 from attribug.contracts import Method, Unsupported
-from attribug.query import Query
+from attribug.query import Query, as_logits
 
 SMOOTH_ACTIVATIONS = {
     "GeluBackward0", "SiluBackward0", "HardtanhBackward0", "HardswishBackward0", "LeakyReluBackward0", "EluBackward0",
-    "SigmoidBackward0", "TanhBackward0", "SoftplusBackward0", "MishBackward0", "HardsigmoidBackward0", "PreluKernelBackward0",
+    "SigmoidBackward0", "TanhBackward0", "SoftplusBackward0", "MishBackward0", "HardsigmoidBackward0",
+    "PreluKernelBackward0", "CeluBackward0", "RreluWithNoiseBackward0", "LogSigmoidBackward0", "SoftshrinkBackward0",
+    "HardshrinkBackward0", "GluBackward0",
 }  # fmt: skip
+CLAMPS = {"ThresholdBackward0", "ClampBackward1", "ClampMinBackward0", "MaximumBackward0"}  # rectify without a ReLU
 
 
-class MethodFault(Exception):  # noqa: N818
-    """A method broke its contract: wrong shape or type, or it changed the model."""
+class MethodFault(Exception):
+    """A method broke its contract: wrong shape or type, or it changed the model or its inputs."""
 
 
 def attributions(method: Method, query: Query, parameters: Mapping[str, Any]) -> Tensor:
@@ -31,9 +34,9 @@ def attributions(method: Method, query: Query, parameters: Mapping[str, Any]) ->
     Raises `Unsupported` where the method declines or the preflight finds that it would be silently wrong, and
     `MethodFault` for garbage.
     """
-    for need in method.needs:
-        PREFLIGHT[need](query)
-    with guarded(query.model):
+    with guarded(query.model, query.inputs, query.targets, query.ids), torch.enable_grad():
+        for need in method.needs:
+            PREFLIGHT[need](query)
         result = method.function(query, **parameters)
     return _checked(method, query, result)
 
@@ -52,35 +55,72 @@ def _checked(method: Method, query: Query, result: Any) -> Tensor:
 
 
 @contextmanager
-def guarded(model: nn.Module) -> Iterator[None]:
-    """Restores mode, hooks, requires_grad, gradients and global random states; raises `MethodFault` if weights moved."""
-    modes = [(module, module.training) for module in model.modules()]
-    hooks = [(table, dict(table)) for module in model.modules() for table in _hook_tables(module)]
-    tensors = [*model.parameters(), *model.buffers()]
-    versions = [tensor._version for tensor in tensors]
-    requires = [(parameter, parameter.requires_grad, parameter.grad) for parameter in model.parameters()]
-    states = torch.get_rng_state(), np.random.get_state(), random.getstate()  # noqa: NPY002
+def guarded(model: nn.Module, *inputs: Tensor) -> Iterator[None]:
+    """Puts weights, buffers, modes, hooks, requires_grad, gradients, inputs and the global random states back as they
+    were, also after an exception; raises `MethodFault` if weights, buffers or inputs had changed."""
+    modules = [(module, module.training, module._is_full_backward_hook) for module in model.modules()]
+    tables = [(table, dict(table)) for module in model.modules() for table in _tables(module)]
+    weights = [*model.parameters(), *model.buffers()]
+    restore_weights = [_restorer(weight) for weight in weights]
+    restore_inputs = [_restorer(tensor) for tensor in inputs]
+    states = torch.get_rng_state(), np.random.get_state(), random.getstate()
     try:
         yield
     finally:
         torch.set_rng_state(states[0])
-        np.random.set_state(states[1])  # noqa: NPY002
+        np.random.set_state(states[1])
         random.setstate(states[2])
-        for module, training in modes:
-            module.training = training
-        for table, before in hooks:
+        replaced = list(map(id, [*model.parameters(), *model.buffers()])) != list(map(id, weights))
+        for table, before in tables:
             table.clear()
             table.update(before)
-        for parameter, required, gradient in requires:
-            parameter.requires_grad_(required)
-            parameter.grad = gradient
-    if [tensor._version for tensor in tensors] != versions:
+        for module, training, full_backward_hook in modules:
+            module.training, module._is_full_backward_hook = training, full_backward_hook
+        weights_changed = sum(restore() for restore in restore_weights)  # a sum, so that all are restored
+        inputs_changed = sum(restore() for restore in restore_inputs)
+    if weights_changed or replaced:
         raise MethodFault("changed the model's weights or buffers")
+    if inputs_changed:
+        raise MethodFault("changed its inputs, targets or ids")
 
 
-def _hook_tables(module: nn.Module) -> list[dict[Any, Any]]:
-    names = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+def _tables(module: nn.Module) -> list[dict[Any, Any]]:
+    names = (
+        "_parameters", "_buffers", "_modules",
+        "_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks",
+    )  # fmt: skip
     return [table for name in names if isinstance(table := getattr(module, name, None), dict)]
+
+
+def _restorer(tensor: Tensor) -> Callable[[], bool]:
+    """A function that puts a tensor, its requires_grad and its gradient back as they are now, and tells whether its
+    values had changed; values are compared, since `tensor.data` changes them behind autograd's version counter."""
+    values, required = tensor.detach().clone(), tensor.requires_grad
+    gradient = tensor.grad if tensor.is_leaf else None
+    accumulated = None if gradient is None else gradient.detach().clone()
+
+    def restore() -> bool:
+        changed = not _equal(tensor, values)
+        with torch.no_grad():
+            if changed and tensor.shape == values.shape and tensor.dtype == values.dtype:
+                tensor.copy_(values)
+            elif changed:
+                tensor.data = values
+            if tensor.is_leaf:
+                tensor.requires_grad_(required)
+                tensor.grad = gradient
+            if gradient is not None and accumulated is not None:
+                gradient.copy_(accumulated)
+        return changed
+
+    return restore
+
+
+def _equal(tensor: Tensor, values: Tensor) -> bool:
+    """Whether two tensors agree in type, shape and every value; NaN equals NaN."""
+    if (tensor.dtype, tensor.shape, tensor.device) != (values.dtype, values.shape, values.device):
+        return False
+    return torch.equal(tensor, values) or bool(((tensor == values) | (tensor.isnan() & values.isnan())).all())
 
 
 def safe_copy(model: nn.Module) -> nn.Module:
@@ -90,7 +130,7 @@ def safe_copy(model: nn.Module) -> nn.Module:
     model = copy.deepcopy(model).eval()
     for module in model.modules():
         if getattr(module, "inplace", False):
-            module.inplace = False
+            module.inplace = False  # type: ignore[assignment]
     return model
 
 
@@ -107,43 +147,40 @@ def evaluated(model: nn.Module) -> Iterator[nn.Module]:
 
 def relu_modules(query: Query) -> None:
     """Refuses models in which hooks on `nn.ReLU` modules would miss a rectifier or meet another activation."""
-    calls = 0
+    rectified: set[Any] = set()
 
-    def count(module: nn.Module, args: object, output: object) -> None:
-        nonlocal calls
-        calls += 1
+    def count(module: nn.Module, args: object, output: Tensor) -> None:
+        rectified.add(output.grad_fn)
 
     handles = [m.register_forward_hook(count) for m in query.model.modules() if isinstance(m, nn.ReLU)]
     try:
         with torch.enable_grad():
-            outputs = query.model(query.inputs[:1].detach().requires_grad_(True))
+            outputs = as_logits(query.model(query.inputs[:1].detach().requires_grad_(True)))
     finally:
         for handle in handles:
             handle.remove()
-    operations = graph_operations(outputs)
-    other = sorted({name for name in operations if name in SMOOTH_ACTIVATIONS})
+    nodes = graph(outputs)
+    other = sorted({node.name() for node in nodes} & (SMOOTH_ACTIVATIONS | CLAMPS))
     if other:
-        raise Unsupported(f"is defined for ReLU networks; the model uses {other[0].removesuffix('Backward0')}")
-    functional = operations.count("ReluBackward0") - calls
-    if functional > 0:
+        raise Unsupported(f"is defined for ReLU networks; the model uses {other[0].partition('Backward')[0]}")
+    rectifiers = [node for node in nodes if node.name() == "ReluBackward0"]
+    functional = sum(node not in rectified for node in rectifiers)
+    if functional:
         raise Unsupported(f"{functional} ReLU(s) are function calls that hooks cannot see; use nn.ReLU modules")
-    if not calls:
+    if not rectifiers:
         raise Unsupported("the model has no ReLU")
 
 
-def graph_operations(outputs: Tensor) -> list[str]:
-    """Names of all operations in the autograd graph behind a tensor."""
-    names: list[str] = []
+def graph(outputs: Tensor) -> set[Any]:
+    """All operations (nodes) of the autograd graph behind a tensor."""
     seen: set[Any] = set()
     waiting: list[Any] = [outputs.grad_fn]
     while waiting:
         node = waiting.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        names.append(node.name())
-        waiting += [parent for parent, _ in node.next_functions]
-    return names
+        if node is not None and node not in seen:
+            seen.add(node)
+            waiting += [parent for parent, _ in node.next_functions]
+    return seen
 
 
 PREFLIGHT: dict[str, Callable[[Query], None]] = {"relu_modules": relu_modules}

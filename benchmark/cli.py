@@ -15,12 +15,28 @@ from attribug.registry import InputError
 if TYPE_CHECKING:
     from attribug.api import Run
 
+
+def _integer(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise typer.BadParameter(f"expected an integer, found {text!r}") from None
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise typer.BadParameter(f"expected a number, found {text!r}") from None
+
+
 DONE, REGRESSION, WRONG_INPUT, INCOMPLETE, INTERRUPTED = 0, 1, 2, 3, 130
 KINDS = ("methods", "bugs", "metrics", "tasks", "suites")
 app = typer.Typer(
     name="attribug", add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
     help="Which explanation method reveals which bug in a machine-learning model?",
-    epilog="Exit codes: 0 done; 1 a regression or failed check; 2 wrong input; 3 failed or missing records; 130 interrupted.",
+    epilog="Exit codes: 0 done; 1 a regression or failed check; 2 wrong input; 3 failed or missing records; "
+    "130 interrupted.",
 )  # fmt: skip
 
 
@@ -61,18 +77,29 @@ def run(
     bugs: Annotated[str | None, typer.Option(help="Only these, a,b,…")] = None,
     metrics: Annotated[str | None, typer.Option(help="Only these, a,b@post,…")] = None,
     tasks: Annotated[str | None, typer.Option(help="Only these, a,b,…")] = None,
-    seeds: Annotated[int | None, typer.Option(help="Number of models a side.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
-    examples: Annotated[int | None, typer.Option(help="Explained inputs a contrast.")] = None,
-    changes: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change the suite, by dotted key.")] = None,
+    seeds: Annotated[int | None, typer.Option(parser=_integer, metavar="N", help="Number of models a side.")] = None,
+    seed: Annotated[int | None, typer.Option(parser=_integer, metavar="N", help="Seed of everything random.")] = None,
+    examples: Annotated[
+        int | None, typer.Option(parser=_integer, metavar="N", help="Explained inputs a contrast.")
+    ] = None,
+    changes: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change the suite, by dotted key.")
+    ] = None,
     plugin: Annotated[list[str] | None, typer.Option(metavar="FILE|MODULE", help="Adds what it registers.")] = None,
     models: Annotated[Path | None, typer.Option(help="Folder of trained models to use; trains none.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     engine: Annotated[str, typer.Option(help="local; ray is not there yet.")] = "local",
     address: Annotated[str | None, typer.Option(help="Of a Ray cluster.")] = None,
-    workers: Annotated[int | None, typer.Option(help="Processes; default: the cores.")] = None,
-    timeout: Annotated[float | None, typer.Option(help="Seconds a record may take.")] = None,
-    visible: Annotated[float | None, typer.Option(help="Smallest difference that counts, for every metric.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(parser=_integer, metavar="N", help="Processes; default: the cores.")
+    ] = None,
+    timeout: Annotated[
+        float | None, typer.Option(parser=_number, metavar="X", help="Seconds a record may take.")
+    ] = None,
+    visible: Annotated[
+        float | None,
+        typer.Option(parser=_number, metavar="X", help="Smallest difference that counts, for every metric."),
+    ] = None,
     keep_maps: Annotated[bool, typer.Option("--keep-maps", help="Not there yet.")] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Recompute everything, models included.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan only.")] = False,

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import threading
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 
 from attribug.results.figures import SYMBOLS
@@ -85,7 +94,10 @@ def print_run(run: Run) -> None:
         console.print(f"nothing to do: {run.folder} holds this run already")
     if outcome is not None:
         _print_faults(console, run)
-    console.print(f"{len(run.results)} rows in {run.folder}/results.csv; run.json has every check, figures/ the galleries", soft_wrap=True)
+    console.print(
+        f"{len(run.results)} rows in {run.folder}/results.csv; run.json has every check, figures/ the galleries",
+        soft_wrap=True,
+    )
 
 
 def matrix(task: str, rows: pd.DataFrame, run: Run) -> Table:
@@ -105,7 +117,7 @@ def matrix(task: str, rows: pd.DataFrame, run: Run) -> Table:
                 line.append("")
                 continue
             verdict, effect = str(row.verdict), float(row.effect)  # type: ignore[arg-type]
-            number = "" if effect != effect else f" {effect:.2f}"
+            number = "" if math.isnan(effect) else f" {effect:.2f}"
             sure = method == "predictions" and run.plan.bugs[bug].seen_in_predictions and verdict == "detects"
             style = STYLES.get(verdict, "red")
             line.append(f"[{style}]{SYMBOLS[verdict]}{number}{'*' if sure else ''}[/]")
@@ -123,4 +135,6 @@ def _print_faults(console: Console, run: Run) -> None:
         if cell.verdict:
             console.print(f"{cell.verdict}: {cell.name}: {cell.reason}", soft_wrap=True, markup=False)
     for (number, method), reason in sorted(outcome.failures.items()):
-        console.print(f"failed: {run.plan.cells[number].name} / {method or 'all methods'}: {reason}", soft_wrap=True, markup=False)
+        console.print(
+            f"failed: {run.plan.cells[number].name} / {method or 'all methods'}: {reason}", soft_wrap=True, markup=False
+        )

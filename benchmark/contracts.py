@@ -6,6 +6,7 @@ Shapes used throughout: `N` examples, `C` channels, `H × W` pixels, `K` classes
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -21,7 +22,7 @@ Level = float | int | str
 Target = Literal["label", "reference", "own"]
 
 
-class Unsupported(Exception):  # noqa: N818 - it is an answer, not an error
+class Unsupported(Exception):
     """A method, bug or metric declines: the message is the reason, reported as `unsupported: reason`."""
 
 
@@ -82,7 +83,7 @@ class ByKey:
     key: Any
 
     def __eq__(self, other: object) -> bool:
-        return type(other) is type(self) and bool(self.key == other.key)  # type: ignore[attr-defined]
+        return type(other) is type(self) and bool(self.key == other.key)
 
     def __hash__(self) -> int:
         return hash(self.key)
@@ -166,7 +167,7 @@ class Check:
     def holds(self, figure: float) -> bool:
         """Whether a measured figure lies within the bounds; NaN does not."""
         low = self.at_least is None or figure >= self.at_least
-        return low and (self.at_most is None or figure <= self.at_most) and figure == figure
+        return low and (self.at_most is None or figure <= self.at_most) and not math.isnan(figure)
 
     @property
     def bound(self) -> str:
@@ -309,7 +310,7 @@ class Metric(Entry):
     posts: tuple[str, ...] = ("sum",)
     """Default post-processings, the first one the default of a single measurement."""
     prepare: Callable[[Tensor], Any] | None = None
-    """Makes of post-processed maps the form in which one map meets many; indexable by examples (a slice, (M,) int64)."""
+    """Makes of post-processed maps the form in which one map meets many; a slice or (M,) int64 selects examples."""
     symmetric: bool = True
     nonnegative: bool = False
     """Whether maps must not be negative: posts that cannot promise it are refused."""

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import dis
 import functools
 import hashlib
 import importlib.metadata
 import importlib.util
-import inspect
 import json
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 DIGEST_CHARACTERS = 32  # 128 bits: collisions are out of reach, file names stay readable
@@ -32,13 +33,13 @@ def stream_seed(*parts: Any) -> int:
     return int(digest(*parts)[:16], 16) >> 1
 
 
-def _canonical(value: Any) -> Any:
+def _canonical(value: Any) -> Any:  # noqa: PLR0911 - one line a type
     if hasattr(value, "key") and isinstance(value.key, str) and not isinstance(value, type):
         return ["key", type(value).__name__, value.key]
     if value is None or isinstance(value, bool | int | str):
         return value
     if isinstance(value, float):
-        return ["float", repr(value)]
+        return ["float", repr(float(value))]  # NumPy's floats spell themselves otherwise
     if isinstance(value, bytes):
         return ["bytes", hashlib.sha256(value).hexdigest()]
     if isinstance(value, tuple | list):
@@ -50,24 +51,86 @@ def _canonical(value: Any) -> Any:
         return [type(value).__name__, fields]
     if isinstance(value, functools.partial):
         return ["partial", _canonical(value.func), _canonical(value.args), _canonical(value.keywords)]
+    if isinstance(value, MethodType):
+        return ["method", _canonical(value.__self__), _canonical(value.__func__)]
     if callable(value):
-        return ["function", function_code(value)]
+        wrapped = getattr(value, "__wrapped_function__", None)  # a plain function, registered as a method
+        return ["function", function_code(value)] if wrapped is None else _canonical(wrapped)
     raise TypeError(f"content key: expected plain values, dataclasses or functions, found {type(value).__name__}")
 
 
-def function_code(function: Callable[..., Any]) -> list[str]:
-    """Name and code digest of a function or class: its whole module, with what that imports inside attribug."""
-    module = getattr(function, "__module__", "") or ""
-    name = getattr(function, "__qualname__", type(function).__qualname__)
-    if module and module != "__main__" and _source_path(module) is not None:
-        return [module, name, code(module)]
-    try:  # a notebook's or a console's function: its own text is all there is
-        text = inspect.getsource(function)
-    except (OSError, TypeError):
-        import cloudpickle
+def function_code(function: Callable[..., Any]) -> list[Any]:
+    """Name and code digest of a function or class: its whole module, with what that imports inside attribug.
 
-        text = hashlib.sha256(cloudpickle.dumps(function)).hexdigest()
-    return [name, hashlib.sha256(text.encode()).hexdigest()]
+    Where no file tells one from another (a closure, a lambda, an object, a notebook's function), also their content.
+    """
+    module = getattr(function, "__module__", "") or ""
+    name = getattr(function, "__qualname__", f"<{type(function).__qualname__}>")
+    in_file = module not in {"", "__main__"} and _source_path(module) is not None
+    if in_file and "<" not in name:
+        return [module, name, code(module)]
+    if any(function is other for other in _OPEN):
+        return [name, "recursive"]
+    _OPEN.append(function)
+    try:
+        return [*([module, code(module)] if in_file else []), name, _content(function, in_file)]
+    finally:
+        _OPEN.pop()
+
+
+_OPEN: list[Any] = []
+"""Functions whose content is being told: one that reaches itself is told once."""
+
+
+def _content(function: Any, in_file: bool) -> Any:
+    """Instructions and values, the same in the process that made a function and in one that received it pickled."""
+    if isinstance(function, type):
+        members = {name: _told(value) for name, value in vars(function).items() if isinstance(value, FunctionType)}
+        return [_told(function.__bases__), members]
+    if not isinstance(function, FunctionType):
+        return _pickled(function)
+    compiled = function.__code__
+    enclosed = dict(zip(compiled.co_freevars, function.__closure__ or (), strict=True))
+    values = {name: cell.cell_contents for name, cell in enclosed.items() if cell != type(cell)()}
+    if not in_file:
+        values |= {name: function.__globals__[name] for name in _global_names(compiled) if name in function.__globals__}
+    defaults = [_told(function.__defaults__), _told(function.__kwdefaults__)]
+    return [_instructions(compiled, function.__doc__), defaults, {name: _told(value) for name, value in values.items()}]
+
+
+def _told(value: Any) -> Any:
+    if isinstance(value, ModuleType):
+        return ["module", value.__name__]
+    try:
+        return _canonical(value)
+    except TypeError:
+        return _pickled(value)
+
+
+def _pickled(value: Any) -> str:
+    import cloudpickle
+
+    try:
+        return hashlib.sha256(cloudpickle.dumps(value)).hexdigest()
+    except Exception as error:  # whatever foreign objects raise
+        raise TypeError(f"content key: expected what can be pickled, found {type(value).__name__}") from error
+
+
+def _instructions(compiled: CodeType, docstring: str | None = None) -> list[Any]:
+    constants = [None if place == 0 and value == docstring else value for place, value in enumerate(compiled.co_consts)]
+    told = [_instructions(value) if isinstance(value, CodeType) else _constant(value) for value in constants]
+    names = [*compiled.co_names, *compiled.co_varnames, *compiled.co_freevars, *compiled.co_cellvars]
+    return [compiled.co_code.hex(), compiled.co_argcount, compiled.co_kwonlyargcount, compiled.co_flags, names, told]
+
+
+def _constant(value: Any) -> str:
+    """A constant's text; a set's is in order, which is otherwise another in every process."""
+    return repr(sorted(map(repr, value))) if isinstance(value, frozenset) else repr(value)
+
+
+def _global_names(compiled: CodeType) -> set[str]:
+    names = {step.argval for step in dis.get_instructions(compiled) if step.opname == "LOAD_GLOBAL"}
+    return names.union(*(_global_names(inner) for inner in compiled.co_consts if isinstance(inner, CodeType)))
 
 
 @functools.cache
@@ -137,6 +200,10 @@ def _normalised(path: Path) -> str:
         body = getattr(node, "body", None)
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and body:
             first = body[0]
-            if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
+            if (
+                isinstance(first, ast.Expr)
+                and isinstance(first.value, ast.Constant)
+                and isinstance(first.value.value, str)
+            ):
                 node.body = body[1:]
     return hashlib.sha256(ast.dump(tree).encode()).hexdigest()

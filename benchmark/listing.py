@@ -22,7 +22,13 @@ def listed(kind: str) -> Rows:
         if shipped is not None:
             defaults = {f.name: f.default for f in fields(registry.entry) if f.name not in HIDDEN | {"name"}}
             facts = {**defaults, **{k: v for k, v in shipped.facts.items() if k not in HIDDEN}}
-            rows.append({"name": name, "summary": shipped.summary, **facts, "parameters": shipped.parameters, "from": shipped.module})
+            rows.append({
+                "name": name,
+                "summary": shipped.summary,
+                **facts,
+                "parameters": shipped.parameters,
+                "from": shipped.module,
+            })
             continue
         entry = registry.get(name)
         facts = {f.name: getattr(entry, f.name) for f in fields(entry) if f.name not in HIDDEN}

@@ -8,7 +8,7 @@ from torch import nn
 
 
 def bvd_cnn(*, channels: int = 3, classes: int = 2, pixels: int = 32, width: int = 16) -> nn.Sequential:
-    """BVD-CNN: five convolutions and three dense layers with ReLU, one logit a class; inputs (N, channels, pixels, pixels).
+    """BVD-CNN: five convolutions, three dense layers, ReLU, one logit a class; inputs (N, channels, pixels, pixels).
 
     Adebayo et al. (2020), section 2, give the layers' number and kind; filters and sizes are our choice, and one logit
     a class replaces their single sigmoid output, so that more than two classes fit.

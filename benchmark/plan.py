@@ -83,7 +83,9 @@ class Plan:
         """Content key of the whole table."""
         records = [self.record_key(cell, m.name) for cell in self.cells if cell.contrast for m, _ in self.methods]
         outcomes = [(cell.name, cell.verdict, cell.reason, cell.contrast and cell.key) for cell in self.cells]
-        return keys.digest("table", records, outcomes, self.suite.name, self.suite.visible, keys.code("attribug.results.summary"))
+        return keys.digest(
+            "table", records, outcomes, self.suite.name, self.suite.visible, keys.code("attribug.results.summary")
+        )
 
     def counts(self) -> dict[str, int]:
         """Size of the plan."""
@@ -109,7 +111,7 @@ def make(suite: Suite, device: str = "cpu") -> Plan:
         cell
         for task in _tasks(suite)
         for bug in chosen_bugs.values()
-        for level in suite.levels.get(bug.name, list(bug.levels))
+        for level in _levels(suite, bug)
         for cell in _cells(task, bug, level, suite.model_seeds)
     ]
     return Plan(
@@ -124,6 +126,17 @@ def make(suite: Suite, device: str = "cpu") -> Plan:
     )
 
 
+def _levels(suite: Suite, bug: Bug) -> list[Level]:
+    """The levels of a bug, each once; tables tell them apart by their texts."""
+    levels = list(dict.fromkeys(suite.levels.get(bug.name, bug.levels)))
+    if not levels:
+        raise InputError(f"levels.{bug.name}: expected at least one level, found none")
+    texts = [level_text(level) for level in levels]
+    if len(set(texts)) < len(texts):
+        raise InputError(f"levels.{bug.name}: expected levels that differ in six digits, found {levels}")
+    return levels
+
+
 def level_text(level: Level) -> str:
     """A level as tables spell it."""
     return level if isinstance(level, str) else f"{level:g}"
@@ -135,7 +148,11 @@ def _cells(task: Task, bug: Bug, level: Level, seeds: tuple[int, ...]) -> Iterab
     for seed in seeds:
         place = (task.name, bug.name, level_text(level), seed)
         try:
-            yield Cell(*place, bug.function(task, level, seed, seeds))
+            cell = Cell(*place, bug.function(task, level, seed, seeds))
+            if not isinstance(cell.contrast, Contrast):
+                raise TypeError(f"expected a Contrast, found {type(cell.contrast).__name__}")
+            cell.key  # noqa: B018 - raises here, not in the middle of the plan, where a contrast holds foreign values
+            yield cell
         except Unsupported as reason:
             yield Cell(*place, None, "unsupported", str(reason))
         except InputError:
@@ -164,6 +181,10 @@ def _tasks(suite: Suite) -> list[Task]:
                 made[name] = source.function(seed=suite.seed, other=task, **options)
             except TypeError as error:
                 raise InputError(f"task_options.{name}: {one_line(error)}") from error
+            except InputError:
+                raise
+            except Exception as error:  # a plugin's fault; without a task there is nothing to plan
+                raise InputError(f"task {name!r}: {one_line(error)}") from error
         return made[name]
 
     return [task(name) for name in dict.fromkeys(suite.tasks)]
@@ -175,7 +196,9 @@ def _method_options(suite: Suite, name: str) -> Mapping[str, Any]:
     return options
 
 
-def _check_options(key: str, function: Callable[..., Any], options: Mapping[str, Any], skip: Iterable[str] = ()) -> None:
+def _check_options(
+    key: str, function: Callable[..., Any], options: Mapping[str, Any], skip: Iterable[str] = ()
+) -> None:
     parameters = inspect.signature(function).parameters.values()
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
         return

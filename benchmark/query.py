@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from attribug.contracts import Data, Unsupported
+from attribug.registry import InputError
 from attribug.streams import generator
 
 P = ParamSpec("P")
@@ -52,33 +54,39 @@ class _Passes:
     total: Cost = field(default_factory=Cost)
     saved: Cost = field(default_factory=Cost)
     prices: dict[Any, Cost] = field(default_factory=dict)
+    charged: set[Any] = field(default_factory=set)
+    """Primitives that the method being measured has paid for."""
 
 
 def primitive(function: Callable[Concatenate[Query, P], R]) -> Callable[Concatenate[Query, P], R]:
-    """Memoises a method of `Query` by its (hashable) arguments and keeps what it cost for whoever asks again."""
+    """Memoises a method of `Query` by its (hashable) arguments and keeps what it cost for whoever else asks. Everyone
+    gets a copy, so that nobody can change what others get."""
 
     @functools.wraps(function)
     def remembered(self: Query, *args: P.args, **kwargs: P.kwargs) -> R:
         key = (function.__name__, args, tuple(sorted(kwargs.items())))
         if key in self._memo:
-            self._passes.saved.add(self._passes.prices[key])
-            value: R = self._memo[key]
-            return value
+            if key not in self._passes.charged:
+                self._passes.saved.add(self._passes.prices[key])
+                self._passes.charged.add(key)
+            known: R = copy.deepcopy(self._memo[key])
+            return known
         started, before = time.perf_counter(), (self._passes.total.forward, self._passes.total.backward)
         value = function(self, *args, **kwargs)
         forward, backward = self._passes.total.forward - before[0], self._passes.total.backward - before[1]
         self._passes.prices[key] = Cost(time.perf_counter() - started, forward, backward)
+        self._passes.charged.add(key)
         self._memo[key] = value
-        return value
+        return copy.deepcopy(value)
 
-    return remembered
+    return cast("Callable[Concatenate[Query, P], R]", remembered)
 
 
 class Query:
     """One model, the inputs to explain and the classes asked about.
 
     inputs (N, *shape), targets (N,) int64, ids (N,) int64. `rows` bounds the examples of a single pass; it belongs to
-    the suite, because another bound may change last bits. Returned primitives are shared: leave them as they are.
+    the suite, because another bound may change last bits. Raises `InputError` unless targets and ids are one an input.
     """
 
     def __init__(
@@ -96,6 +104,8 @@ class Query:
         self.inputs = inputs
         self.targets = targets
         self.ids = torch.arange(len(inputs)) if ids is None else ids
+        _one_an_input("targets", self.targets, len(inputs))
+        _one_an_input("ids", self.ids, len(inputs))
         self.seed = seed
         self.rows = rows
         self._train = train
@@ -116,11 +126,7 @@ class Query:
     def forward(self, inputs: Tensor) -> Tensor:
         """Logits (B, K) of one bounded pass; raises `Unsupported` when the model returns anything else."""
         self._passes.total.forward += len(inputs)
-        outputs = self.model(inputs)
-        if not isinstance(outputs, Tensor) or outputs.ndim != 2:
-            found = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
-            raise Unsupported(f"expected logits (N, K) from the model, found {found}")
-        return outputs
+        return as_logits(self.model(inputs))
 
     def target_logits(self, inputs: Tensor, targets: Tensor) -> Tensor:
         """The logit of each row's target, (B,)."""
@@ -138,7 +144,7 @@ class Query:
     def backward(self, logits: Tensor, at: Tensor) -> Tensor:
         """Gradient of the summed `logits` (B,) with respect to the tensor `at`, whose shape it has."""
         self._passes.total.backward += len(logits)
-        (gradient,) = torch.autograd.grad(logits.sum(), at, allow_unused=True)
+        (gradient,) = torch.autograd.grad(logits, at, torch.ones_like(logits), allow_unused=True)
         if gradient is None:
             raise Unsupported("the model's output does not depend on its input")
         return gradient
@@ -152,7 +158,7 @@ class Query:
     def outputs(self) -> Tensor:
         """Logits (N, K)."""
         with torch.no_grad():
-            return torch.cat([self.forward(rows) for rows in self.inputs.split(self.rows)])
+            return torch.cat([self.forward(rows.clone()) for rows in self.inputs.split(self.rows)])
 
     @primitive
     def gradient(self) -> Tensor:
@@ -163,30 +169,34 @@ class Query:
     def noisy_gradients(self, samples: int, noise: float) -> Moments:
         """Moments of gradients at inputs with Gaussian noise of `noise` · (max − min) of each input (Smilkov et al.
         2017, eq. 2). All examples' samples run in one stream of bounded passes; sums are kept in float64."""
-        streams = self.generators("noisy_gradients", samples, noise)
-        flat = self.inputs.flatten(1)
+        _at_least_one("samples", samples)
+        streams = self.generators("noisy_gradients", samples, float(noise))  # 1 and 1.0 are one argument: one stream
+        shape, dtype, flat = self.inputs.shape[1:], self.inputs.dtype, self.inputs.flatten(1)
         spread = noise * (flat.amax(1) - flat.amin(1))  # (N,)
-        total = torch.zeros_like(self.inputs, dtype=torch.float64)
-        squares = torch.zeros_like(total)
-        for index in self._stream(samples):
-            draws = [torch.randn(self.inputs.shape[1:], generator=streams[i], dtype=self.inputs.dtype) for i in index.tolist()]
+        first = torch.zeros_like(self.inputs, dtype=torch.float64)  # its deviations keep a constant's variance at 0
+        total, squares, square_deviations = (torch.zeros_like(first) for _ in range(3))
+        for start, index in self._numbered_stream(samples):
+            draws = [torch.randn(shape, generator=streams[i], dtype=dtype) for i in index.tolist()]
             rows = index.to(self.inputs.device)
             scale = spread[rows].reshape(-1, *[1] * (self.inputs.ndim - 1))
             noisy = self.inputs[rows] + scale * torch.stack(draws).to(self.inputs.device)
             gradient = self.input_gradient(noisy, self.targets[rows]).double()
-            total.index_add_(0, rows, gradient)
+            begins = (start + torch.arange(len(rows), device=rows.device)) % samples == 0
+            first[rows[begins]] = gradient[begins]
+            deviation = gradient - first[rows]
+            total.index_add_(0, rows, deviation)
+            square_deviations.index_add_(0, rows, deviation.square_())
             squares.index_add_(0, rows, gradient.square_())
-        mean, mean_square = total / samples, squares / samples
-        variance = (mean_square - mean.square()).clamp_(min=0)
-        dtype = self.inputs.dtype
-        return Moments(mean.to(dtype), mean_square.to(dtype), variance.to(dtype))
+        variance = (square_deviations / samples - (total / samples).square()).clamp_(min=0)
+        return Moments((first + total / samples).to(dtype), (squares / samples).to(dtype), variance.to(dtype))
 
     @primitive
     def path_gradients(self, steps: int) -> Tensor:
         """Mean gradient on the straight path from zero to the input, ∫₀¹ ∇F(αx) dα by Gauss–Legendre, (N, *shape)."""
-        nodes, weights = np.polynomial.legendre.leggauss(steps)
+        _at_least_one("steps", steps)
+        nodes, areas = np.polynomial.legendre.leggauss(steps)
         alphas = torch.as_tensor((nodes + 1) / 2, dtype=self.inputs.dtype, device=self.inputs.device)
-        weights = torch.as_tensor(weights / 2, device=self.inputs.device)
+        weights = torch.as_tensor(areas / 2, device=self.inputs.device)
         total = torch.zeros_like(self.inputs, dtype=torch.float64)
         ones = [1] * (self.inputs.ndim - 1)
         for start, index in self._numbered_stream(steps):
@@ -208,11 +218,8 @@ class Query:
                 outputs[start : start + len(rows)] = self.target_logits(masked, self.targets[rows])
         return outputs.reshape(len(self.inputs), len(keep))
 
-    def _stream(self, samples: int) -> Iterator[Tensor]:
-        """Example indices of bounded passes, each example `samples` times in a row; (B,) int64."""
-        return (index for _, index in self._numbered_stream(samples))
-
     def _numbered_stream(self, samples: int) -> Iterator[tuple[int, Tensor]]:
+        """Bounded passes over examples, each `samples` times in a row: first row's number, example indices (B,)."""
         everything = torch.arange(len(self.inputs)).repeat_interleave(samples)
         for start in range(0, len(everything), self.rows):
             yield start, everything[start : start + self.rows]
@@ -220,6 +227,25 @@ class Query:
     def costing(self) -> Costing:
         """Context that measures one method: its own time, and the full price of primitives it found ready."""
         return Costing(self._passes)
+
+
+def as_logits(outputs: Any) -> Tensor:
+    """A model's outputs where they are logits (N, K); raises `Unsupported` for anything else."""
+    if not isinstance(outputs, Tensor) or outputs.ndim != 2:
+        found = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
+        raise Unsupported(f"expected logits (N, K) from the model, found {found}")
+    return outputs
+
+
+def _one_an_input(name: str, numbers: Any, count: int) -> None:
+    if not isinstance(numbers, Tensor) or numbers.shape != (count,) or numbers.dtype != torch.int64:
+        found = f"{numbers.dtype} {tuple(numbers.shape)}" if isinstance(numbers, Tensor) else type(numbers).__name__
+        raise InputError(f"{name}: expected a torch.int64 tensor ({count},), one number an input, found {found}")
+
+
+def _at_least_one(name: str, number: int) -> None:
+    if number < 1:
+        raise InputError(f"{name}: expected at least 1, found {number}")
 
 
 class Costing:
@@ -230,7 +256,7 @@ class Costing:
         self.cost = Cost()
 
     def __enter__(self) -> Costing:
-        self._passes.total, self._passes.saved = Cost(), Cost()
+        self._passes.total, self._passes.saved, self._passes.charged = Cost(), Cost(), set()
         self._started = time.perf_counter()
         return self
 

@@ -97,6 +97,11 @@ class Registry(Generic[E]):
         """Names entered so far in this process."""
         return sorted(self._entries)
 
+    def withdraw(self, module: str, keep: Iterable[str]) -> None:
+        """Removes what a module entered, except the names in `keep`."""
+        theirs = {name for name, entry in self._entries.items() if entry.function.__module__ == module}
+        self._entries = {name: entry for name, entry in self._entries.items() if name not in theirs - set(keep)}
+
     def declared(self) -> dict[str, Declared]:
         """The shipped pieces, read from this package's source files."""
         if self._declared is None:
@@ -129,7 +134,9 @@ class Registry(Generic[E]):
         try:
             loaded = point.load()
         except Exception as error:
-            raise InputError(f"{self.kind} {name!r}: entry point {point.value} does not load: {one_line(error)}") from error
+            raise InputError(
+                f"{self.kind} {name!r}: entry point {point.value} does not load: {one_line(error)}"
+            ) from error
         if name not in self._entries and callable(loaded):
             self.register(name)(loaded)
 
@@ -138,7 +145,7 @@ def one_line(error: BaseException) -> str:
     """An exception in one line: its type and first line, without paths and addresses."""
     first = (str(error).strip().splitlines() or [""])[0]
     first = re.sub(r"0x[0-9a-fA-F]{6,}", "0x…", first)
-    first = re.sub(r"(?<![\w.])/(?:[\w.+-]+/)+([\w.+-]+)", r"\1", first)
+    first = re.sub(r"(?<![\w.])(?<!:/)/(?:[\w.+-]+/)+([\w.+-]+)", r"\1", first)  # not the path of a web address
     return f"{type(error).__name__}: {first}" if first else type(error).__name__
 
 
@@ -158,10 +165,11 @@ def load_plugin(plugin: str) -> dict[str, list[str]]:
             _import_file(path, module)
         else:
             importlib.import_module(module)
-    except InputError as error:
-        raise InputError(f"plugin {plugin}: {error}") from error
     except (Exception, SystemExit) as error:
-        raise InputError(f"plugin {plugin}: does not import: {one_line(error)}") from error
+        for kind, registry in all_registries().items():  # so that it can be loaded again when it is mended
+            registry.withdraw(module, keep=before[kind])
+        found = str(error) if isinstance(error, InputError) else f"does not import: {one_line(error)}"
+        raise InputError(f"plugin {plugin}: {found}") from error
     new = {kind: _of_module(registry, before[kind], module) for kind, registry in all_registries().items()}
     if not any(new.values()):
         raise InputError(f"plugin {plugin}: expected at least one @register, found none")

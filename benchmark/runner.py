@@ -153,9 +153,7 @@ class _Schedule:
 
     def _plan_jobs(self, models: Models) -> None:
         fresh = self.options.fresh
-        absent = {
-            key: Train(key) for key in self.plan.trainings if fresh or models.load_weights(key) is None
-        }
+        absent = {key: Train(key) for key in self.plan.trainings if fresh or models.load_weights(key) is None}
         if absent and models.given is not None:
             raise InputError(
                 f"--models {models.given.folder}: {len(absent)} of {len(self.plan.trainings)} models of this suite are "

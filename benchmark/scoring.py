@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -25,7 +26,19 @@ SHOWN = 3  # examples that a gallery shows
 Floats = NDArray[np.float64]
 Report = Callable[[Literal["explaining", "scoring"], int], None]
 Measured = tuple[Metric, str]
-COLUMNS = ["metric", "post", "control", "seed", "draw", "reference", "control_seed", "example", "value", "benign", "floor"]
+COLUMNS = [
+    "metric",
+    "post",
+    "control",
+    "seed",
+    "draw",
+    "reference",
+    "control_seed",
+    "example",
+    "value",
+    "benign",
+    "floor",
+]
 
 
 @dataclass(frozen=True)
@@ -89,7 +102,12 @@ def score_block(
         for method, parameters in methods:
             job = work[method.name]
             if not job.record.verdict:
+                started, explaining = time.perf_counter(), job.explaining_seconds
                 _explain_chunk(job, parameters, queries, start, report, gallery and start == 0)
+                explaining = job.explaining_seconds - explaining
+                job.record.scoring_seconds += time.perf_counter() - started - explaining
+                if job.record.verdict:  # passes that it shared may come from a model it had changed
+                    queries = _queries(contrast, lab, positions[start : start + settings.chunk], settings)
                 report("scoring", min(settings.chunk, len(positions) - start))
     ids = lab.data(contrast.contaminated.examples).ids[positions]
     return {name: job.finished(ids.numpy()) for name, job in work.items()}
@@ -126,7 +144,12 @@ def _predicted(lab: Lab, side: Side, data: Data) -> Tensor:
 
 
 def _explain_chunk(
-    job: _Work, parameters: Mapping[str, Any], queries: dict[Side, tuple[Query, Data]], start: int, report: Report, gallery: bool
+    job: _Work,
+    parameters: Mapping[str, Any],
+    queries: dict[Side, tuple[Query, Data]],
+    start: int,
+    report: Report,
+    gallery: bool,
 ) -> None:
     """One method, one chunk: references and controls stay prepared, contaminated maps are scored on arrival."""
     contrast = job.contrast
@@ -151,6 +174,10 @@ def _explain_chunk(
         job.forget()
 
 
+class MetricFault(Exception):
+    """A metric broke its contract: it did not give one number an example."""
+
+
 class _Work:
     """One method's record in the making: arrays (n,) by role, filled chunk by chunk."""
 
@@ -165,6 +192,7 @@ class _Work:
         self.similarities = [(m, post) for m, post in fits if m.kind == "similarity"]
         self.alignments = [(m, post) for m, post in fits if m.kind == "alignment" and contrast.truth is not None]
         self.record = Record()
+        self.explaining_seconds = 0.0
         self.values: dict[tuple[Any, ...], Floats] = {}
         self.maps: dict[Side, Tensor] = {}
         self.forms: dict[tuple[str, str, Side], Any] = {}
@@ -172,9 +200,11 @@ class _Work:
 
     def explain(self, query: Query, parameters: Mapping[str, Any]) -> Tensor:
         """The method's maps of one side."""
+        started = time.perf_counter()
         with query.costing() as costing:
             maps = attributions(self.method, query, parameters)
         self.record.cost.add(costing.cost)
+        self.explaining_seconds += time.perf_counter() - started
         self.record.nonfinite += int((~maps.flatten(1).isfinite().all(1)).sum())
         return maps.cpu()
 
@@ -184,7 +214,7 @@ class _Work:
         noise = torch.stack([torch.randn(data.inputs.shape[1:], generator=stream) for stream in streams])
         for metric, post in self.alignments:
             form = self._prepared(metric, post, noise)
-            self._fill(("floor", metric.name, post, None), start, metric.function(form, self._truth(data)))
+            self._fill(("floor", metric.name, post, None), start, _values(metric, form, self._truth(data), len(data)))
 
     def keep(self, side: Side, maps: Tensor, data: Data, start: int) -> None:
         """Prepares a reference's or control's maps once; measures floors and a control's alignment."""
@@ -195,7 +225,7 @@ class _Work:
             if side in self.contrast.references:
                 self._floors(metric, post, side, form, len(maps), start)
         for metric, post in self.alignments:
-            values = metric.function(self._prepared(metric, post, maps), self._truth(data))
+            values = _values(metric, self._prepared(metric, post, maps), self._truth(data), len(maps))
             self._fill(("benign", metric.name, post, None, side), start, values)
 
     def compare_controls(self, start: int) -> None:
@@ -206,8 +236,8 @@ class _Work:
                     for control in sides:
                         key = ("benign", metric.name, post, reference, control)
                         if reference != control:
-                            pair = (self.forms[metric.name, post, side] for side in (reference, control))
-                            self._fill(key, start, metric.function(*pair))
+                            a, b = (self.forms[metric.name, post, side] for side in (reference, control))
+                            self._fill(key, start, _values(metric, a, b, len(self.maps[control])))
 
     def compare_contaminated(self, draw: int, maps: Tensor, data: Data, start: int) -> None:
         """v = s(reference, contaminated), or the alignment of the contaminated model's maps."""
@@ -216,10 +246,10 @@ class _Work:
         for metric, post in self.similarities:
             form = self._prepared(metric, post, maps)
             for reference in self.contrast.references:
-                values = metric.function(self.forms[metric.name, post, reference], form)
+                values = _values(metric, self.forms[metric.name, post, reference], form, len(maps))
                 self._fill(("value", metric.name, post, reference, draw), start, values)
         for metric, post in self.alignments:
-            values = metric.function(self._prepared(metric, post, maps), self._truth(data))
+            values = _values(metric, self._prepared(metric, post, maps), self._truth(data), len(maps))
             self._fill(("value", metric.name, post, None, draw), start, values)
 
     def show(self, data: Data) -> None:
@@ -243,9 +273,6 @@ class _Work:
         """The record, its rows in a fixed order."""
         if self.record.verdict:
             return self.record
-        for (name, post, side), (first, last) in self.ends.items():
-            metric = next(m for m, p in self.similarities if m.name == name and p == post)
-            self.values["floor", name, post, side][-1] = float(metric.function(last, first)[0])
         frames = [self._similarity_rows(m.name, post, ids) for m, post in self.similarities]
         frames += [self._alignment_rows(m.name, post, ids) for m, post in self.alignments]
         frames = [frame for frame in frames if len(frame)]
@@ -262,17 +289,17 @@ class _Work:
         return ~data.masks if self.contrast.truth == "background" else data.masks
 
     def _floors(self, metric: Metric, post: str, side: Side, form: Any, size: int, start: int) -> None:
-        """Floor of similarity: the same model's map of the next example, in a circle; chunks are joined at their ends."""
+        """Floor of similarity: the same model's map of the next example, in a circle; chunks join at their ends."""
         key = (metric.name, post, side)
+        first, last = self.ends[key] if start else (form[:1], None)
         if size > 1:
-            self._fill(("floor", *key), start, metric.function(form[: size - 1], form[1:size]))
+            self._fill(("floor", *key), start, _values(metric, form[: size - 1], form[1:size], size - 1))
         if start:
-            first, last = self.ends[key]
-            self._fill(("floor", *key), start - 1, metric.function(last, form[:1]))
-        else:
-            first = form[:1]
-        self.ends[key] = (first, form[size - 1 : size])
-        self.values.setdefault(("floor", *key), np.full(self.count, np.nan))
+            self._fill(("floor", *key), start - 1, _values(metric, last, form[:1], 1))
+        last = form[size - 1 : size]
+        if start + size == self.count:
+            self._fill(("floor", *key), self.count - 1, _values(metric, last, first, 1))
+        self.ends[key] = (first, last)
 
     def _fill(self, key: tuple[Any, ...], start: int, values: Tensor) -> None:
         row = self.values.setdefault(key, np.full(self.count, np.nan))
@@ -303,11 +330,28 @@ class _Work:
         return _joined(rows, metric, post)
 
     def _rows(
-        self, name: str, draw: int, reference: int, control: Side, ids: NDArray[np.int64], value: Floats, benign: Floats, floor: Floats
+        self,
+        name: str,
+        draw: int,
+        reference: int,
+        control: Side,
+        ids: NDArray[np.int64],
+        value: Floats,
+        benign: Floats,
+        floor: Floats,
     ) -> pd.DataFrame:
         constant = {"control": name, "seed": self.contrast.contaminated.seed, "draw": draw, "reference": reference}
         columns = {"control_seed": control.seed, "example": ids, "value": value, "benign": benign, "floor": floor}
         return pd.DataFrame({**columns, **constant})
+
+
+def _values(metric: Metric, a: Any, b: Any, count: int) -> Tensor:
+    """What a metric says of `count` examples, (count,); raises `MetricFault` for anything else."""
+    values: Any = metric.function(a, b)
+    if not isinstance(values, Tensor) or values.shape != (count,):
+        found = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
+        raise MetricFault(f"{metric.name}: expected a number an example, ({count},), found {found}")
+    return values
 
 
 def _joined(rows: list[pd.DataFrame], metric: str, post: str) -> pd.DataFrame:

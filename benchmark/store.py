@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import tempfile
@@ -20,13 +21,15 @@ if TYPE_CHECKING:
 
     from attribug.scoring import Record
 
+SEAL_BYTES = 32  # of a SHA-256
+
 
 def cache_folder() -> Path:
     """`$ATTRIBUG_CACHE`, else the user's cache folder."""
     return Path(os.environ.get("ATTRIBUG_CACHE") or platformdirs.user_cache_dir("attribug", appauthor=False))
 
 
-def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Lets `write` fill a temporary file beside `path`, flushes it to disk and moves it into place."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
@@ -45,7 +48,7 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Writes readable JSON atomically."""
     text = json.dumps(value, indent=2, sort_keys=True, default=str) + "\n"
-    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8") and None)
+    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
 def read_json(path: Path) -> Any:
@@ -73,16 +76,17 @@ class Tensors:
         try:
             with safe_open(self.path(key), framework="pt") as file:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-                expected = (file.metadata() or {}).get("sha256")
+                facts = file.metadata() or {}
         except (OSError, SafetensorError):
             return None
-        return tensors if _checksum(tensors) == expected else None
+        return tensors if facts.get("key") == key and facts.get("sha256") == _checksum(tensors) else None
 
     def save(self, key: str, tensors: dict[str, Tensor]) -> None:
         """Writes tensors atomically."""
         from safetensors.torch import save_file
 
-        tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+        # clones, because weights that two modules share cannot be written as one
+        tensors = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
         metadata = {"sha256": _checksum(tensors), "key": key}
         write_atomically(self.path(key), lambda temporary: save_file(tensors, temporary, metadata=metadata))
 
@@ -121,7 +125,8 @@ class Models:
 
 
 class Records:
-    """A run's records (Parquet, outcome in the file's metadata), galleries and figures of checks, by content key."""
+    """A run's records (a checksum, then Parquet with the outcome in its metadata), galleries and figures of checks, by
+    content key."""
 
     def __init__(self, out: Path) -> None:
         self.folder = out / "records"
@@ -135,13 +140,16 @@ class Records:
         if record.gallery:
             self.galleries.save(key, record.gallery)
         facts = {name: getattr(record, name) for name in ("verdict", "reason", "scoring_seconds", "nonfinite")}
-        facts |= {"cost": asdict(record.cost), "rows": len(record.scores), "gallery": bool(record.gallery)}
+        facts |= {"cost": asdict(record.cost), "gallery": bool(record.gallery)}
         table = pa.Table.from_pandas(record.scores, preserve_index=False)
-        table = table.replace_schema_metadata({**(table.schema.metadata or {}), b"attribug": json.dumps(facts).encode()})
-        write_atomically(
-            self._path(key),
-            lambda temporary: parquet.write_table(table, temporary, compression="zstd", write_page_checksum=True),
-        )
+        table = table.replace_schema_metadata({
+            **(table.schema.metadata or {}),
+            b"attribug": json.dumps(facts).encode(),
+        })
+        buffer = io.BytesIO()
+        parquet.write_table(table, buffer, compression="zstd")
+        sealed = _seal(key, buffer.getvalue()) + buffer.getvalue()
+        write_atomically(self._path(key), lambda temporary: temporary.write_bytes(sealed))
 
     def load(self, key: str) -> Record | None:
         """The record without its gallery, or None when it is absent or damaged."""
@@ -152,25 +160,37 @@ class Records:
         from attribug.scoring import Record
 
         try:
-            table = parquet.read_table(self._path(key), page_checksum_verification=True)
-            facts = json.loads(table.schema.metadata[b"attribug"])
-            if facts.pop("rows") != table.num_rows:
-                return None
-        except (OSError, pa.ArrowException, KeyError, TypeError, ValueError):
+            stored = self._path(key).read_bytes()
+        except OSError:
             return None
+        seal, content = stored[:SEAL_BYTES], stored[SEAL_BYTES:]
+        if seal != _seal(key, content):  # before Parquet reads it: few damages make it raise
+            return None
+        table = parquet.read_table(pa.BufferReader(content))
+        facts = json.loads(table.schema.metadata[b"attribug"])
         gallery = facts.pop("gallery")
         record = Record(scores=table.to_pandas(), cost=Cost(**facts.pop("cost")), **facts)
-        return record if not gallery or self.galleries.path(key).exists() else None
+        return record if not gallery or self.galleries.load(key) is not None else None
 
     def save_checks(self, key: str, figures: dict[str, float]) -> None:
         """Keeps the figures of a contrast's checks."""
-        write_json(self.folder / f"{key}.json", {"figures": figures, "key": key})
+        write_json(self.folder / f"{key}.json", {"figures": figures, "sha256": _seal_figures(key, figures)})
 
     def load_checks(self, key: str) -> dict[str, float] | None:
         """The figures by check name, or None."""
         stored = read_json(self.folder / f"{key}.json")
-        intact = isinstance(stored, dict) and stored.get("key") == key and isinstance(stored.get("figures"), dict)
-        return stored["figures"] if intact else None
+        figures = stored.get("figures") if isinstance(stored, dict) else None
+        intact = isinstance(figures, dict) and stored.get("sha256") == _seal_figures(key, figures)
+        return figures if intact else None
 
     def _path(self, key: str) -> Path:
-        return self.folder / f"{key}.parquet"
+        return self.folder / f"{key}.record"
+
+
+def _seal(key: str, content: bytes) -> bytes:
+    """Checksum of an artefact's key and bytes."""
+    return hashlib.sha256(key.encode() + content).digest()
+
+
+def _seal_figures(key: str, figures: dict[str, float]) -> str:
+    return _seal(key, json.dumps(figures, sort_keys=True).encode()).hex()

@@ -107,7 +107,9 @@ def _read(path: Path) -> dict[str, Any]:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"line {mark.line + 1}" if mark is not None else "the file"
-        raise InputError(f"suite {path}: expected YAML, {where}: {getattr(error, 'problem', None) or 'cannot be read'}") from error
+        raise InputError(
+            f"suite {path}: expected YAML, {where}: {getattr(error, 'problem', None) or 'cannot be read'}"
+        ) from error
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"suite {path}: cannot be read: {getattr(error, 'strerror', None) or 'not text'}") from error
     if not isinstance(values, dict):
@@ -120,7 +122,10 @@ def _change(values: dict[str, Any], key: str, value: Any) -> None:
     if head not in Suite.model_fields:
         raise InputError(f"unknown key {head!r}{near_misses(head, Suite.model_fields)}")
     for name in rest:
-        values[head] = dict(values.get(head) or {})
+        below = values.get(head) or {}
+        if not isinstance(below, dict):
+            raise InputError(f"unknown key {key!r}: expected {head!r} to hold keys, found {below!r}")
+        values[head] = dict(below)
         values, head = values[head], name
     values[head] = value
 
@@ -133,7 +138,9 @@ def _explained(error: pydantic.ValidationError) -> str:
         return f"unknown key {key!r}{near_misses(place[-1], Suite.model_fields)}"
     if first["type"] == "missing":
         return f"key {key!r} is missing"
-    found = functools.reduce(lambda text, old: text.replace(*old), [("Input should be ", ""), ("List should", "it should")], first["msg"])
+    found = functools.reduce(
+        lambda text, old: text.replace(*old), [("Input should be ", ""), ("List should", "it should")], first["msg"]
+    )
     return f"key {key!r}: expected {found}, found {first['input']!r}"
 
 

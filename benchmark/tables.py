@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import hashlib
 import platform
 import subprocess
 from collections.abc import Iterator
@@ -39,21 +40,29 @@ def prepare(out: Path, plan: Plan) -> None:
         raise InputError(f"--out {out}: expected a folder that can be written, found: {error.strerror}") from error
     before = read_json(out / RUN)
     if isinstance(before, dict) and before.get("suite", {}).get("name") not in {None, plan.suite.name}:
-        raise InputError(f"--out {out}: expected results of suite {plan.suite.name!r}, found {before['suite']['name']!r}")
+        raise InputError(
+            f"--out {out}: expected results of suite {plan.suite.name!r}, found {before['suite']['name']!r}"
+        )
     if (out / RUN).exists() and before is None:
         return  # a damaged file counts as absent
     if before is None:
-        write_json(out / RUN, {"schema": SCHEMA_VERSION, "suite": plan.suite.model_dump(), "finished": False})
+        write_json(out / RUN, {"schema": SCHEMA_VERSION, "suite": plan.suite.model_dump()})
 
 
 def finished(out: Path, plan: Plan) -> bool:
     """Whether the folder holds exactly this plan's tables, with nothing failed."""
     before = read_json(out / RUN)
-    whole = all((out / name).is_file() for name in (RESULTS, SCORES, COSTS))
     return (
-        isinstance(before, dict) and whole and bool(before.get("finished"))
-        and before.get("plan") == plan.key and not before.get("failures")
+        isinstance(before, dict) and before.get("plan") == plan.key and not before.get("failures")
+        and before.get("files") == _checksums(out)
     )  # fmt: skip
+
+
+def _checksums(out: Path) -> dict[str, str | None]:
+    """Checksums of the tables: a damaged one counts as absent."""
+    names = (RESULTS, SCORES, COSTS)
+    present = {name: out / name for name in names if (out / name).is_file()}
+    return {name: hashlib.sha256(present[name].read_bytes()).hexdigest() if name in present else None for name in names}
 
 
 def write(outcome: Outcome, out: Path) -> pd.DataFrame:
@@ -68,15 +77,19 @@ def write(outcome: Outcome, out: Path) -> pd.DataFrame:
         seeds_total=plan.suite.seeds,
         kinds={name: metric.kind for name, metric in facts.items()},
         visible={name: metric.visible if default is None else default for name, metric in facts.items()},
-        outcomes=pd.DataFrame(list(_outcomes(outcome)), columns=[*SCORE_COLUMNS[:7], "verdict", "reason", "seeds", "n"]),
+        outcomes=pd.DataFrame(
+            list(_outcomes(outcome)), columns=[*SCORE_COLUMNS[:7], "verdict", "reason", "seeds", "n"]
+        ),
     )
     results = _mark_constructed(results, plan)
     write_atomically(out / SCORES, lambda path: scores.to_parquet(path, compression="zstd", index=False))
     costs = costs_of(outcome)
-    write_atomically(out / COSTS, lambda path: costs.to_csv(path, index=False, float_format="%.6g", lineterminator="\n"))
+    write_atomically(
+        out / COSTS, lambda path: costs.to_csv(path, index=False, float_format="%.6g", lineterminator="\n")
+    )
     _draw(outcome, results, out)
     write_results(results, out / RESULTS)
-    write_json(out / RUN, run_facts(outcome, results))
+    write_json(out / RUN, run_facts(outcome, results) | {"files": _checksums(out)})
     return results
 
 
@@ -97,7 +110,7 @@ def scores_of(outcome: Outcome) -> pd.DataFrame:
     if not frames:
         return pd.DataFrame(columns=list(SCORE_COLUMNS))
     scores = pd.concat(frames, ignore_index=True)[list(SCORE_COLUMNS)]
-    return scores.astype({name: "category" for name in ("task", "bug", "level", "control", "method", "metric", "post")})
+    return scores.astype(dict.fromkeys(("task", "bug", "level", "control", "method", "metric", "post"), "category"))
 
 
 def _outcomes(outcome: Outcome) -> Iterator[dict[str, Any]]:
@@ -150,17 +163,36 @@ def _mark_constructed(results: pd.DataFrame, plan: Plan) -> pd.DataFrame:
 
 def costs_of(outcome: Outcome) -> pd.DataFrame:
     """One row a record, and a training of this run: seconds, passes, peak memory of the worker until then."""
-    columns = ["kind", "task", "bug", "level", "seed", "method", "key", "seconds", "scoring_seconds", "forward", "backward", "peak_megabytes"]
+    columns = [
+        "kind",
+        "task",
+        "bug",
+        "level",
+        "seed",
+        "method",
+        "key",
+        "seconds",
+        "scoring_seconds",
+        "forward",
+        "backward",
+        "peak_megabytes",
+    ]
     rows: list[dict[str, Any]] = []
     for key, done in outcome.trained.items():
         seed = outcome.plan.trainings[key].seed
-        rows.append({"kind": "training", "seed": seed, "key": key, "seconds": done.seconds, "peak_megabytes": done.peak_megabytes})
+        rows.append({
+            "kind": "training",
+            "seed": seed,
+            "key": key,
+            "seconds": done.seconds,
+            "peak_megabytes": done.peak_megabytes,
+        })
     for (number, method), record in sorted(outcome.records.items()):
         cell = outcome.plan.cells[number]
         rows.append({
-            "kind": "record", "task": cell.task, "bug": cell.bug, "level": cell.level, "seed": cell.seed, "method": method,
-            "key": outcome.plan.record_key(cell, method), "seconds": record.cost.seconds, "forward": record.cost.forward,
-            "backward": record.cost.backward, "scoring_seconds": record.scoring_seconds,
+            "kind": "record", "task": cell.task, "bug": cell.bug, "level": cell.level, "seed": cell.seed,
+            "method": method, "key": outcome.plan.record_key(cell, method), "seconds": record.cost.seconds,
+            "scoring_seconds": record.scoring_seconds, "forward": record.cost.forward, "backward": record.cost.backward,
             "peak_megabytes": outcome.peaks.get((number, method)),
         })  # fmt: skip
     return pd.DataFrame(rows, columns=columns)
@@ -181,20 +213,31 @@ def run_facts(outcome: Outcome, results: pd.DataFrame) -> dict[str, Any]:
         {"cell": plan.cells[number].name, "method": method, "reason": reason}
         for (number, method), reason in sorted(outcome.failures.items())
     ]
-    failures += [{"cell": cell.name, "method": "", "reason": cell.reason} for cell in plan.cells if cell.verdict == "failed"]
-    nonfinite = {f"{plan.cells[n].name} / {m}": record.nonfinite for (n, m), record in sorted(outcome.records.items()) if record.nonfinite}
+    failures += [
+        {"cell": cell.name, "method": "", "reason": cell.reason} for cell in plan.cells if cell.verdict == "failed"
+    ]
+    nonfinite = {
+        f"{plan.cells[n].name} / {m}": record.nonfinite
+        for (n, m), record in sorted(outcome.records.items())
+        if record.nonfinite
+    }
     return {
         "schema": SCHEMA_VERSION,
-        "finished": True,
         "written": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "plan": plan.key,
         "suite": plan.suite.model_dump(),
         "device": plan.device,
-        "machine": {"system": platform.system(), "architecture": platform.machine(), "python": platform.python_version()},
+        "machine": {
+            "system": platform.system(),
+            "architecture": platform.machine(),
+            "python": platform.python_version(),
+        },
         "versions": {"attribug": attribug.__version__, **keys.versions(*LIBRARIES, "pandas")},
         "revision": _revision(),
         "primary": {name: bug.primary for name, bug in plan.bugs.items()},
-        "models": {key: {"seed": t.seed, "rests_on": [b.key for b in trainings(t)[:-1]]} for key, t in plan.trainings.items()},
+        "models": {
+            key: {"seed": t.seed, "rests_on": [b.key for b in trainings(t)[:-1]]} for key, t in plan.trainings.items()
+        },
         "checks": checks,
         "failures": failures,
         "nonfinite_maps": nonfinite,
@@ -233,7 +276,9 @@ def _draw(outcome: Outcome, results: pd.DataFrame, out: Path) -> None:
             if gallery:
                 shown[method.name] = {role: tensor.numpy() for role, tensor in gallery.items()}
         if shown:
-            rows = verdicts[(verdicts["task"] == cell.task) & (verdicts["bug"] == cell.bug) & (verdicts["level"] == cell.level)]
+            rows = verdicts[
+                (verdicts["task"] == cell.task) & (verdicts["bug"] == cell.bug) & (verdicts["level"] == cell.level)
+            ]
             name = f"gallery_{cell.task}_{cell.bug}_{cell.level}.png"
             write_atomically(
                 folder / name,

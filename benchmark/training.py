@@ -124,7 +124,14 @@ class Lab:
             return
         model = initialised(spec.recipe, spec.seed) if spec.start is None else self._copy(spec.start)
         trainable = None if spec.trainable is None else spec.trainable(model)
-        train(self._placed(model), self.data(spec.examples), spec.recipe, spec.seed, trainable=trainable, progress=progress)
+        train(
+            self._placed(model),
+            self.data(spec.examples),
+            spec.recipe,
+            spec.seed,
+            trainable=trainable,
+            progress=progress,
+        )
         self.store.save_weights(spec.key, model.state_dict())
         self.forget_models()
 
@@ -166,7 +173,7 @@ class Lab:
 
     def _placed(self, model: nn.Module) -> nn.Module:
         """The model on the lab's device, weights with channels last: convolutions on a CPU then take two thirds."""
-        return model.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+        return model.to(self.device).to(memory_format=torch.channels_last)
 
     def _copy(self, spec: ModelSpec) -> nn.Module:
         model = _unfilled(spec)

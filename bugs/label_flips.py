@@ -75,13 +75,17 @@ def _contrast(
 
 def _contaminated(task: Task, level: float, seed: int, part: int, parts: int) -> Trained:
     train = task.examples("train")
-    noisy = train if level == 0 else Examples.of(
-        relabelled, base=train, level=level, part=part, parts=parts, classes=len(task.classes)
+    noisy = (
+        train
+        if level == 0
+        else Examples.of(relabelled, base=train, level=level, part=part, parts=parts, classes=len(task.classes))
     )
     return Trained(noisy, task.recipe, seed)
 
 
-def _flipped(task: Task, level: float, which: Sequence[int], parts: int, *, labels: Literal["true", "flipped"]) -> Examples:
+def _flipped(
+    task: Task, level: float, which: Sequence[int], parts: int, *, labels: Literal["true", "flipped"]
+) -> Examples:
     return Examples.of(
         flipped_only, base=task.examples("train"), level=level, which=tuple(which), parts=parts,
         classes=len(task.classes), labels=labels,
@@ -97,7 +101,9 @@ def relabelled(*, base: Examples, level: float, part: int, parts: int, classes: 
     return Data(data.inputs, labels, data.ids, data.masks)
 
 
-def flipped_only(*, base: Examples, level: float, which: tuple[int, ...], parts: int, classes: int, labels: str) -> Data:
+def flipped_only(
+    *, base: Examples, level: float, which: tuple[int, ...], parts: int, classes: int, labels: str
+) -> Data:
     """The examples that the parts `which` flip, under their true or their flipped labels."""
     data = base.load()
     rows = torch.stack([chosen(data, level, part, parts) for part in which], dim=1).flatten()  # parts take turns

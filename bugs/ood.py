@@ -33,7 +33,12 @@ def ood(task: Task, level: Level, seed: int, seeds: Sequence[int]) -> Contrast:
         control="clean",
         target="own",
         checks=(
-            Check("foreign models know their own test set", (stranger,), foreign.examples("test"), at_least=KNOWS_ITS_OWN),
-            *(Check(f"clean model {s} knows its test set", (model,), test, at_least=KNOWS_ITS_OWN) for s, model in clean.items()),
+            Check(
+                "foreign models know their own test set", (stranger,), foreign.examples("test"), at_least=KNOWS_ITS_OWN
+            ),
+            *(
+                Check(f"clean model {s} knows its test set", (model,), test, at_least=KNOWS_ITS_OWN)
+                for s, model in clean.items()
+            ),
         ),
     )

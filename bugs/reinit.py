@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from attribug import bugs
-from attribug.contracts import Check, Contrast, Derived, Level, Side, Task, Trained
+from attribug.contracts import Check, Contrast, Derived, Level, ModelSpec, Side, Task, Trained
 from attribug.keys import stream_seed
 from attribug.registry import InputError
 from attribug.training import seeded
@@ -59,15 +59,16 @@ def _contrast(task: Task, level: Level, seed: int, number: int, choose: Callable
     choice = partial(choose, number=number)
     test = task.examples("test")
     damage = partial(reinitialise, choice=choice)
-    control = _retrained(task, model, choice, whole=level == "all")
+    control: ModelSpec = _retrained(task, model, choice, whole=level == "all")
     draws = [Derived(model, damage, stream_seed("reinit", seed, draw)) for draw in range(DRAWS)]
-    checks = (
+    checks: tuple[Check, ...] = (
         Check("outputs move", tuple(draws), test, "total_variation", minus=(model,), at_least=OUTPUTS_MOVE),
         Check("accuracy falls", (model,), test, minus=tuple(draws), at_least=ACCURACY_FALLS),
         Check("control recovers", (control,), test, minus=(model,), at_least=-RECOVERED),
     )
-    if number == 0:  # no layer at all: contaminated, control and reference are one model
-        draws, control, checks = draws[:1], model, ()
+    if number == 0:  # no layer at all: contaminated, control and reference are one model under three names
+        draws, checks = draws[:1], ()
+        control = Derived(model, damage, stream_seed("reinit", seed, "control"))
     first, *further = (Side(draw, test) for draw in draws)
     return Contrast(
         contaminated=first,
@@ -93,7 +94,7 @@ def _checked(task: Task, bug: str, level: Level) -> int:
         count = len(layers(task.recipe.network()))
     if level == "all":
         return count
-    if isinstance(level, str) or level != int(level) or not 0 <= level <= count:
+    if isinstance(level, str) or not 0 <= level <= count or level != int(level):
         raise InputError(f"{bug}: expected a level from 1 to {count} or 'all' for task {task.name}, found {level!r}")
     return int(level)
 
@@ -140,7 +141,7 @@ def _initialise(module: nn.Module) -> None:
         if module.weight is not None:
             nn.init.ones_(module.weight)
             nn.init.zeros_(module.bias)
-    elif hasattr(module, "reset_parameters"):
-        module.reset_parameters()
+    elif callable(initialise := getattr(module, "reset_parameters", None)):
+        initialise()
     else:
         raise InputError(f"reinit: {type(module).__name__} has parameters but no initialiser (reset_parameters)")

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from attribug import bugs
 from attribug.contracts import Check, Contrast, Side, Task, Trained
+from attribug.registry import InputError
 
 ALIGNED = 0.95  # accuracy on images whose background tells the truth
 FALL = 0.2  # of accuracy below the clean models when backgrounds lie
@@ -27,6 +28,8 @@ def spurious_background(task: Task, level: float, seed: int, seeds: Sequence[int
     background. Took: right when backgrounds tell the truth, wrong when they lie, and (at level 1) right without object.
     """
     level = float(level)
+    if not 0 <= level <= 1:
+        raise InputError(f"spurious_background: expected a share from 0 to 1, found {level:g}")
     aligned = task.examples("test", share=1.0)
     swapped = task.examples("test", share=1.0, swapped=True)
     contaminated = Trained(task.examples("train", share=level), task.recipe, seed)

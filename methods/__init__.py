@@ -28,7 +28,8 @@ def from_function(name: str, function: Callable[..., Any], **facts: Any) -> None
 
     def method(query: Query, **parameters: Any) -> Tensor:
         maps = function(query.model, query.inputs.clone(), query.targets.clone(), **parameters)
-        return torch.as_tensor(maps).to(query.inputs.device)
+        maps = torch.as_tensor(maps)
+        return maps.to(query.inputs) if maps.is_floating_point() else maps  # whole numbers are refused, not turned
 
     method.__module__, method.__qualname__ = function.__module__, function.__qualname__
     method.__wrapped_function__ = function  # type: ignore[attr-defined]

@@ -14,6 +14,8 @@ from attribug.query import Query
 def grad_cam(query: Query) -> Tensor:
     """relu(Σ_k α_k A_k) at the last convolution, α_k the mean gradient of its k-th map; bilinearly enlarged to the
     input's size and spread evenly over the channels, so that the channel sum is the map itself."""
+    if query.inputs.ndim != 4:
+        raise Unsupported(f"expected images (N, C, H, W), found {tuple(query.inputs.shape)}")
     maps = []
     for inputs, targets in zip(query.inputs.split(query.rows), query.targets.split(query.rows), strict=True):
         activation, gradient = last_convolution(query, inputs, targets)

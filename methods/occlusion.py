@@ -8,6 +8,7 @@ from torch import Tensor
 from attribug import methods
 from attribug.contracts import Unsupported
 from attribug.query import Query
+from attribug.registry import InputError
 
 WINDOWS_ACROSS = 4  # the default window is a quarter of the image wide
 
@@ -21,6 +22,8 @@ def occlusion(query: Query, *, window: int = 0, stride: int = 0) -> Tensor:
     """
     if query.inputs.ndim != 4:
         raise Unsupported(f"expected images (N, C, H, W), found {tuple(query.inputs.shape)}")
+    if window < 0 or stride < 0:
+        raise InputError(f"window, stride: expected pixels, or 0 for the default, found {window}, {stride}")
     channels, height, width = query.inputs.shape[1:]
     side = window or max(1, min(height, width) // WINDOWS_ACROSS)
     hidden = windows(height, width, side, stride or max(1, side // 2))  # (M, H, W)

@@ -10,11 +10,11 @@ from attribug.contracts import Unsupported
 
 
 @metrics.register(
-    "mass_accuracy", kind="alignment", bounds=(0, 1), visible=0.05, posts=("abs_sum",), nonnegative=True, symmetric=False,
-    paper="Arras et al. 2022, eq. 2 (relevance mass accuracy)",
+    "mass_accuracy", kind="alignment", bounds=(0, 1), visible=0.05, posts=("abs_sum",), nonnegative=True,
+    symmetric=False, paper="Arras et al. 2022, eq. 2 (relevance mass accuracy)",
 )  # fmt: skip
 def mass_accuracy(a: Tensor, masks: Tensor) -> Tensor:
-    """Σ_G R / Σ R: the share of a non-negative map's relevance that lies in the mask. Undefined: no relevance at all."""
+    """Σ_G R / Σ R: the share of a non-negative map's relevance inside the mask. Undefined: no relevance at all."""
     maps, inside = _flat(a, masks)
     scale = maps.amax(1, keepdim=True)  # relative to the largest value, so that tiny maps keep their digits
     share = torch.where(inside, maps / scale, 0).sum(1) / (maps / scale).sum(1)
@@ -31,7 +31,7 @@ def iou(a: Tensor, masks: Tensor) -> Tensor:
     threshold = maps.mean(1, keepdim=True) + maps.std(1, correction=0, keepdim=True)
     salient = maps > threshold
     overlap = (salient & inside).sum(1) / (salient | inside).sum(1).double()
-    return _defined(overlap, inside, _varies(maps))
+    return _defined(overlap, inside, _varies(maps) & threshold[:, 0].isfinite())
 
 
 @metrics.register(
@@ -48,7 +48,11 @@ def pointing_game(a: Tensor, masks: Tensor) -> Tensor:
 
 def _flat(maps: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
     if maps.ndim != 3 or maps.shape != masks.shape:
-        raise Unsupported(f"alignment needs maps and masks (N, H, W), found {tuple(maps.shape)} and {tuple(masks.shape)}")
+        raise Unsupported(
+            f"alignment needs maps and masks (N, H, W), found {tuple(maps.shape)} and {tuple(masks.shape)}"
+        )
+    if masks.dtype != torch.bool:
+        raise Unsupported(f"alignment needs masks of torch.bool, found {masks.dtype}")
     return maps.double().flatten(1), masks.flatten(1)
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
+from attribug.contracts import Unsupported
 from attribug.registry import InputError, near_misses
 
 Step = Callable[[Tensor], Tensor]
@@ -48,7 +49,12 @@ def steps(post: str) -> tuple[str, ...]:
 
 
 def postprocess(maps: Tensor, post: str) -> Tensor:
-    """Applies a post to attributions (N, C, H, W); float64 out, so that rounding never decides a comparison."""
+    """Applies a post to attributions (N, C, H, W); float64 out, so that rounding never decides a comparison.
+
+    Raises `Unsupported` where a post reduces channels and the attributions have another shape.
+    """
+    if reduces_channels(post) and maps.ndim != 4:
+        raise Unsupported(f"post {post!r} reduces channels: expected maps (N, C, H, W), found {tuple(maps.shape)}")
     processed = maps.double()
     for name in steps(post):
         processed = STEPS[name](processed)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import torch
 from scipy import stats
@@ -35,13 +33,17 @@ def ranks(maps: Tensor) -> Tensor:
     return standardised(torch.from_numpy(np.asarray(ranked, dtype=np.float64)))
 
 
-@metrics.register("pearson", bounds=(-1, 1), visible=0.1, posts=("sum", "abs_sum"), prepare=standardised, paper="Pearson 1895")
+@metrics.register(
+    "pearson", bounds=(-1, 1), visible=0.1, posts=("sum", "abs_sum"), prepare=standardised, paper="Pearson 1895"
+)
 def pearson(a: Tensor, b: Tensor) -> Tensor:
     """Pearson's correlation of two maps' values; a, b: `standardised`, (N, D). Undefined: a constant map."""
     return (a * b).sum(1).clamp(-1, 1)
 
 
-@metrics.register("spearman", bounds=(-1, 1), visible=0.1, posts=("sum", "abs_sum"), prepare=ranks, paper="Spearman 1904")
+@metrics.register(
+    "spearman", bounds=(-1, 1), visible=0.1, posts=("sum", "abs_sum"), prepare=ranks, paper="Spearman 1904"
+)
 def spearman(a: Tensor, b: Tensor) -> Tensor:
     """Pearson's correlation of two maps' ranks, ties averaged; a, b: `ranks`, (N, D). Undefined: a constant map."""
     return (a * b).sum(1).clamp(-1, 1)
@@ -76,7 +78,12 @@ def blurred(planes: Tensor) -> Tensor:
 
 
 @metrics.register(
-    "ssim", bounds=(-1, 1), visible=0.1, posts=("sum_minmax", "abs_sum_minmax"), prepare=SSIMForm, paper="Wang et al. 2004, eq. 13"
+    "ssim",
+    bounds=(-1, 1),
+    visible=0.1,
+    posts=("sum_minmax", "abs_sum_minmax"),
+    prepare=SSIMForm,
+    paper="Wang et al. 2004, eq. 13",
 )
 def ssim(a: SSIMForm, b: SSIMForm) -> Tensor:
     """Mean structural similarity with Wang et al.'s Gaussian window and constants, data range 1, mean over channels.
@@ -88,11 +95,16 @@ def ssim(a: SSIMForm, b: SSIMForm) -> Tensor:
     covariance = blurred(a.values * b.values) - a.mean * b.mean
     numerator = (2 * a.mean * b.mean + c1) * (2 * covariance + c2)
     denominator = (a.mean.square() + b.mean.square() + c1) * (a.variance + b.variance + c2)
-    return (numerator / denominator).mean((1, 2, 3))
+    return (numerator / denominator).mean((1, 2, 3)).clamp(-1, 1)  # equal maps may round to a little more than 1
 
 
 @metrics.register(
-    "total_variation", bounds=(0, 1), visible=0.01, posts=("none",), reads="probabilities", paper="ours: 1 − total variation distance"
+    "total_variation",
+    bounds=(0, 1),
+    visible=0.01,
+    posts=("none",),
+    reads="probabilities",
+    paper="ours: 1 − total variation distance",
 )
 def total_variation(a: Tensor, b: Tensor) -> Tensor:
     """1 − ½ Σ_k |p_k − p'_k| of softmax outputs (N, K); with different class sets, of the sorted, zero-padded ones."""
@@ -100,7 +112,7 @@ def total_variation(a: Tensor, b: Tensor) -> Tensor:
         classes = max(a.shape[1], b.shape[1])
         a, b = (_sorted_and_padded(p, classes) for p in (a, b))
     distance = (a.double() - b.double()).abs().sum(1) / 2
-    return torch.where(distance.isnan(), math.nan, 1 - distance)
+    return (1 - distance).clamp(0, 1)  # rounded probabilities may sum to a little more than 1
 
 
 def _sorted_and_padded(probabilities: Tensor, classes: int) -> Tensor:

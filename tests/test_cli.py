@@ -1,10 +1,10 @@
 """The command line as users meet it: whole runs of a tiny suite, and every kind of wrong input."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pandas as pd
@@ -42,51 +42,47 @@ def one_line(answer: "subprocess.CompletedProcess[str]", code: int) -> str:
 
 @pytest.mark.slow
 class TestRun:
-    def test_writes_every_table_and_figure(self, attribug, tmp_path):
-        answer = attribug("run", TINY, "--workers", "1", tiny=True)
-        assert answer.returncode == 0, answer.stderr
-        folder = tmp_path / "runs" / "tiny"
-        results = read_results(folder / "results.csv")
+    def test_writes_every_table_and_figure(self, tiny_run):
+        results = read_results(tiny_run / "results.csv")
         assert tuple(results.columns) == RESULT_COLUMNS
         assert set(results["method"]) == {"gradient", "random", "edges", "predictions"}
-        assert tuple(pd.read_parquet(folder / "scores.parquet").columns) == SCORE_COLUMNS
-        costs = pd.read_csv(folder / "costs.csv")
+        assert tuple(pd.read_parquet(tiny_run / "scores.parquet").columns) == SCORE_COLUMNS
+        costs = pd.read_csv(tiny_run / "costs.csv")
         assert set(costs["kind"]) == {"training", "record"}
         assert (costs["seconds"] > 0).all()
-        facts = json.loads((folder / "run.json").read_text())
+        facts = json.loads((tiny_run / "run.json").read_text())
         assert facts["suite"]["name"] == "tiny"
         assert facts["versions"]["torch"]
-        assert [path.name for path in (folder / "figures").iterdir()] == ["gallery_tiny_shaken_1.png"]
-        assert "gradient" in answer.stdout
-        assert "spearman@sum" in answer.stdout
+        assert [path.name for path in (tiny_run / "figures").iterdir()] == ["gallery_tiny_shaken_1.png"]
+        shown = (tiny_run.parent / "stdout.txt").read_text()
+        assert "gradient" in shown
+        assert "spearman@sum" in shown
 
-    def test_null_methods_are_exactly_undecided(self, attribug, tmp_path):
-        attribug("run", TINY, "--workers", "1", tiny=True)
-        results = read_results(tmp_path / "runs" / "tiny" / "results.csv")
+    def test_null_methods_are_exactly_undecided(self, tiny_run):
+        results = read_results(tiny_run / "results.csv")
         null = results[results["method"].isin(["random", "edges"])]
         assert (null["effect"] == 0.5).all()
         assert not (null["verdict"] == "detects").any()
+        assert (results.loc[results["method"] == "gradient", "effect"] != 0.5).any()
 
-    def test_second_run_has_nothing_to_do_and_a_lost_record_is_redone(self, attribug, tmp_path):
-        attribug("run", TINY, tiny=True)
-        folder = tmp_path / "runs" / "tiny"
+    def test_second_run_has_nothing_to_do_and_a_lost_record_is_redone(self, attribug, tiny_run, tmp_path):
+        folder = tmp_path / "again"
+        shutil.copytree(tiny_run, folder)
         before = (folder / "results.csv").read_bytes()
-        started = time.monotonic()
-        again = attribug("run", TINY, tiny=True)
+        again = attribug("run", TINY, "--out", "again", tiny=True)
         assert "nothing to do" in again.stdout
-        assert time.monotonic() - started < 30  # generous: the bar itself is measured by hand
-        next((folder / "records").glob("*.parquet")).write_bytes(b"damaged")
-        (folder / "results.csv").unlink()
-        assert attribug("run", TINY, tiny=True).returncode == 0
+        next((folder / "records").glob("*.record")).write_bytes(b"damaged")
+        (folder / "results.csv").write_bytes(before[:100])
+        answer = attribug("run", TINY, "--out", "again", tiny=True)
+        assert "nothing to do" not in answer.stdout
         assert (folder / "results.csv").read_bytes() == before
 
-    def test_workers_do_not_change_a_byte(self, attribug, tmp_path):
-        for number in ("1", "2"):
-            answer = attribug("run", TINY, "--workers", number, "--out", number, "--fresh", tiny=True)
-            assert answer.returncode == 0, answer.stderr
-        assert (tmp_path / "1" / "results.csv").read_bytes() == (tmp_path / "2" / "results.csv").read_bytes()
-        attribug("run", TINY, "--seed", "1", "--out", "3", tiny=True)
-        assert (tmp_path / "1" / "results.csv").read_bytes() != (tmp_path / "3" / "results.csv").read_bytes()
+    def test_workers_do_not_change_a_byte(self, attribug, tiny_run, tmp_path):
+        answer = attribug("run", TINY, "--workers", "2", "--out", "two", "--fresh", tiny=True)
+        assert answer.returncode == 0, answer.stderr
+        assert (tiny_run / "results.csv").read_bytes() == (tmp_path / "two" / "results.csv").read_bytes()
+        attribug("run", TINY, "--seed", "1", "--out", "other", tiny=True)
+        assert (tiny_run / "results.csv").read_bytes() != (tmp_path / "other" / "results.csv").read_bytes()
 
     def test_plugin_method_gets_its_rows(self, attribug, tmp_path):
         mine = plugin(tmp_path, "mine", "return query.inputs * query.gradient()")
@@ -105,7 +101,7 @@ class TestRun:
             ("next(query.model.parameters()).data.add_(1); return query.gradient()", "changed the model's weights"),
         ],
     )
-    def test_bad_method_costs_only_its_own_rows(self, attribug, tmp_path, body, reason):
+    def test_bad_method_costs_only_its_own_rows(self, attribug, tiny_run, tmp_path, body, reason):
         bad = plugin(tmp_path, "bad", body)
         answer = attribug("run", TINY, "--plugin", bad, "--workers", "1", tiny=True)
         assert answer.returncode == 3, answer.stderr
@@ -115,11 +111,7 @@ class TestRun:
         assert set(rows["verdict"]) == {"failed"}
         assert rows["reason"].str.contains(reason, regex=False).all(), rows["reason"].iloc[0]
         others = results[results["method"] != "bad"]
-        assert len(others)
-        assert not others["verdict"].isin(["failed"]).any()
-        plain = attribug("run", TINY, "--out", "plain", tiny=True)
-        assert plain.returncode == 0
-        pd.testing.assert_frame_equal(others.reset_index(drop=True), read_results(tmp_path / "plain" / "results.csv"))
+        pd.testing.assert_frame_equal(others.reset_index(drop=True), read_results(tiny_run / "results.csv"))
 
     def test_slow_method_is_stopped(self, attribug, tmp_path):
         slow = plugin(tmp_path, "slow", "import time; time.sleep(60)")
@@ -134,18 +126,21 @@ class TestRun:
         answer = attribug("run", TINY, "--methods", "gradient", tiny=True, module=True)
         assert answer.returncode == 0, answer.stderr
 
-    def test_given_models_are_used_and_never_trained(self, attribug, tmp_path):
-        attribug("run", TINY, tiny=True)
+    def test_given_models_are_used_and_never_trained(self, attribug, tiny_run, tmp_path):
         (tmp_path / "none").mkdir()
         message = one_line(attribug("run", TINY, "--models", "none", "--out", "other", tiny=True), 2)
         assert "3 of 3 models" in message
+        given = str(Path(os.environ["ATTRIBUG_CACHE"]) / "models")
+        answer = attribug("run", TINY, "--models", given, "--out", "given", tiny=True)
+        assert answer.returncode == 0, answer.stderr
+        assert (tmp_path / "given" / "results.csv").read_bytes() == (tiny_run / "results.csv").read_bytes()
 
-    def test_out_of_another_suite(self, attribug, tmp_path):
-        attribug("run", TINY, tiny=True)
+    def test_out_of_another_suite(self, attribug, tiny_run, tmp_path):
+        shutil.copytree(tiny_run, tmp_path / "taken")
         shutil.copy(TINY, tmp_path / "other.yaml")
         text = (tmp_path / "other.yaml").read_text().replace("name: tiny", "name: other")
         (tmp_path / "other.yaml").write_text(text)
-        message = one_line(attribug("run", "other.yaml", "--out", "runs/tiny", tiny=True), 2)
+        message = one_line(attribug("run", "other.yaml", "--out", "taken", tiny=True), 2)
         assert "expected results of suite 'other', found 'tiny'" in message
 
 
@@ -164,11 +159,14 @@ WRONG = {
     "unknown set key": (["run", "smoke", "--set", "sedes=3"], "unknown key 'sedes'; did you mean 'seeds'"),
     "set without value": (["run", "smoke", "--set", "seeds"], "expected KEY=VALUE"),
     "wrong type": (["run", "smoke", "--set", "seeds=many"], "'seeds': expected a valid integer, found 'many'"),
-    "wrong type of option": (["run", "smoke", "--seeds", "many"], "many"),
+    "wrong type of option": (["run", "smoke", "--seeds", "many"], "expected an integer, found 'many'"),
     "no seeds": (["run", "smoke", "--seeds", "0"], "greater than or equal to 1"),
     "no workers": (["run", "smoke", "--workers", "0"], "expected a number above 0"),
     "unknown level": (["run", "smoke", "--set", "levels.reinit=[99]"], "expected a level from 1 to 8"),
-    "level of another type": (["run", "smoke", "--set", "levels.label_flips=[some]"], "expected a number, found 'some'"),
+    "level of another type": (
+        ["run", "smoke", "--set", "levels.label_flips=[some]"],
+        "expected a number, found 'some'",
+    ),
     "level too high": (["run", "smoke", "--set", "levels.label_flips=[0.5]"], "at most 1/5"),
     "unknown method option": (["run", "smoke", "--set", "method_options.gradient.sample=3"], "unknown option 'sample'"),
     "unknown kind": (["list", "method"], "did you mean 'methods'"),
@@ -179,8 +177,13 @@ WRONG = {
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_wrong_input_is_one_line(attribug, case):
+def test_wrong_input_is_one_line(inside, case):
     arguments, expected = WRONG[case]
+    assert expected in one_line(inside(*arguments), 2)
+
+
+def test_wrong_input_ends_the_real_process_so_too(attribug):
+    arguments, expected = WRONG["unknown method"]
     assert expected in one_line(attribug(*arguments), 2)
 
 
@@ -215,38 +218,38 @@ def test_plugin_errors(attribug, tmp_path, text, expected):
     assert "mine.py" in message
 
 
-def test_out_is_a_file(attribug, tmp_path):
+def test_out_is_a_file(inside, tmp_path):
     (tmp_path / "taken").write_text("")
-    assert "expected a folder, found a file" in one_line(attribug("run", "smoke", "--out", "taken"), 2)
-    message = one_line(attribug("run", "smoke", "--out", "taken/below"), 2)
+    assert "expected a folder, found a file" in one_line(inside("run", "smoke", "--out", "taken"), 2)
+    message = one_line(inside("run", "smoke", "--out", "taken/below"), 2)
     assert "expected a folder that can be written" in message
 
 
-def test_out_cannot_be_written(attribug):
-    message = one_line(attribug("run", "smoke", "--out", "/proc/attribug"), 2)
+def test_out_cannot_be_written(inside):
+    message = one_line(inside("run", "smoke", "--out", "/proc/attribug"), 2)
     assert "expected a folder that can be written" in message
 
 
 @pytest.mark.skipif("__import__('torch').cuda.is_available()", reason="this machine has CUDA")
-def test_cuda_that_is_absent(attribug):
-    assert "expected a CUDA device, found none" in one_line(attribug("run", "smoke", "--device", "cuda"), 2)
+def test_cuda_that_is_absent(inside):
+    assert "expected a CUDA device, found none" in one_line(inside("run", "smoke", "--device", "cuda"), 2)
 
 
-def test_dry_run_counts_and_writes_nothing(attribug, tmp_path):
-    answer = attribug("run", "quick", "--dry-run")
+def test_dry_run_counts_and_writes_nothing(inside, tmp_path):
+    answer = inside("run", "quick", "--dry-run")
     assert answer.returncode == 0, answer.stderr
     assert "21 trainings, 18 contrasts, 216 records" in answer.stdout
     assert not list(tmp_path.iterdir())
 
 
-def test_help_and_list(attribug):
-    answer = attribug("--help")
+def test_help_and_list(inside):
+    answer = inside("--help")
     assert answer.returncode == 0
-    assert "run" in answer.stdout
-    suites = json.loads(attribug("list", "suites", "--json").stdout)["suites"]
+    assert "run " in answer.stdout
+    suites = json.loads(inside("list", "suites", "--json").stdout)["suites"]
     assert {suite["name"] for suite in suites} == {"quick", "smoke", "standard"}
     assert all(suite["cost"]["cold_minutes"] > 0 for suite in suites)
-    assert json.loads(attribug("list", "--json").stdout)["methods"][0]["name"]
+    assert json.loads(inside("list", "--json").stdout)["methods"][0]["name"]
 
 
 def test_command_line_imports_no_torch():

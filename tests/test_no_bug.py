@@ -24,7 +24,7 @@ ALIGNMENTS = ("mass_accuracy@abs_sum", "iou@abs_sum")
 
 @pytest.fixture(scope="module")
 def explained() -> dict[str, dict[str, np.ndarray]]:
-    """By method and metric: similarities (MODELS, MODELS, EXAMPLES) or alignments (MODELS, EXAMPLES) of clean models."""
+    """Of clean models, by method and metric: similarities (MODELS, MODELS, EXAMPLES), alignments (MODELS, EXAMPLES)."""
     torch.set_num_threads(1)
     task = tasks.get("digits").function(seed=0, other=lambda name: None, train=300, test=EXAMPLES)
     recipe = Recipe(partial(bvd_cnn, width=6), epochs=16)

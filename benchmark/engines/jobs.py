@@ -99,7 +99,9 @@ class Workbench:
         failures: dict[str, str] = {}
         figures = None
         if isinstance(job, Train):
-            self.lab.train(self.plan.trainings[job.key], fresh=self.setup.fresh, progress=lambda n: event("training", n))
+            self.lab.train(
+                self.plan.trainings[job.key], fresh=self.setup.fresh, progress=lambda n: event("training", n)
+            )
         elif isinstance(job, Measure):
             figures = self._measure(job)
         else:

@@ -56,7 +56,7 @@ class LocalEngine:
     def _serve(self, job: Job, event: Event, timeout: float | None) -> Done:
         process = self._worker()
         expired = threading.Event()
-        timer = threading.Timer(timeout or 0, lambda: (expired.set(), process.kill()))
+        timer = threading.Timer(timeout or 0, _end, (process, expired))
         try:
             if process.stdin is None or process.stdout is None:
                 raise WorkerDied("a worker has no pipes")
@@ -114,6 +114,11 @@ class LocalEngine:
                     pipe.close()
         self._running.discard(process)
         self._own.process = None
+
+
+def _end(process: subprocess.Popen[bytes], expired: threading.Event) -> None:
+    expired.set()
+    process.kill()
 
 
 def _ending(process: subprocess.Popen[bytes]) -> str:

@@ -32,7 +32,13 @@ HELD_OUT = 1000  # digits kept for testing, whatever the number of training exam
     size="0 bytes beyond the packages",
 )
 def digits(
-    *, seed: int, other: Callable[[str], Task], train: int = 1500, test: int = HELD_OUT, epochs: int = 25, width: int = 16
+    *,
+    seed: int,
+    other: Callable[[str], Task],
+    train: int = 1500,
+    test: int = HELD_OUT,
+    epochs: int = 25,
+    width: int = 16,
 ) -> Task:
     """Parity of a handwritten digit, (3, 32, 32) in [0, 1]; the digit's pixels are the mask.
 
@@ -41,7 +47,9 @@ def digits(
     and no test digit occurs in training.
     """
     if not 20 <= train <= 5000 - HELD_OUT or not 10 <= test <= HELD_OUT:
-        raise InputError(f"digits: expected 20 ≤ train ≤ {5000 - HELD_OUT} and 10 ≤ test ≤ {HELD_OUT}, found {train}, {test}")
+        raise InputError(
+            f"digits: expected 20 ≤ train ≤ {5000 - HELD_OUT} and 10 ≤ test ≤ {HELD_OUT}, found {train}, {test}"
+        )
     if epochs < 1 or width < 1:
         raise InputError(f"digits: expected epochs and width of at least 1, found {epochs}, {width}")
     sizes = {"train": train, "test": test}

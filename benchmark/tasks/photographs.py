@@ -12,7 +12,7 @@ KINDS = ("grass", "brick", "gravel")
 
 @functools.cache
 def photograph(kind: str) -> NDArray[np.float32]:
-    """The grey photograph of a kind, (512, 512) in [0, 1], its brightness stretched to the same range for every kind."""
+    """The grey photograph of a kind, (512, 512) in [0, 1], brightness stretched to one range for every kind."""
     from skimage import data
 
     grey = np.asarray(getattr(data, kind)(), dtype=np.float32)

@@ -1,0 +1,65 @@
+"""measure: names, defaults, and what is refused in one line."""
+
+import numpy as np
+import pytest
+import torch
+
+import attribug
+from attribug import metrics
+
+torch.set_num_threads(1)
+MAPS, OTHER, MASKS = torch.rand(2, 3, 12, 12), torch.rand(2, 3, 12, 12), torch.rand(2, 12, 12) < 0.3
+SHARES = torch.rand(2, 4).softmax(1)
+
+REFUSED = {
+    "unknown metric": (("spearmen", MAPS, OTHER), "unknown metric 'spearmen'; did you mean 'spearman'"),
+    "unknown post": (("spearman@smu", MAPS, OTHER), "post 'smu': unknown step 'smu'; did you mean 'sum'"),
+    "empty post": (("spearman@", MAPS, OTHER), "post '': unknown step ''"),
+    "two posts": (("spearman@sum@abs", MAPS, OTHER), "post 'sum@abs': unknown step 'sum@abs'"),
+    "two reductions": (("spearman@sum_mean", MAPS, OTHER), "post 'sum_mean': expected at most one of sum, mean, max"),
+    "signed mass": (("mass_accuracy@sum", MAPS, MASKS), "metric 'mass_accuracy' needs a map without negative values"),
+    "signed mass, max": (("mass_accuracy@max", MAPS, MASKS), "needs a map without negative values; post 'max' cannot"),
+    "alignment with channels": (("iou@abs", MAPS, MASKS), "needs one value a pixel; post 'abs' keeps the channels"),
+    "alignment, no post": (("pointing_game@none", MAPS, MASKS), "metric 'pointing_game' needs one value a pixel"),
+    "post of probabilities": (("total_variation@abs", SHARES, SHARES), "the only post is 'none', found 'abs'"),
+    "shapes differ": (("spearman", MAPS, OTHER[:, :2]), "one shape, found (2, 3, 12, 12) and (2, 2, 12, 12)"),
+    "one map for many": (("pearson", MAPS, OTHER[:1]), "expected two maps of one shape"),
+    "arrays": (("pearson", MAPS.numpy(), OTHER), "pearson: expected tensors, found ndarray"),
+    "second an array": (("iou", MAPS, MASKS.numpy()), "iou: expected tensors, found ndarray"),
+    "summed maps": (("spearman", MAPS.sum(1), OTHER.sum(1)), "post 'sum' reduces channels: expected maps (N, C, H, W)"),
+    "vectors": (("spearman", MAPS[:, 0, 0], OTHER[:, 0, 0]), "post 'sum' reduces channels: expected maps (N, C, H, W)"),
+    "maps for probabilities": (("total_variation", MAPS, OTHER), "expected probabilities (N, K) of the same examples"),
+    "other examples": (("total_variation", SHARES, SHARES[:1]), "expected probabilities (N, K) of the same examples"),
+    "masks of another size": (("iou", MAPS, MASKS[:, 1:]), "alignment needs maps and masks (N, H, W)"),
+    "masks of maps": (("iou", MAPS, OTHER), "alignment needs maps and masks (N, H, W)"),
+    "masks of numbers": (("iou", MAPS, MASKS.float()), "alignment needs masks of torch.bool, found torch.float32"),
+    "maps too small": (("ssim", MAPS[..., :8], OTHER[..., :8]), "ssim needs maps of more than 10 pixels a side"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_wrong_input_is_refused_in_one_line(case):
+    arguments, message = REFUSED[case]
+    with pytest.raises((attribug.InputError, attribug.Unsupported)) as error:
+        attribug.measure(*arguments)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_vectors_are_measured_without_a_reduction():
+    one, other = torch.rand(2, 9), torch.rand(2, 9)
+    expected = [np.corrcoef(a, b)[0, 1] for a, b in zip(one.double(), other.double(), strict=True)]
+    np.testing.assert_allclose(attribug.measure("pearson@none", one, other), expected, atol=1e-12)
+
+
+def test_without_a_post_the_default_is_taken():
+    assert torch.equal(attribug.measure("spearman", MAPS, OTHER), attribug.measure("spearman@sum", MAPS, OTHER))
+    assert torch.equal(attribug.measure("iou", MAPS - 0.5, MASKS), attribug.measure("iou@abs_sum", MAPS - 0.5, MASKS))
+    assert [post for _, post in metrics.measured_as("spearman")] == ["sum", "abs_sum"]
+    assert [post for _, post in metrics.measured_as("spearman@max")] == ["max"]
+
+
+@pytest.mark.parametrize("post", ["abs_sum", "abs_max", "sum_abs", "minmax_sum", "sum_minmax"])
+def test_mass_accuracy_takes_posts_that_promise_no_negative_values(post):
+    values = attribug.measure(f"mass_accuracy@{post}", MAPS - 0.5, MASKS)
+    assert ((values >= 0) & (values <= 1)).all()
