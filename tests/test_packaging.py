@@ -1,0 +1,74 @@
+"""The wheel, as users get it: complete, importable without leftovers, free of generic top-level modules."""
+
+import subprocess
+import sys
+import tomllib
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+FOLDERS = {"attribug": "benchmark", "attribug.bugs": "bugs", "attribug.methods": "methods"}
+FOLDERS |= {"attribug.metrics": "metrics", "attribug.results": "results"}
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A wheel built from a copy of the source, which stays as it is."""
+    folder = tmp_path_factory.mktemp("wheel")
+    source = folder / "source"
+    names = [*set(FOLDERS.values()), "pyproject.toml", "README.md", "LICENSE"]
+    source.mkdir()
+    for name in names:
+        subprocess.run(["cp", "-r", str(ROOT / name), str(source)], check=True)
+    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(source)]
+    built = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert built.returncode == 0, built.stdout + built.stderr
+    return next(folder.glob("*.whl"))
+
+
+def source_modules() -> set[str]:
+    """Every Python file of the source, by its place in the wheel."""
+    found = set()
+    for package, folder in FOLDERS.items():
+        for path in (ROOT / folder).rglob("*.py"):
+            found.add(f"{package.replace('.', '/')}/{path.relative_to(ROOT / folder).as_posix()}")
+    return found
+
+
+@pytest.mark.slow
+def test_wheel_holds_every_module_suite_and_nothing_generic(wheel):
+    names = zipfile.ZipFile(wheel).namelist()
+    assert {name for name in names if name.endswith(".py")} == source_modules()
+    assert {name.partition("/")[0] for name in names if "dist-info" not in name} == {"attribug"}
+    shipped = {f"attribug/suites/{path.name}" for path in (ROOT / "benchmark" / "suites").glob("*.yaml")}
+    assert shipped
+    assert shipped <= set(names)
+    assert "attribug/py.typed" in names
+
+
+@pytest.mark.slow
+def test_wheel_in_a_clean_environment(wheel, tmp_path):
+    venv.create(tmp_path / "clean", with_pip=True)
+    python = tmp_path / "clean" / "bin" / "python"
+    subprocess.run([python, "-m", "pip", "install", "-q", "--no-deps", str(wheel)], check=True, capture_output=True)
+    code = (
+        "import importlib.util, attribug, attribug.contracts, attribug.registry;"
+        "generic = ['benchmark', 'bugs', 'methods', 'metrics', 'results', 'tests'];"
+        "assert not [name for name in generic if importlib.util.find_spec(name)];"
+        "print(attribug.__version__)"
+    )
+    answer = subprocess.run([python, "-P", "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert answer.returncode == 0, answer.stderr
+    assert answer.stdout.strip() == tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+
+
+def test_every_dependency_states_its_reason():
+    text = (ROOT / "pyproject.toml").read_text()
+    project = tomllib.loads(text)["project"]
+    listed = [*project["dependencies"], *project["optional-dependencies"]["test"]]
+    for requirement in listed:
+        lines = [line for line in text.splitlines() if f'"{requirement}"' in line and line.startswith("    ")]
+        assert [line.partition("#")[2].strip() for line in lines] != [""], requirement
