@@ -51,7 +51,10 @@ def _checked(method: Method, query: Query, result: Any) -> Tensor:
             raise MethodFault(f"expected probabilities ({len(query.inputs)}, K), found {tuple(result.shape)}")
     elif result.shape != query.inputs.shape:
         raise MethodFault(f"expected maps {tuple(query.inputs.shape)}, found {tuple(result.shape)}")
-    return result.detach()
+    elif (result.dtype, result.device) != (query.inputs.dtype, query.inputs.device):
+        expected, found = (f"{tensor.dtype} on {tensor.device}" for tensor in (query.inputs, result))
+        raise MethodFault(f"expected {expected}, found {found}")
+    return result.detach().contiguous()
 
 
 @contextmanager

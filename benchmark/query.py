@@ -128,6 +128,14 @@ class Query:
         self._passes.total.forward += len(inputs)
         return as_logits(self.model(inputs))
 
+    def refuse_absent_classes(self) -> None:
+        """Raises `InputError` for targets that the model has no logit for; costs a pass of one example."""
+        with torch.no_grad():
+            classes = as_logits(self.model(self.inputs[:1].clone())).shape[1]
+        if len(self.targets) and not 0 <= int(self.targets.min()) <= int(self.targets.max()) < classes:
+            found = f"{int(self.targets.min())} to {int(self.targets.max())}"
+            raise InputError(f"targets: expected classes from 0 to {classes - 1}, found {found}")
+
     def target_logits(self, inputs: Tensor, targets: Tensor) -> Tensor:
         """The logit of each row's target, (B,)."""
         return self.forward(inputs).gather(1, targets[:, None])[:, 0]

@@ -18,7 +18,7 @@ from attribug.contracts import trainings
 from attribug.plan import LIBRARIES, Plan
 from attribug.registry import InputError
 from attribug.results import figures
-from attribug.results.schema import SCHEMA_VERSION, SCORE_COLUMNS, write_results
+from attribug.results.schema import SCHEMA_VERSION, SCORE_COLUMNS, read_results, write_results
 from attribug.results.summary import matrix, summarise
 from attribug.runner import Outcome
 from attribug.store import Records, cache_folder, read_json, write_atomically, write_json
@@ -90,7 +90,7 @@ def write(outcome: Outcome, out: Path) -> pd.DataFrame:
     _draw(outcome, results, out)
     write_results(results, out / RESULTS)
     write_json(out / RUN, run_facts(outcome, results) | {"files": _checksums(out)})
-    return results
+    return read_results(out / RESULTS)  # rounded as in the file, so that everyone reads the same numbers
 
 
 def headline(results: pd.DataFrame, plan: Plan) -> pd.DataFrame:
