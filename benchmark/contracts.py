@@ -130,11 +130,6 @@ def trainings(spec: ModelSpec) -> list[Trained]:
     return ([] if below is None else trainings(below)) + ([spec] if isinstance(spec, Trained) else [])
 
 
-def network(spec: ModelSpec) -> Callable[[], nn.Module]:
-    """Builds the untrained network of a model."""
-    return trainings(spec)[-1].recipe.network
-
-
 @dataclass(frozen=True)
 class Side:
     """One explained situation: a model and the examples it sees."""
