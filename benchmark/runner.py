@@ -69,8 +69,8 @@ class Outcome:
     records: dict[tuple[int, str], Record] = field(default_factory=dict)
     failures: dict[tuple[int, str], str] = field(default_factory=dict)
     """Reasons by cell and method; `""` as method: the whole cell."""
-    trained: dict[str, Done] = field(default_factory=dict)
-    peaks: dict[tuple[int, str], float] = field(default_factory=dict)
+    trainings: dict[str, dict[str, float]] = field(default_factory=dict)
+    """What each training cost, now or earlier: seconds, peak_megabytes."""
     seconds: dict[str, float] = field(default_factory=dict)
     """Wall time of the run, and processor time of each stage."""
     jobs: int = 0
@@ -112,6 +112,8 @@ def run(plan: Plan, out: Path, cache: Path, options: Options, reporter: Reporter
         with LocalEngine(setup, options.workers, out / "workers.log") as engine:
             schedule.work(engine, reporter)
     reporter.end()
+    models = Models(cache, options.models)
+    schedule.outcome.trainings = {key: models.load_cost(key) for key in plan.trainings}
     schedule.outcome.seconds["wall"] = time.perf_counter() - started
     return schedule.outcome
 
@@ -209,7 +211,6 @@ class _Schedule:
             return
         self._count(job, done)
         if isinstance(job, Train):
-            self.outcome.trained[job.key] = done
             self._release(job)
         elif isinstance(job, Measure):
             self.outcome.figures[job.cell] = done.figures or {}
@@ -222,7 +223,6 @@ class _Schedule:
 
     def _collect(self, job: Block, done: Done) -> None:
         for method in job.methods:
-            self.outcome.peaks[job.cell, method] = done.peak_megabytes
             if method in done.failures:
                 self.outcome.failures[job.cell, method] = done.failures[method]
             elif not self._stored_now(job.cell, method):

@@ -63,6 +63,8 @@ class Record:
     cost: Cost = field(default_factory=Cost)
     """Of the method on all sides, as if it had run alone."""
     scoring_seconds: float = 0.0
+    peak_megabytes: float = 0.0
+    """Largest resident size of the worker when the record was done."""
     nonfinite: int = 0
     """Maps with NaN or infinite values, over all sides."""
     gallery: dict[str, Tensor] = field(default_factory=dict)

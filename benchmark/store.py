@@ -123,6 +123,15 @@ class Models:
             raise InputError(f"--models {self.given.folder}: no model {key} there; leave --models out to train it")
         self.cache.save(key, weights)
 
+    def save_cost(self, key: str, cost: dict[str, float]) -> None:
+        """Keeps what a training cost beside its weights."""
+        write_json(self.cache.folder / f"{key}.json", cost)
+
+    def load_cost(self, key: str) -> dict[str, float]:
+        """What a training cost, whenever it was; empty where that is not known."""
+        cost = read_json((self.given or self.cache).folder / f"{key}.json")
+        return cost if isinstance(cost, dict) else {}
+
 
 class Records:
     """A run's records (a checksum, then Parquet with the outcome in its metadata), galleries and figures of checks, by
@@ -139,7 +148,7 @@ class Records:
 
         if record.gallery:
             self.galleries.save(key, record.gallery)
-        facts = {name: getattr(record, name) for name in ("verdict", "reason", "scoring_seconds", "nonfinite")}
+        facts = {name: getattr(record, name) for name in ("verdict", "reason", "scoring_seconds", "peak_megabytes", "nonfinite")}
         facts |= {"cost": asdict(record.cost), "gallery": bool(record.gallery)}
         table = pa.Table.from_pandas(record.scores, preserve_index=False)
         table = table.replace_schema_metadata({

@@ -24,6 +24,10 @@ from attribug.runner import Outcome
 from attribug.store import Records, cache_folder, read_json, write_atomically, write_json
 
 RESULTS, SCORES, COSTS, RUN, FIGURES = "results.csv", "scores.parquet", "costs.csv", "run.json", "figures"
+COST_COLUMNS = (
+    "kind", "task", "bug", "level", "seed", "method", "key", "seconds", "scoring_seconds", "forward", "backward",
+    "peak_megabytes",
+)  # fmt: skip
 NO_CONTROL = "-"
 __all__ = ["cache_folder", "finished", "headline", "prepare", "write"]
 
@@ -162,40 +166,19 @@ def _mark_constructed(results: pd.DataFrame, plan: Plan) -> pd.DataFrame:
 
 
 def costs_of(outcome: Outcome) -> pd.DataFrame:
-    """One row a record, and a training of this run: seconds, passes, peak memory of the worker until then."""
-    columns = [
-        "kind",
-        "task",
-        "bug",
-        "level",
-        "seed",
-        "method",
-        "key",
-        "seconds",
-        "scoring_seconds",
-        "forward",
-        "backward",
-        "peak_megabytes",
-    ]
+    """One row a training and a record, done now or earlier: seconds, passes, peak memory of the worker until then."""
     rows: list[dict[str, Any]] = []
-    for key, done in outcome.trained.items():
-        seed = outcome.plan.trainings[key].seed
-        rows.append({
-            "kind": "training",
-            "seed": seed,
-            "key": key,
-            "seconds": done.seconds,
-            "peak_megabytes": done.peak_megabytes,
-        })
+    for key, cost in outcome.trainings.items():
+        rows.append({"kind": "training", "seed": outcome.plan.trainings[key].seed, "key": key, **cost})
     for (number, method), record in sorted(outcome.records.items()):
         cell = outcome.plan.cells[number]
         rows.append({
             "kind": "record", "task": cell.task, "bug": cell.bug, "level": cell.level, "seed": cell.seed,
             "method": method, "key": outcome.plan.record_key(cell, method), "seconds": record.cost.seconds,
-            "scoring_seconds": record.scoring_seconds, "forward": record.cost.forward, "backward": record.cost.backward,
-            "peak_megabytes": outcome.peaks.get((number, method)),
+            "scoring_seconds": record.scoring_seconds, "forward": record.cost.forward,
+            "backward": record.cost.backward, "peak_megabytes": record.peak_megabytes,
         })  # fmt: skip
-    return pd.DataFrame(rows, columns=columns)
+    return pd.DataFrame(rows, columns=list(COST_COLUMNS))
 
 
 def run_facts(outcome: Outcome, results: pd.DataFrame) -> dict[str, Any]:

@@ -62,10 +62,9 @@ Job = Train | Measure | Block
 
 @dataclass(frozen=True)
 class Done:
-    """What a job reports: seconds by stage, peak resident memory so far, outcomes by method."""
+    """What a job reports: seconds, reasons of methods that failed, figures of checks."""
 
     seconds: float
-    peak_megabytes: float
     failures: dict[str, str]
     figures: dict[str, float] | None = None
 
@@ -90,6 +89,7 @@ class Workbench:
         if self.plan.key != setup.plan:
             raise InputError("the code changed while the run went on; start it again")
         models = Models(Path(setup.cache), None if setup.models is None else Path(setup.models))
+        self.models = models
         self.lab = Lab(models, device=setup.device)
         self.records = Records(Path(setup.out))
 
@@ -99,14 +99,19 @@ class Workbench:
         failures: dict[str, str] = {}
         figures = None
         if isinstance(job, Train):
-            self.lab.train(
-                self.plan.trainings[job.key], fresh=self.setup.fresh, progress=lambda n: event("training", n)
-            )
+            self._train(job, event)
         elif isinstance(job, Measure):
             figures = self._measure(job)
         else:
             failures = self._block(job, event)
-        return Done(time.perf_counter() - started, peak_megabytes(), failures, figures)
+        return Done(time.perf_counter() - started, failures, figures)
+
+    def _train(self, job: Train, event: Event) -> None:
+        started = time.perf_counter()
+        training = self.plan.trainings[job.key]
+        self.lab.train(training, fresh=self.setup.fresh, progress=lambda epochs: event("training", epochs))
+        cost = {"seconds": time.perf_counter() - started, "peak_megabytes": peak_megabytes()}
+        self.models.save_cost(job.key, cost)
 
     def _measure(self, job: Measure) -> dict[str, float]:
         cell = self.plan.cells[job.cell]
@@ -130,6 +135,7 @@ class Workbench:
             if record.verdict == "failed":
                 failures[name] = record.reason
             else:
+                record.peak_megabytes = peak_megabytes()
                 self.records.save(self.plan.record_key(cell, name), record)
         if failures:
             self.lab.forget_models()  # a failed method may have changed one
