@@ -148,7 +148,8 @@ class Records:
 
         if record.gallery:
             self.galleries.save(key, record.gallery)
-        facts = {name: getattr(record, name) for name in ("verdict", "reason", "scoring_seconds", "peak_megabytes", "nonfinite")}
+        kept = ("verdict", "reason", "scoring_seconds", "peak_megabytes", "nonfinite")
+        facts = {name: getattr(record, name) for name in kept}
         facts |= {"cost": asdict(record.cost), "gallery": bool(record.gallery)}
         table = pa.Table.from_pandas(record.scores, preserve_index=False)
         table = table.replace_schema_metadata({
