@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any, overload
 import cloudpickle
 import pandas as pd
 
+from attribug import keys, runner, suite, tables
 from attribug import methods as registered
-from attribug import runner, suite, tables
 from attribug import tasks as tasks_registry
 from attribug.plan import Plan
 from attribug.registry import InputError, load_plugin, near_misses
 from attribug.results.schema import read_results
+from attribug.store import cache_folder, read_json
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -49,9 +50,13 @@ class Run:
     @property
     def complete(self) -> bool:
         """Whether no record failed or is missing."""
-        return self.outcome is None or not (
-            self.outcome.failures or any(c.verdict == "failed" for c in self.plan.cells)
-        )
+        return self.outcome is None or not self.outcome.faults
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What run.json tells: suite, versions, checks, failures."""
+        facts: dict[str, Any] = read_json(self.folder / tables.RUN)
+        return facts
 
 
 def run(
@@ -83,20 +88,21 @@ def run(
     common = {"bugs": bugs, "metrics": metrics, "tasks": tasks, "seeds": seeds, "seed": seed, "examples": examples}
     plan, functions = _planned(name, methods, {**common, "visible": visible}, changes, plugins, device)
     folder = Path(out) if out is not None else Path("runs") / plan.suite.name
-    tables.prepare(folder, plan)
+    cache = cache_folder()
+    tables.prepare(folder, cache, plan)
     if models is not None and not Path(models).is_dir():
         raise InputError(f"--models {models}: expected a folder of trained models, found none")
     if not fresh and tables.finished(folder, plan):
         return Run(folder, read_results(folder / tables.RESULTS), plan, None)
     options = runner.Options(
-        workers=workers or default_workers(),
+        workers=workers or (1 if plan.device == "cuda" else default_workers()),
         timeout=timeout,
         fresh=fresh,
         models=None if models is None else Path(models).resolve(),
         plugins=tuple(str(Path(p).resolve()) if p.endswith(".py") else p for p in plugins),
         functions=functions,
     )
-    outcome = runner.run(plan, folder.resolve(), tables.cache_folder().resolve(), options, reporter)
+    outcome = runner.run(plan, folder.resolve(), cache.resolve(), options, reporter)
     return Run(folder, tables.write(outcome, folder), plan, outcome)
 
 
@@ -248,13 +254,24 @@ def _plugins(plugins: Sequence[str]) -> dict[str, list[str]]:
     return found
 
 
+_GIVEN: set[str] = set()
+"""Names of plain functions that this session handed over: a later one of the same name takes an earlier one's place."""
+
+
 def _functions(methods: Sequence[str | Callable[..., Any]] | None) -> tuple[list[str] | None, bytes]:
-    """Names of all methods, and the plain functions among them, pickled for the workers."""
+    """Names of all methods, and the plain functions among them, pickled for the workers with their content keys."""
     if methods is None:
         return None, b""
-    functions = {method.__name__: method for method in methods if callable(method)}
-    for name, function in functions.items():
-        if name not in registered.names():
-            registered.from_function(name, function)
-    pickled = cloudpickle.dumps(functions) if functions else b""
-    return [method.__name__ if callable(method) else method for method in methods], pickled
+    functions: dict[str, Callable[..., Any]] = {}
+    for function in (method for method in methods if callable(method)):
+        name = getattr(function, "__name__", None)
+        if name is None:
+            raise InputError("methods: expected functions with a name; give a partial or an object one by `def`")
+        if name in functions or (name not in _GIVEN and name in registered.names()):
+            raise InputError(f"methods: the name {name!r} of a function is taken; rename the function")
+        functions[name] = function
+    keyed = {name: (function, keys.digest(function)) for name, function in functions.items()}
+    _GIVEN.update(keyed)
+    pickled = cloudpickle.dumps(keyed) if keyed else b""
+    registered.register_functions(pickled)
+    return [method if isinstance(method, str) else method.__name__ for method in methods], pickled

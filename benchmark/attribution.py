@@ -15,13 +15,14 @@ from torch import Tensor, nn
 from attribug.contracts import Method, Unsupported
 from attribug.query import Query, as_logits
 
-SMOOTH_ACTIVATIONS = {
-    "GeluBackward0", "SiluBackward0", "HardtanhBackward0", "HardswishBackward0", "LeakyReluBackward0", "EluBackward0",
-    "SigmoidBackward0", "TanhBackward0", "SoftplusBackward0", "MishBackward0", "HardsigmoidBackward0",
-    "PreluKernelBackward0", "CeluBackward0", "RreluWithNoiseBackward0", "LogSigmoidBackward0", "SoftshrinkBackward0",
-    "HardshrinkBackward0", "GluBackward0",
+PIECEWISE_LINEAR = {
+    "AccumulateGrad", "Add", "Addmm", "Alias", "AvgPool2D", "AdaptiveAvgPool2D", "BackwardHookFunction", "Cat", "Clone",
+    "ConstantPadNd", "Convolution", "CudnnBatchNorm", "Expand", "MaxPool2DWithIndices", "Mean", "Mm", "NativeBatchNorm",
+    "Permute", "Relu", "ReshapeAlias", "Select", "Slice", "Squeeze", "Stack", "Sub", "Sum", "T", "ToCopy", "Transpose",
+    "UnsafeView", "Unsqueeze", "View",
 }  # fmt: skip
-CLAMPS = {"ThresholdBackward0", "ClampBackward1", "ClampMinBackward0", "MaximumBackward0"}  # rectify without a ReLU
+"""Operations that rules for ReLU networks know, by their names in the autograd graph; anything else is refused, since a
+rectifier may hide in it (where, clamp, a product with a mask)."""
 
 
 class MethodFault(Exception):
@@ -67,10 +68,13 @@ def guarded(model: nn.Module, *inputs: Tensor) -> Iterator[None]:
     restore_weights = [_restorer(weight) for weight in weights]
     restore_inputs = [_restorer(tensor) for tensor in inputs]
     states = torch.get_rng_state(), np.random.get_state(), random.getstate()
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
     try:
         yield
     finally:
         torch.set_rng_state(states[0])
+        if cuda:
+            torch.cuda.set_rng_state_all(cuda)
         np.random.set_state(states[1])
         random.setstate(states[2])
         replaced = list(map(id, [*model.parameters(), *model.buffers()])) != list(map(id, weights))
@@ -163,15 +167,19 @@ def relu_modules(query: Query) -> None:
         for handle in handles:
             handle.remove()
     nodes = graph(outputs)
-    other = sorted({node.name() for node in nodes} & (SMOOTH_ACTIVATIONS | CLAMPS))
+    other = sorted({node.name().partition("Backward")[0] for node in nodes if not _is_known(node.name())})
     if other:
-        raise Unsupported(f"is defined for ReLU networks; the model uses {other[0].partition('Backward')[0]}")
+        raise Unsupported(f"is defined for ReLU networks; the model uses {other[0]}")
     rectifiers = [node for node in nodes if node.name() == "ReluBackward0"]
     functional = sum(node not in rectified for node in rectifiers)
     if functional:
         raise Unsupported(f"{functional} ReLU(s) are function calls that hooks cannot see; use nn.ReLU modules")
     if not rectifiers:
         raise Unsupported("the model has no ReLU")
+
+
+def _is_known(name: str) -> bool:
+    return name in PIECEWISE_LINEAR or name.partition("Backward")[0] in PIECEWISE_LINEAR
 
 
 def graph(outputs: Tensor) -> set[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 from pathlib import Path
@@ -30,7 +31,7 @@ def _number(text: str) -> float:
         raise typer.BadParameter(f"expected a number, found {text!r}") from None
 
 
-DONE, REGRESSION, WRONG_INPUT, INCOMPLETE, INTERRUPTED = 0, 1, 2, 3, 130
+DONE, WRONG_INPUT, INCOMPLETE, INTERRUPTED = 0, 2, 3, 130
 KINDS = ("methods", "bugs", "metrics", "tasks", "suites")
 app = typer.Typer(
     name="attribug", add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
@@ -45,6 +46,8 @@ def main() -> None:
     usage_error: type[Exception] = typer.BadParameter.__bases__[0]  # click's, also where typer carries its own copy
     try:
         code = app(standalone_mode=False)
+        if code == INTERRUPTED:  # typer has caught it
+            raise KeyboardInterrupt
         sys.exit(code if isinstance(code, int) else DONE)
     except InputError as error:
         _stop(str(error), WRONG_INPUT)
@@ -52,6 +55,9 @@ def main() -> None:
         _stop(_plain(error), WRONG_INPUT)
     except (typer.Abort, KeyboardInterrupt):
         _stop("interrupted; the same command goes on from here", INTERRUPTED)
+    except BrokenPipeError:  # whoever read the output has closed it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(DONE)
     except OSError as error:
         _stop(f"{error.filename or 'file'}: {error.strerror or error}", WRONG_INPUT)
 
@@ -112,7 +118,7 @@ def run(
     if keep_maps:
         raise InputError("--keep-maps: not there yet")
     for name, value in (("--workers", workers), ("--timeout", timeout)):
-        if value is not None and value <= 0:
+        if value is not None and not 0 < value < math.inf:
             raise InputError(f"{name}: expected a number above 0, found {value:g}")
     lists = {"methods": methods, "bugs": bugs, "metrics": metrics, "tasks": tasks}
     common: dict[str, Any] = {name: _names(name, text) for name, text in lists.items() if text is not None}
@@ -180,7 +186,7 @@ def _changes(pairs: list[str]) -> dict[str, Any]:
             raise InputError(f"--set: expected KEY=VALUE, found {pair!r}")
         try:
             changes[key] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, RecursionError) as error:
             raise InputError(f"--set {key}: expected a YAML value, found {value!r}") from error
     return changes
 

@@ -19,6 +19,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
 from attribug.results.figures import SYMBOLS
 
@@ -80,7 +81,7 @@ class Bars:
 
 def print_run(run: Run) -> None:
     """The matrix of verdicts, what went wrong, and where the files are."""
-    console = Console(width=None if sys.stdout.isatty() else 200, highlight=False)
+    console = Console(width=None if sys.stdout.isatty() else 200, highlight=False, markup=False)
     for task, rows in run.headline.groupby("task", sort=False):
         console.print(matrix(str(task), rows, run))
     console.print(
@@ -89,20 +90,38 @@ def print_run(run: Run) -> None:
         + "\n* true by construction: the bug was confirmed on these predictions",
         style="dim",
     )
-    outcome = run.outcome
-    if outcome is None or outcome.jobs == 0:
+    if run.outcome is None or run.outcome.jobs == 0:
         console.print(f"nothing to do: {run.folder} holds this run already")
-    if outcome is not None:
-        _print_faults(console, run)
-    console.print(
-        f"{len(run.results)} rows in {run.folder}/results.csv; run.json has every check, figures/ the galleries",
-        soft_wrap=True,
-    )
+    for line in _faults(run):
+        console.print(line, soft_wrap=True)
+    files = f"{len(run.results)} rows in {run.folder}/results.csv; run.json has every check, figures/ the galleries"
+    console.print(files, soft_wrap=True)
+
+
+def _faults(run: Run) -> list[str]:
+    """What keeps cells of the matrix from having a number, a line each."""
+    facts = run.facts
+    lines = [
+        f"not taken: {c['task']} / {c['bug']} {c['level']} / seed {c['seed']}: {c['check']}: {c['figure']:.3g}, "
+        f"expected {c['expected']}"
+        for c in facts["checks"]
+        if not c["holds"] and c["figure"] is not None
+    ]
+    lines += [f"failed: {f['cell']} / {f['method'] or 'all methods'}: {f['reason']}" for f in facts["failures"]]
+    unsupported = run.results[run.results["verdict"] == "unsupported"]
+    for (bug, method, reason), _ in unsupported.groupby(["bug", "method", "reason"], sort=False):
+        lines.append(f"unsupported: {bug} / {method}: {reason}")
+    measured = {f"{metric.name}@{post}" for metric, post in run.plan.measured}
+    for name, bug in run.plan.bugs.items():
+        if bug.primary not in measured:
+            lines.append(f"not in the matrix: {name}: its primary metric {bug.primary} was not measured")
+    return lines
 
 
 def matrix(task: str, rows: pd.DataFrame, run: Run) -> Table:
     """Methods × bugs: symbol and effect."""
-    table = Table(title=f"{run.plan.suite.name}: {task}, {run.plan.suite.seeds} models a side", title_justify="left")
+    title = Text(f"{run.plan.suite.name}: {task}, {run.plan.suite.seeds} models a side")
+    table = Table(title=title, title_justify="left")
     table.add_column("method", no_wrap=True)
     places = list(dict.fromkeys((cell.bug, cell.level) for cell in run.plan.cells if cell.task == task))
     for bug, level in places:
@@ -114,27 +133,12 @@ def matrix(task: str, rows: pd.DataFrame, run: Run) -> Table:
         for bug, level in places:
             row = cells.get((method, bug, level))
             if row is None:
-                line.append("")
+                line.append(Text(""))
                 continue
             verdict, effect = str(row.verdict), float(row.effect)  # type: ignore[arg-type]
             number = "" if math.isnan(effect) else f" {effect:.2f}"
             sure = method == "predictions" and run.plan.bugs[bug].seen_in_predictions and verdict == "detects"
             style = STYLES.get(verdict, "red")
-            line.append(f"[{style}]{SYMBOLS[verdict]}{number}{'*' if sure else ''}[/]")
+            line.append(Text(f"{SYMBOLS[verdict]}{number}{'*' if sure else ''}", style))
         table.add_row(method, *line)
     return table
-
-
-def _print_faults(console: Console, run: Run) -> None:
-    outcome = run.outcome
-    if outcome is None:
-        return
-    for number, cell in enumerate(run.plan.cells):
-        for failed in outcome.failed_checks(number):
-            console.print(f"not taken: {cell.name}: {failed}", soft_wrap=True, markup=False)
-        if cell.verdict:
-            console.print(f"{cell.verdict}: {cell.name}: {cell.reason}", soft_wrap=True, markup=False)
-    for (number, method), reason in sorted(outcome.failures.items()):
-        console.print(
-            f"failed: {run.plan.cells[number].name} / {method or 'all methods'}: {reason}", soft_wrap=True, markup=False
-        )

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 Level = float | int | str
+DATA_LIBRARIES = ("numpy", "scikit-image", "mlxtend", "torchvision")  # examples come from these, or through them
 Target = Literal["label", "reference", "own"]
 
 
@@ -58,7 +59,8 @@ class Examples:
     @staticmethod
     def of(build: Callable[..., Data], **parameters: Any) -> Examples:
         """The examples that `build(**parameters)` makes; their key covers the function's code and the parameters."""
-        return Examples(keys.digest("examples", build, parameters), partial(build, **parameters))
+        key = keys.digest("examples", build, parameters, keys.versions(*DATA_LIBRARIES))
+        return Examples(key, partial(build, **parameters))
 
     def load(self) -> Data:
         """Reads or makes the examples."""
@@ -176,7 +178,8 @@ class Contrast:
     """One contaminated model with all it is compared with. Every side's examples carry the same ids in the same order.
 
     A similarity compares contaminated with reference, and control with reference, for every reference and control that
-    are not the same side; an alignment compares contaminated and control with the truth mask.
+    are not the same side; an alignment compares contaminated and control with the truth mask. A side's seed tells which
+    models belong together when one is left out: seeds that are equal modulo the number of seeds are one unit.
     """
 
     contaminated: Side
@@ -268,11 +271,16 @@ class Bug(Entry):
     """A registered bug: `function(task, level, seed, seeds)` describes a `Contrast`; it trains nothing."""
 
     stage: Literal["data", "model", "test"] = "data"
+
+    def __post_init__(self) -> None:
+        """Raises `ValueError` for a fact that means nothing."""
+        _one_of("stage", self.stage, ("data", "model", "test"))
+        if "@" not in self.primary:
+            raise ValueError(f"primary: expected metric@post, found {self.primary!r}")
+
     levels: tuple[Level, ...] = ()
     primary: str = "spearman@sum"
     """The `metric@post` whose verdict is the headline."""
-    unchanged_input: bool = True
-    """Whether all sides see the same inputs (then `random` and `edges` are .5 by construction)."""
     seen_in_predictions: bool = False
     """Whether the checks are measured on the explained predictions: their row is then true by construction."""
 
@@ -289,6 +297,10 @@ class Method(Entry):
     """What the preflight asks of a model before the method runs: see `attribug.attribution.PREFLIGHT`."""
     fits_training_data: bool = False
     output: Literal["attributions", "probabilities"] = "attributions"
+
+    def __post_init__(self) -> None:
+        """Raises `ValueError` for a fact that means nothing."""
+        _one_of("output", self.output, ("attributions", "probabilities"))
 
 
 @dataclass(frozen=True)
@@ -310,3 +322,15 @@ class Metric(Entry):
     nonnegative: bool = False
     """Whether maps must not be negative: posts that cannot promise it are refused."""
     reads: Literal["attributions", "probabilities"] = "attributions"
+
+    def __post_init__(self) -> None:
+        """Raises `ValueError` for a fact that means nothing."""
+        _one_of("kind", self.kind, ("similarity", "alignment"))
+        _one_of("reads", self.reads, ("attributions", "probabilities"))
+        if not self.posts:
+            raise ValueError("posts: expected at least one post, found none")
+
+
+def _one_of(fact: str, value: object, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise ValueError(f"{fact}: expected one of {', '.join(known)}, found {value!r}")

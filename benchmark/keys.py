@@ -10,6 +10,7 @@ import hashlib
 import importlib.metadata
 import importlib.util
 import json
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -65,15 +66,16 @@ def function_code(function: Callable[..., Any]) -> list[Any]:
     Where no file tells one from another (a closure, a lambda, an object, a notebook's function), also their content.
     """
     module = getattr(function, "__module__", "") or ""
+    told = _portable(module)
     name = getattr(function, "__qualname__", f"<{type(function).__qualname__}>")
     in_file = module not in {"", "__main__"} and _source_path(module) is not None
     if in_file and "<" not in name:
-        return [module, name, code(module)]
+        return [told, name, code(module)]
     if any(function is other for other in _OPEN):
         return [name, "recursive"]
     _OPEN.append(function)
     try:
-        return [*([module, code(module)] if in_file else []), name, _content(function, in_file)]
+        return [*([told, code(module)] if in_file else []), name, _content(function, in_file)]
     finally:
         _OPEN.pop()
 
@@ -135,8 +137,9 @@ def _global_names(compiled: CodeType) -> set[str]:
 
 @functools.cache
 def code(module: str) -> str:
-    """Digest of a module's syntax tree and of all it imports inside attribug: comments and docstrings do not count."""
-    sources = {name: _normalised(path) for name, path in sorted(_closure(module).items())}
+    """Digest of a module's syntax tree and of all it imports inside attribug, or inside its own package or folder:
+    comments and docstrings do not count."""
+    sources = {_portable(name): _normalised(path) for name, path in sorted(_closure(module).items())}
     return hashlib.sha256(json.dumps(sources, sort_keys=True).encode()).hexdigest()[:DIGEST_CHARACTERS]
 
 
@@ -155,7 +158,7 @@ def versions(*distributions: str) -> dict[str, str]:
 
 
 def _closure(module: str) -> dict[str, Path]:
-    """The module and everything inside attribug that it imports, directly or not; the registry carries no numbers."""
+    """The module and everything near it that it imports, directly or not; the registry carries no numbers."""
     found: dict[str, Path] = {}
     waiting = [module]
     while waiting:
@@ -164,8 +167,24 @@ def _closure(module: str) -> dict[str, Path]:
         if name in found or path is None:
             continue
         found[name] = path
-        waiting += [other for other in _imports(name, path) if other.startswith("attribug.")]
-    return {name: path for name, path in found.items() if name not in {"attribug.registry", "attribug.keys"}}
+        waiting += [other for other in _imports(name, path) if _is_near(other, module)]
+    return {name: path for name, path in found.items() if name != "attribug.registry"}
+
+
+def _is_near(other: str, module: str) -> bool:
+    """Whether an import is part of attribug, of the module's own package, or a file beside a plugin file."""
+    own = module.partition(".")[0]
+    if other.partition(".")[0] in {"attribug", own}:
+        return other != "attribug"
+    path, root = _source_path(other), _source_path(module)
+    if path is None or root is None or own == "attribug":
+        return False
+    return root.parent in path.parents and root.parent.name not in {"site-packages", "dist-packages"}
+
+
+def _portable(module: str) -> str:
+    """A module's name without the digest of its path that a plugin file's name carries."""
+    return re.sub(r"^(attribug_plugin_.*)_[0-9a-f]{8}$", r"\1", module)
 
 
 def _imports(module: str, path: Path) -> Iterator[str]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import Any
 
-from attribug import bugs, methods, metrics, suite, tasks
+from attribug import suite
+from attribug.registry import all_registries
 
 Rows = list[dict[str, Any]]
 HIDDEN = {"function", "prepare", "missing"}
@@ -15,7 +16,7 @@ def listed(kind: str) -> Rows:
     """One row a piece: name, summary, facts, parameters."""
     if kind == "suites":
         return [_suite(name) for name in suite.shipped()]
-    registry = {"methods": methods, "bugs": bugs, "metrics": metrics, "tasks": tasks}[kind]._registry
+    registry = all_registries()[kind.removesuffix("s")]
     rows = []
     for name in registry.names():
         shipped = registry.declared().get(name)

@@ -70,6 +70,10 @@ class Plan:
             yardsticks, self.settings, self.device, keys.code("attribug.scoring"), keys.versions(*LIBRARIES),
         )  # fmt: skip
 
+    def check_key(self, cell: Cell) -> str:
+        """Content key of a cell's checks on this plan's device."""
+        return keys.digest(cell.key, self.device)
+
     @cached_property
     def bundles(self) -> tuple[tuple[str, ...], ...]:
         """Names of methods that share passes, one bundle a primitive; those that share nothing go together."""
@@ -83,9 +87,11 @@ class Plan:
         """Content key of the whole table."""
         records = [self.record_key(cell, m.name) for cell in self.cells if cell.contrast for m, _ in self.methods]
         outcomes = [(cell.name, cell.verdict, cell.reason, cell.contrast and cell.key) for cell in self.cells]
+        headlines = [(bug.name, bug.primary, bug.seen_in_predictions) for bug in self.bugs.values()]
         return keys.digest(
-            "table", records, outcomes, self.suite.name, self.suite.visible, keys.code("attribug.results.summary")
-        )
+            "table", records, outcomes, headlines, self.suite.name, self.suite.visible, self.device,
+            keys.code("attribug.tables"),
+        )  # fmt: skip
 
     def counts(self) -> dict[str, int]:
         """Size of the plan."""
@@ -103,6 +109,8 @@ class Plan:
 def make(suite: Suite, device: str = "cpu") -> Plan:
     """Resolves a suite; raises `InputError` for names, levels or options that do not exist."""
     chosen_methods = tuple((methods.get(name), _method_options(suite, name)) for name in dict.fromkeys(suite.methods))
+    for method, _ in chosen_methods:
+        _refuse_without_key(method)
     _refuse_unknown("method_options", suite.method_options, suite.methods)
     _refuse_unknown("levels", suite.levels, suite.bugs)
     _refuse_unknown("task_options", suite.task_options, tasks.names())
@@ -135,6 +143,14 @@ def _levels(suite: Suite, bug: Bug) -> list[Level]:
     if len(set(texts)) < len(texts):
         raise InputError(f"levels.{bug.name}: expected levels that differ in six digits, found {levels}")
     return levels
+
+
+def _refuse_without_key(method: Method) -> None:
+    """A method whose content cannot be told apart from another's could be given that one's stored results."""
+    try:
+        keys.digest(method.function)
+    except TypeError as error:
+        raise InputError(f"method {method.name!r}: {error}") from error
 
 
 def level_text(level: Level) -> str:
@@ -199,7 +215,10 @@ def _method_options(suite: Suite, name: str) -> Mapping[str, Any]:
 def _check_options(
     key: str, function: Callable[..., Any], options: Mapping[str, Any], skip: Iterable[str] = ()
 ) -> None:
-    parameters = inspect.signature(function).parameters.values()
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{key}: expected a function with a signature: {one_line(error)}") from error
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
         return
     known = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in set(skip)}

@@ -73,7 +73,10 @@ class Registry(Generic[E]):
             if not callable(function):
                 raise InputError(f"{self.kind} {name!r}: expected a function, found {type(function).__name__}")
             self._refuse_taken(name, function)
-            self._entries[name] = self.entry(name=name, function=function, **facts)
+            try:
+                self._entries[name] = self.entry(name=name, function=function, **facts)
+            except ValueError as error:
+                raise InputError(f"{self.kind} {name!r}: {error}") from error
             return function
 
         return enter
@@ -96,6 +99,10 @@ class Registry(Generic[E]):
     def registered(self) -> list[str]:
         """Names entered so far in this process."""
         return sorted(self._entries)
+
+    def forget(self, name: str) -> None:
+        """Removes what was entered under a name."""
+        self._entries.pop(name, None)
 
     def withdraw(self, module: str, keep: Iterable[str]) -> None:
         """Removes what a module entered, except the names in `keep`."""

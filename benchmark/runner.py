@@ -76,6 +76,17 @@ class Outcome:
     jobs: int = 0
     """Jobs that had to be done."""
 
+    @property
+    def faults(self) -> list[tuple[int, str, str]]:
+        """Cell, method (`""`: all) and reason of everything that failed, metrics included."""
+        metrics = [
+            (number, method, f"{name}: {reason}")
+            for (number, method), record in self.records.items()
+            for name, reason in record.failed_metrics.items()
+        ]
+        cells = [(n, "", cell.reason) for n, cell in enumerate(self.plan.cells) if cell.verdict == "failed"]
+        return sorted([*((n, m, reason) for (n, m), reason in self.failures.items()), *metrics, *cells])
+
     def took(self, number: int) -> bool:
         """Whether a cell's checks all hold."""
         return not self.failed_checks(number) and number in self.figures
@@ -106,13 +117,13 @@ def run(plan: Plan, out: Path, cache: Path, options: Options, reporter: Reporter
         functions=options.functions,
     )
     started = time.perf_counter()
-    schedule = _Schedule(plan, Records(out), Models(cache, options.models), options)
+    schedule = _Schedule(plan, Records(out), Models(cache, options.models, plan.device), options)
     reporter.begin(schedule.totals())
     if schedule.waiting:
         with LocalEngine(setup, options.workers, out / "workers.log") as engine:
             schedule.work(engine, reporter)
     reporter.end()
-    models = Models(cache, options.models)
+    models = Models(cache, options.models, plan.device)
     schedule.outcome.trainings = {key: models.load_cost(key) for key in plan.trainings}
     schedule.outcome.seconds["wall"] = time.perf_counter() - started
     return schedule.outcome
@@ -173,7 +184,7 @@ class _Schedule:
         if contrast is None:
             return
         needed: set[Job] = {absent[t.key] for m in contrast.models() for t in trainings(m) if t.key in absent}
-        figures = None if self.options.fresh else self.records.load_checks(cell.key)
+        figures = None if self.options.fresh else self.records.load_checks(self.plan.check_key(cell))
         if figures is not None and {check.name for check in contrast.checks} <= set(figures):
             self.outcome.figures[number] = figures
             if not self.outcome.took(number):
@@ -185,18 +196,15 @@ class _Schedule:
         for bundle in self.plan.bundles:
             missing = tuple(method for method in bundle if not self._stored(number, cell, method))
             if missing:
-                self.waiting[Block(number, missing, self._shows(number))] = set(needed)
+                self.waiting[Block(number, missing)] = set(needed)
 
     def _stored(self, number: int, cell: Cell, method: str) -> bool:
         record = None if self.options.fresh else self.records.load(self.plan.record_key(cell, method))
+        if record is not None and record.failed_metrics:
+            return False  # what failed is tried again
         if record is not None:
             self.outcome.records[number, method] = record
         return record is not None
-
-    def _shows(self, number: int) -> bool:
-        """Whether the galleries take their pictures from this cell: the first seed of a task, bug and level."""
-        place = [(cell.task, cell.bug, cell.level) for cell in self.plan.cells]
-        return place.index(place[number]) == number
 
     def _limit(self, job: Job) -> float | None:
         if self.options.timeout is None or not isinstance(job, Block):
@@ -239,7 +247,7 @@ class _Schedule:
         if isinstance(job, Block):
             if len(job.methods) > 1:
                 for method in job.methods:
-                    self.waiting[Block(job.cell, (method,), job.gallery)] = set()
+                    self.waiting[Block(job.cell, (method,))] = set()
             else:
                 self.outcome.failures[job.cell, job.methods[0]] = str(error)
             return

@@ -109,9 +109,9 @@ def _bytes() -> Any:
 class Models:
     """Trained weights: the cache's, or a folder of given ones, which is then the only source."""
 
-    def __init__(self, cache: Path, given: Path | None = None) -> None:
+    def __init__(self, cache: Path, given: Path | None = None, device: str = "cpu") -> None:
         self.given = None if given is None else Tensors(given)
-        self.cache = Tensors(cache / "models")
+        self.cache = Tensors(cache / ("models" if device == "cpu" else f"models-{device}"))  # trained there, not alike
 
     def load_weights(self, key: str) -> dict[str, Tensor] | None:
         """The weights, or None when they are absent or damaged."""
@@ -148,7 +148,7 @@ class Records:
 
         if record.gallery:
             self.galleries.save(key, record.gallery)
-        kept = ("verdict", "reason", "scoring_seconds", "peak_megabytes", "nonfinite")
+        kept = ("verdict", "reason", "scoring_seconds", "peak_megabytes", "nonfinite", "lost")
         facts = {name: getattr(record, name) for name in kept}
         facts |= {"cost": asdict(record.cost), "gallery": bool(record.gallery)}
         table = pa.Table.from_pandas(record.scores, preserve_index=False)
@@ -179,7 +179,8 @@ class Records:
         table = parquet.read_table(pa.BufferReader(content))
         facts = json.loads(table.schema.metadata[b"attribug"])
         gallery = facts.pop("gallery")
-        record = Record(scores=table.to_pandas(), cost=Cost(**facts.pop("cost")), **facts)
+        lost = {name: (verdict, reason) for name, (verdict, reason) in facts.pop("lost").items()}
+        record = Record(scores=table.to_pandas(), cost=Cost(**facts.pop("cost")), lost=lost, **facts)
         return record if not gallery or self.galleries.load(key) is not None else None
 
     def save_checks(self, key: str, figures: dict[str, float]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -147,8 +147,3 @@ def _explained(error: pydantic.ValidationError) -> str:
 def _is_type(part: int | str) -> bool:
     """Pydantic names the members of a union in an error's place; users know no such key."""
     return part in {"int", "float", "str"}
-
-
-def narrowed(known: Sequence[str], chosen: Sequence[str] | None) -> list[str]:
-    """The chosen names without repetitions, in their order; all known ones when none are chosen."""
-    return list(dict.fromkeys(known if chosen is None else chosen))

@@ -7,6 +7,7 @@ import hashlib
 import platform
 import subprocess
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,24 @@ import pandas as pd
 
 import attribug
 from attribug import keys
-from attribug.contracts import trainings
-from attribug.plan import LIBRARIES, Plan
-from attribug.registry import InputError
+from attribug.contracts import Method, trainings
+from attribug.plan import LIBRARIES, Cell, Plan
+from attribug.registry import InputError, one_line
 from attribug.results import figures
-from attribug.results.schema import SCHEMA_VERSION, SCORE_COLUMNS, read_results, write_results
+from attribug.results.schema import (
+    KEYS,
+    NUMBERS,
+    RESULT_COLUMNS,
+    SCHEMA_VERSION,
+    SCORE_COLUMNS,
+    read_results,
+    sort_results,
+    typed,
+    write_results,
+)
 from attribug.results.summary import matrix, summarise
 from attribug.runner import Outcome
-from attribug.store import Records, cache_folder, read_json, write_atomically, write_json
+from attribug.store import Records, read_json, write_atomically, write_json
 
 RESULTS, SCORES, COSTS, RUN, FIGURES = "results.csv", "scores.parquet", "costs.csv", "run.json", "figures"
 COST_COLUMNS = (
@@ -29,32 +40,36 @@ COST_COLUMNS = (
     "peak_megabytes",
 )  # fmt: skip
 NO_CONTROL = "-"
-__all__ = ["cache_folder", "finished", "headline", "prepare", "write"]
 
 
-def prepare(out: Path, plan: Plan) -> None:
-    """Makes the run's folder; raises `InputError` when it is a file, not writable, or another suite's."""
+def prepare(out: Path, cache: Path, plan: Plan) -> None:
+    """Makes the run's folder and the cache; raises `InputError` when one cannot be written, or holds another suite."""
     if out.exists() and not out.is_dir():
         raise InputError(f"--out {out}: expected a folder, found a file")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        write_atomically(out / ".writable", lambda path: None)
-        (out / ".writable").unlink()
-    except OSError as error:
-        raise InputError(f"--out {out}: expected a folder that can be written, found: {error.strerror}") from error
-    before = read_json(out / RUN)
-    if isinstance(before, dict) and before.get("suite", {}).get("name") not in {None, plan.suite.name}:
-        raise InputError(
-            f"--out {out}: expected results of suite {plan.suite.name!r}, found {before['suite']['name']!r}"
-        )
-    if (out / RUN).exists() and before is None:
-        return  # a damaged file counts as absent
+    for name, folder in (("--out", out), ("--out", out / "records"), ("--out", out / "galleries"), ("cache", cache)):
+        try:
+            write_atomically(folder / ".writable", lambda path: None)
+            (folder / ".writable").unlink()
+        except OSError as error:
+            found = error.strerror or str(error)
+            raise InputError(f"{name} {folder}: expected a folder that can be written, found: {found}") from error
+    before = _suite_of(out)
+    if before not in {None, plan.suite.name}:
+        raise InputError(f"--out {out}: expected results of suite {plan.suite.name!r}, found {before!r}")
     if before is None:
         write_json(out / RUN, {"schema": SCHEMA_VERSION, "suite": plan.suite.model_dump()})
 
 
+def _suite_of(out: Path) -> str | None:
+    """Name of the suite whose results a folder holds; None where there are none, or run.json is damaged."""
+    before = read_json(out / RUN)
+    suite = before.get("suite") if isinstance(before, dict) else None
+    name = suite.get("name") if isinstance(suite, dict) else None
+    return name if isinstance(name, str) else None
+
+
 def finished(out: Path, plan: Plan) -> bool:
-    """Whether the folder holds exactly this plan's tables, with nothing failed."""
+    """Whether the folder holds exactly this plan's tables and figures, with nothing failed."""
     before = read_json(out / RUN)
     return (
         isinstance(before, dict) and before.get("plan") == plan.key and not before.get("failures")
@@ -62,46 +77,58 @@ def finished(out: Path, plan: Plan) -> bool:
     )  # fmt: skip
 
 
-def _checksums(out: Path) -> dict[str, str | None]:
-    """Checksums of the tables: a damaged one counts as absent."""
-    names = (RESULTS, SCORES, COSTS)
-    present = {name: out / name for name in names if (out / name).is_file()}
-    return {name: hashlib.sha256(present[name].read_bytes()).hexdigest() if name in present else None for name in names}
+def _checksums(out: Path) -> dict[str, str]:
+    """Checksums of tables and figures: a damaged or missing one makes the run unfinished."""
+    paths = [*(out / name for name in (RESULTS, SCORES, COSTS)), *sorted((out / FIGURES).glob("*"))]
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths if path.is_file()}
 
 
 def write(outcome: Outcome, out: Path) -> pd.DataFrame:
     """Writes all files of a run; returns the results."""
+    scores, costs = scores_of(outcome), costs_of(outcome)
+    results = results_of(outcome, scores)
+    write_atomically(out / SCORES, lambda path: scores.to_parquet(path, compression="zstd", index=False))
+    write_atomically(
+        out / COSTS, lambda path: costs.to_csv(path, index=False, float_format="%.6g", lineterminator="\n")
+    )
+    write_results(results, out / RESULTS)
+    undrawn = _draw(outcome, results, out)
+    write_json(out / RUN, run_facts(outcome, results) | {"files": _checksums(out), "undrawn": undrawn})
+    return read_results(out / RESULTS)  # rounded as in the file, so that everyone reads the same numbers
+
+
+def results_of(outcome: Outcome, scores: pd.DataFrame) -> pd.DataFrame:
+    """The results table: every planned row, with numbers or with the reason why there are none."""
     plan = outcome.plan
-    scores = scores_of(outcome)
     facts = {metric.name: metric for metric, _ in plan.measured}
     default = plan.suite.visible
+    columns = [*KEYS, "verdict", "reason", "seeds", "n"]
     results = summarise(
         scores,
         suite=plan.suite.name,
         seeds_total=plan.suite.seeds,
         kinds={name: metric.kind for name, metric in facts.items()},
         visible={name: metric.visible if default is None else default for name, metric in facts.items()},
-        outcomes=pd.DataFrame(
-            list(_outcomes(outcome)), columns=[*SCORE_COLUMNS[:7], "verdict", "reason", "seeds", "n"]
-        ),
+        outcomes=pd.DataFrame(list(_outcomes(outcome)), columns=columns),
     )
-    results = _mark_constructed(results, plan)
-    write_atomically(out / SCORES, lambda path: scores.to_parquet(path, compression="zstd", index=False))
-    costs = costs_of(outcome)
-    write_atomically(
-        out / COSTS, lambda path: costs.to_csv(path, index=False, float_format="%.6g", lineterminator="\n")
-    )
-    _draw(outcome, results, out)
-    write_results(results, out / RESULTS)
-    write_json(out / RUN, run_facts(outcome, results) | {"files": _checksums(out)})
-    return read_results(out / RESULTS)  # rounded as in the file, so that everyone reads the same numbers
+    planned = pd.DataFrame(list(_planned(outcome)), columns=columns).drop_duplicates(list(KEYS))
+    absent = ~pd.MultiIndex.from_frame(planned[list(KEYS)]).isin(pd.MultiIndex.from_frame(results[list(KEYS)]))
+    if absent.any():
+        numbers = dict.fromkeys(NUMBERS, float("nan"))
+        rest = planned[absent].assign(suite=plan.suite.name, **numbers)
+        results = sort_results(typed(pd.concat([results, rest[list(RESULT_COLUMNS)]], ignore_index=True)))
+    return _mark_constructed(results, plan)
 
 
 def headline(results: pd.DataFrame, plan: Plan) -> pd.DataFrame:
     """The matrix of methods and bugs: verdict and effect of each bug's primary metric and main control."""
     primary = {name: bug.primary for name, bug in plan.bugs.items()}
-    control = {cell.bug: cell.contrast.control for cell in plan.cells if cell.contrast is not None}
-    return matrix(results, primary, main_control={name: control.get(name, NO_CONTROL) for name in plan.bugs})
+    return matrix(results, primary, main_control={name: _main_control(plan, name) for name in plan.bugs})
+
+
+def _main_control(plan: Plan, bug: str) -> str:
+    controls = (cell.contrast.control for cell in plan.cells if cell.bug == bug and cell.contrast is not None)
+    return next(controls, NO_CONTROL)
 
 
 def scores_of(outcome: Outcome) -> pd.DataFrame:
@@ -134,22 +161,33 @@ def _outcomes(outcome: Outcome) -> Iterator[dict[str, Any]]:
             elif not verdict and record is not None and record.verdict:
                 verdict, reason = record.verdict, record.reason
             if verdict:
-                yield from _empty_rows(outcome, number, method.name, verdict, reason, len(taken))
+                yield from _empty_rows(plan, cell, method, verdict, reason, len(taken))
+            elif record is not None and outcome.took(number):
+                for row in _empty_rows(plan, cell, method, "", "", len(taken)):
+                    lost = record.lost.get(f"{row['metric']}@{row['post']}")
+                    if lost is not None:
+                        yield row | {"verdict": lost[0], "reason": lost[1]}
+
+
+def _planned(outcome: Outcome) -> Iterator[dict[str, Any]]:
+    """Every row that the plan promises, as it stands where the models are too few for a single triple."""
+    for cell in outcome.plan.cells:
+        for method, _ in outcome.plan.methods:
+            yield from _empty_rows(outcome.plan, cell, method, "inconclusive", "these models only", 0)
 
 
 def _empty_rows(
-    outcome: Outcome, number: int, name: str, verdict: str, reason: str, seeds: int
+    plan: Plan, cell: Cell, method: Method, verdict: str, reason: str, seeds: int
 ) -> Iterator[dict[str, Any]]:
-    cell = outcome.plan.cells[number]
-    method = next(m for m, _ in outcome.plan.methods if m.name == name)
-    controls = [NO_CONTROL] if cell.contrast is None else list(cell.contrast.control_sets)
-    truth = cell.contrast is not None and cell.contrast.truth is not None
-    for metric, post in outcome.plan.measured:
-        if metric.reads == method.output and (metric.kind == "similarity" or truth):
+    contrast = cell.contrast
+    controls = [_main_control(plan, cell.bug)] if contrast is None else list(contrast.control_sets)
+    for metric, post in plan.measured:
+        if metric.reads == method.output and (metric.kind == "similarity" or (contrast and contrast.truth)):
             for control in controls:
                 yield {
-                    "task": cell.task, "bug": cell.bug, "level": cell.level, "control": control, "method": name,
-                    "metric": metric.name, "post": post, "verdict": verdict, "reason": reason, "seeds": seeds, "n": 0,
+                    "task": cell.task, "bug": cell.bug, "level": cell.level, "control": control,
+                    "method": method.name, "metric": metric.name, "post": post, "verdict": verdict, "reason": reason,
+                    "seeds": seeds, "n": 0,
                 }  # fmt: skip
 
 
@@ -193,11 +231,7 @@ def run_facts(outcome: Outcome, results: pd.DataFrame) -> dict[str, Any]:
                 "figure": figure, "expected": check.bound, "holds": figure is not None and check.holds(figure),
             })  # fmt: skip
     failures = [
-        {"cell": plan.cells[number].name, "method": method, "reason": reason}
-        for (number, method), reason in sorted(outcome.failures.items())
-    ]
-    failures += [
-        {"cell": cell.name, "method": "", "reason": cell.reason} for cell in plan.cells if cell.verdict == "failed"
+        {"cell": plan.cells[n].name, "method": method, "reason": reason} for n, method, reason in outcome.faults
     ]
     nonfinite = {
         f"{plan.cells[n].name} / {m}": record.nonfinite
@@ -242,30 +276,36 @@ def _revision() -> str | None:
     return answer.stdout.strip() or None
 
 
-def _draw(outcome: Outcome, results: pd.DataFrame, out: Path) -> None:
-    """One gallery a task, bug and level, from the first seed's pictures."""
-    plan, records = outcome.plan, Records(out)
-    folder = out / FIGURES
-    drawn = set()
+def _draw(outcome: Outcome, results: pd.DataFrame, out: Path) -> dict[str, str]:
+    """One gallery a task, bug and level, from the first seed in which the bug took; returns why any is missing."""
+    plan, folder = outcome.plan, out / FIGURES
     verdicts = headline(results, plan)
+    drawn: set[str] = set()
+    undrawn: dict[str, str] = {}
     for number, cell in enumerate(plan.cells):
-        if _place(cell) in drawn or cell.contrast is None:
+        name = f"gallery_{cell.task}_{cell.bug}_{cell.level}.png"
+        pictures = _pictures(outcome, number, Records(out)) if outcome.took(number) and name not in drawn else {}
+        if not pictures or cell.contrast is None:
             continue
-        drawn.add(_place(cell))
-        shown = {}
-        for method, _ in plan.methods:
-            record = outcome.records.get((number, method.name))
-            gallery = records.galleries.load(plan.record_key(cell, method.name)) if record is not None else None
+        rows = verdicts[(verdicts[["task", "bug", "level"]] == list(_place(cell))).all(axis=1)].set_index("method")
+        facts = {"bug": cell.bug, "level": cell.level, "control": cell.contrast.control}
+        draw = partial(figures.gallery, maps=pictures, verdicts=rows, **facts)  # type: ignore[arg-type]
+        try:
+            write_atomically(folder / name, draw)
+            drawn.add(name)
+        except Exception as error:  # a picture is not worth a table
+            undrawn[name] = one_line(error)
+    for stale in set(folder.glob("gallery_*.png")) - {folder / name for name in drawn}:
+        stale.unlink()
+    return undrawn
+
+
+def _pictures(outcome: Outcome, number: int, records: Records) -> dict[str, dict[str, Any]]:
+    """Inputs and maps of a cell by method."""
+    plan, shown = outcome.plan, {}
+    for method, _ in plan.methods:
+        if (number, method.name) in outcome.records:
+            gallery = records.galleries.load(plan.record_key(plan.cells[number], method.name))
             if gallery:
-                shown[method.name] = {role: tensor.numpy() for role, tensor in gallery.items()}
-        if shown:
-            rows = verdicts[
-                (verdicts["task"] == cell.task) & (verdicts["bug"] == cell.bug) & (verdicts["level"] == cell.level)
-            ]
-            name = f"gallery_{cell.task}_{cell.bug}_{cell.level}.png"
-            write_atomically(
-                folder / name,
-                lambda path, shown=shown, rows=rows, cell=cell: figures.gallery(  # type: ignore[misc]
-                    path, shown, rows.set_index("method"), bug=cell.bug, level=cell.level, control=cell.contrast.control
-                ),
-            )
+                shown[method.name] = {role: tensor.float().numpy() for role, tensor in gallery.items()}
+    return shown

@@ -178,7 +178,7 @@ class Lab:
     def _copy(self, spec: ModelSpec) -> nn.Module:
         model = _unfilled(spec)
         model.load_state_dict(self.model(spec).state_dict())
-        return model.to(self.device)
+        return model
 
 
 def _unfilled(spec: ModelSpec) -> nn.Module:

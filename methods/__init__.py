@@ -24,6 +24,25 @@ __all__ = ["from_function", "get", "names", "register", "register_functions"]
 def from_function(name: str, function: Callable[..., Any], **facts: Any) -> None:
     """Registers a plain function `f(model, inputs, targets, **parameters)` that returns maps of the inputs' shape, a
     tensor or an array; it gets the logit model and detached inputs (N, *shape), and targets (N,)."""
+    register(name, **facts)(_as_method(function))
+
+
+def register_functions(pickled: bytes) -> None:
+    """Registers functions that a Python session handed over, as `from_function` would: {name: (function, content key)}.
+
+    A function takes the place of one handed over earlier. The key travels along, because a worker may see another order
+    of sets in what a function encloses.
+    """
+    import cloudpickle
+
+    for name, (function, key) in (cloudpickle.loads(pickled) if pickled else {}).items():
+        method = _as_method(function)
+        method.key = key  # type: ignore[attr-defined]
+        _registry.forget(name)
+        register(name)(method)
+
+
+def _as_method(function: Callable[..., Any]) -> Callable[..., Tensor]:
     import torch
 
     def method(query: Query, **parameters: Any) -> Tensor:
@@ -31,15 +50,7 @@ def from_function(name: str, function: Callable[..., Any], **facts: Any) -> None
         maps = torch.as_tensor(maps)
         return maps.to(query.inputs) if maps.is_floating_point() else maps  # whole numbers are refused, not turned
 
-    method.__module__, method.__qualname__ = function.__module__, function.__qualname__
+    method.__module__ = getattr(function, "__module__", "") or ""
+    method.__qualname__ = getattr(function, "__qualname__", type(function).__qualname__)
     method.__wrapped_function__ = function  # type: ignore[attr-defined]
-    register(name, **facts)(method)
-
-
-def register_functions(pickled: bytes) -> None:
-    """Registers functions that a Python session handed over, as `from_function` would; a known name stays as it is."""
-    import cloudpickle
-
-    for name, function in (cloudpickle.loads(pickled) if pickled else {}).items():
-        if name not in _registry.registered():
-            from_function(name, function)
+    return method

@@ -41,6 +41,8 @@ def last_convolution(query: Query, inputs: Tensor, targets: Tensor) -> tuple[Ten
             logits = query.target_logits(leaf, targets)
             if not seen:
                 raise Unsupported("the model has no convolution that runs")
+            if seen[-1].ndim != 4 or seen[-1].shape[2:].numel() == 1:
+                raise Unsupported("the convolution that runs last has no spatial map")
             gradient = query.backward(logits, seen[-1])
     finally:
         for handle in handles:

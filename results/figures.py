@@ -92,7 +92,7 @@ def _label(method: str, verdicts: pd.DataFrame) -> str:
 
 def _image(axes: object, picture: npt.NDArray[np.floating]) -> None:
     shown = np.clip(np.moveaxis(picture, 0, -1), 0, 1)
-    axes.imshow(shown if shown.shape[-1] == 3 else shown[..., 0], cmap="gray", vmin=0, vmax=1)  # type: ignore[attr-defined]
+    axes.imshow(shown if shown.shape[-1] == 3 else shown.mean(-1), cmap="gray", vmin=0, vmax=1)  # type: ignore[attr-defined]
     _bare(axes)
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from attribug.registry import InputError, load_plugin, one_line
+from attribug.registry import InputError, load_plugin
 from attribug.suite import Suite
 
 Event = Callable[[str, int], None]
@@ -54,7 +54,6 @@ class Block:
 
     cell: int
     methods: tuple[str, ...]
-    gallery: bool
 
 
 Job = Train | Measure | Block
@@ -81,6 +80,9 @@ class Workbench:
         from attribug.training import Lab
 
         torch.set_num_threads(1)  # two threads change last bits
+        if setup.device == "cuda":
+            torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+            torch.use_deterministic_algorithms(True, warn_only=True)
         for plugin in setup.plugins:
             load_plugin(plugin)
         register_functions(setup.functions)
@@ -88,7 +90,7 @@ class Workbench:
         self.plan = plan.make(Suite.model_validate(setup.suite), setup.device)
         if self.plan.key != setup.plan:
             raise InputError("the code changed while the run went on; start it again")
-        models = Models(Path(setup.cache), None if setup.models is None else Path(setup.models))
+        models = Models(Path(setup.cache), None if setup.models is None else Path(setup.models), setup.device)
         self.models = models
         self.lab = Lab(models, device=setup.device)
         self.records = Records(Path(setup.out))
@@ -117,7 +119,7 @@ class Workbench:
         cell = self.plan.cells[job.cell]
         checks = cell.contrast.checks if cell.contrast is not None else ()
         figures = {check.name: self.lab.figure(check) for check in checks}
-        self.records.save_checks(cell.key, figures)
+        self.records.save_checks(self.plan.check_key(cell), figures)
         return figures
 
     def _block(self, job: Block, event: Event) -> dict[str, str]:
@@ -128,9 +130,7 @@ class Workbench:
             raise ValueError(f"{cell.name}: there is nothing to explain")
         chosen = [pair for pair in self.plan.methods if pair[0].name in job.methods]
         failures = {}
-        records = score_block(
-            cell.contrast, chosen, self.plan.measured, self.lab, self.plan.settings, gallery=job.gallery, report=event
-        )
+        records = score_block(cell.contrast, chosen, self.plan.measured, self.lab, self.plan.settings, report=event)
         for name, record in records.items():
             if record.verdict == "failed":
                 failures[name] = record.reason
@@ -145,8 +145,3 @@ class Workbench:
 def peak_megabytes() -> float:
     """Largest resident size of this process so far."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * KILOBYTES_PER_RSS_UNIT / 1024
-
-
-def failure(error: BaseException) -> str:
-    """Why a job failed, in one line."""
-    return one_line(error)

@@ -9,14 +9,13 @@ import pickle
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 from attribug.engines.jobs import Done, Event, Job, Setup
 from attribug.registry import InputError
 
+SECONDS_TO_END = 5.0  # a worker whose pipe has closed is about to end
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS"), "1")
 
 
@@ -50,7 +49,8 @@ class LocalEngine:
         self._pool.shutdown(wait=True)
 
     def submit(self, job: Job, event: Event, timeout: float | None = None) -> Future[Done]:
-        """Queues a job. The future raises `JobFailed`, `WorkerDied` (also past `timeout` seconds) or `InputError`."""
+        """Queues a job. The future raises `JobFailed`, `WorkerDied` (also past `timeout` seconds of the
+        job itself), or `InputError` where a worker refuses to start."""
         return self._pool.submit(self._serve, job, event, timeout)
 
     def _serve(self, job: Job, event: Event, timeout: float | None) -> Done:
@@ -73,7 +73,6 @@ class LocalEngine:
             timer.cancel()
 
     def _answer(self, process: subprocess.Popen[bytes], event: Event) -> Done:
-        handlers: dict[str, Callable[[Any], Exception]] = {"error": JobFailed, "input": InputError}
         while True:
             kind, content = pickle.load(process.stdout)  # type: ignore[arg-type]
             if kind == "event":
@@ -82,13 +81,12 @@ class LocalEngine:
                 done: Done = content
                 return done
             else:
-                raise handlers[kind](content)
+                raise JobFailed(content)
 
     def _worker(self) -> subprocess.Popen[bytes]:
         process: subprocess.Popen[bytes] | None = getattr(self._own, "process", None)
         if process is None or process.poll() is not None:
             process = self._start()
-            self._own.process = process
         return process
 
     def _start(self) -> subprocess.Popen[bytes]:
@@ -100,12 +98,24 @@ class LocalEngine:
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, env={**os.environ, **ONE_THREAD},
             )  # fmt: skip
         self._running.add(process)
-        setup = dataclasses.asdict(self._setup) | {"path": [path for path in sys.path if path]}
-        if process.stdin is not None:
-            pickle.dump(setup, process.stdin)
+        if self._closed:
+            process.kill()
+        self._own.process = process
+        setup = dataclasses.asdict(self._setup) | {"path": [path or os.getcwd() for path in sys.path]}
+        try:
+            pickle.dump(setup, process.stdin)  # type: ignore[arg-type]
+            process.stdin.flush()  # type: ignore[union-attr]
+            kind, content = pickle.load(process.stdout)  # type: ignore[arg-type]
+        except (EOFError, OSError, pickle.UnpicklingError) as error:
+            self._drop(process)
+            raise WorkerDied(f"before its first job, {_ending(process)}") from error
+        if kind == "input":
+            raise InputError(content)
         return process
 
     def _drop(self, process: subprocess.Popen[bytes]) -> None:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(SECONDS_TO_END)  # its own ending is the reason to report
         process.kill()
         process.wait()
         for pipe in (process.stdin, process.stdout):

@@ -23,28 +23,32 @@ def main() -> None:
     threading.Thread(target=_read, args=(sys.stdin.buffer, jobs), daemon=True).start()
     setup = jobs.get()
     sys.path[:] = setup.pop("path")
-    from attribug.engines.jobs import Setup, Workbench, failure
-    from attribug.registry import InputError
+    from attribug.engines.jobs import Setup, Workbench
+    from attribug.registry import InputError, one_line
 
-    bench = None
+    try:
+        bench = Workbench(Setup(**setup))
+    except InputError as error:
+        _write(answers, ("input", str(error)))
+        return
+    except Exception as error:
+        _write(answers, ("input", f"a worker cannot start: {one_line(error)}"))
+        return
+    _write(answers, ("ready", None))
     while True:
         job = jobs.get()
         try:
-            if bench is None:
-                bench = Workbench(Setup(**setup))
             done = bench.do(job, lambda stage, amount: _write(answers, ("event", (stage, amount))))
             _write(answers, ("done", done))
-        except InputError as error:
-            _write(answers, ("input", str(error)))
-        except Exception as error:
-            _write(answers, ("error", failure(error)))
+        except (Exception, SystemExit) as error:
+            _write(answers, ("error", one_line(error)))
 
 
 def _read(source: BinaryIO, jobs: queue.Queue[Any]) -> None:
     while True:
         try:
             jobs.put(pickle.load(source))
-        except (EOFError, OSError):
+        except BaseException:  # the parent is gone, or what it sent cannot be read: no more will come either way
             os._exit(LOST_PARENT)
 
 
