@@ -167,10 +167,10 @@ def relu_modules(query: Query) -> None:
         for handle in handles:
             handle.remove()
     nodes = graph(outputs)
-    other = sorted({node.name().partition("Backward")[0] for node in nodes if not _is_known(node.name())})
+    other = sorted({operation(node) for node in nodes} - PIECEWISE_LINEAR)
     if other:
         raise Unsupported(f"is defined for ReLU networks; the model uses {other[0]}")
-    rectifiers = [node for node in nodes if node.name() == "ReluBackward0"]
+    rectifiers = [node for node in nodes if operation(node) == "Relu"]
     functional = sum(node not in rectified for node in rectifiers)
     if functional:
         raise Unsupported(f"{functional} ReLU(s) are function calls that hooks cannot see; use nn.ReLU modules")
@@ -178,8 +178,10 @@ def relu_modules(query: Query) -> None:
         raise Unsupported("the model has no ReLU")
 
 
-def _is_known(name: str) -> bool:
-    return name in PIECEWISE_LINEAR or name.partition("Backward")[0] in PIECEWISE_LINEAR
+def operation(node: Any) -> str:
+    """What a node of the autograd graph differentiates: `Relu` for `ReluBackward0`."""
+    name: str = node.name()
+    return name.rpartition("::")[2].partition("Backward")[0]
 
 
 def graph(outputs: Tensor) -> set[Any]:

@@ -51,11 +51,14 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def attribug(tmp_path: Path) -> Command:
     """Runs the command line in an empty directory, with the tiny plugin where `tiny=True`."""
 
-    def command(*arguments: str, tiny: bool = False, module: bool = False) -> "subprocess.CompletedProcess[str]":
+    def command(
+        *arguments: str, tiny: bool = False, module: bool = False, environment: dict[str, str] | None = None
+    ) -> "subprocess.CompletedProcess[str]":
         start = [sys.executable, "-m", "attribug"] if module else [str(Path(sys.executable).with_name("attribug"))]
         extra = ["--plugin", str(PLUGINS / "tiny.py")] if tiny else []
         return subprocess.run(
-            [*start, *arguments, *extra], cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False
-        )
+            [*start, *arguments, *extra], cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False,
+            env=os.environ | (environment or {}),
+        )  # fmt: skip
 
     return command

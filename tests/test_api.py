@@ -1,5 +1,6 @@
 """The benchmark from Python."""
 
+import functools
 from pathlib import Path
 
 import pandas as pd
@@ -55,6 +56,37 @@ def test_measure_reads_maps_and_masks(question):
     maps = attribug.explain("gradient", model, inputs, targets)
     assert torch.allclose(attribug.measure("spearman", maps, maps), torch.ones(3, dtype=torch.float64))
     assert attribug.measure("mass_accuracy", maps, torch.ones(3, 16, 16, dtype=torch.bool)).dtype == torch.float64
+
+
+def test_functions_never_take_anothers_place():
+    with pytest.raises(attribug.InputError, match="the name 'gradient' of a function is taken"):
+        attribug.run("smoke", methods=[lambda_named("gradient")])
+    with pytest.raises(attribug.InputError, match="is taken"):
+        attribug.run("smoke", methods=[lambda_named("mine"), lambda_named("mine")])
+    with pytest.raises(attribug.InputError, match="with a name"):
+        attribug.run("smoke", methods=[functools.partial(inverted)])
+
+
+def lambda_named(name):
+    def function(model, inputs, targets):
+        return inputs
+
+    function.__name__ = name
+    return function
+
+
+@pytest.mark.slow
+def test_an_edited_function_is_run_again(tmp_path):
+    def run(factor):
+        def scaled(model, inputs, targets):
+            return inverted(model, inputs, targets) ** factor
+
+        suite, plugins = str(PLUGINS / "tiny.yaml"), [str(PLUGINS / "tiny.py")]
+        return attribug.run(suite, out=tmp_path / "run", methods=[scaled], plugins=plugins, workers=1).results
+
+    once, twice = run(1), run(2)
+    assert not once["value"].equals(twice["value"])
+    assert run(1)["value"].equals(once["value"])
 
 
 @pytest.mark.slow

@@ -3,8 +3,10 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pandas as pd
@@ -120,6 +122,59 @@ class TestRun:
         results = read_results(tmp_path / "runs" / "tiny" / "results.csv")
         assert set(results.loc[results["method"] == "slow", "reason"]) == {"timeout after 3 s"}
 
+    def test_bad_metric_costs_only_its_own_rows(self, attribug, tiny_run, tmp_path):
+        text = "from attribug import metrics\n\n@metrics.register('odd')\ndef odd(a, b):\n    return a / []\n"
+        (tmp_path / "odd.py").write_text(text)
+        answer = attribug("run", TINY, "--plugin", "odd.py", tiny=True)
+        assert answer.returncode == 3, answer.stderr
+        results = read_results(tmp_path / "runs" / "tiny" / "results.csv")
+        odd = results["metric"] == "odd"
+        assert set(results.loc[odd, "verdict"]) == {"failed"}
+        expected = read_results(tiny_run / "results.csv")
+        pd.testing.assert_frame_equal(results[~odd].reset_index(drop=True), expected)
+
+    def test_one_seed_keeps_every_row(self, attribug, tiny_run, tmp_path):
+        answer = attribug("run", TINY, "--seeds", "1", tiny=True)
+        assert answer.returncode == 0, answer.stderr
+        results = read_results(tmp_path / "runs" / "tiny" / "results.csv")
+        assert len(results) == len(read_results(tiny_run / "results.csv"))
+        assert set(results["verdict"]) == {"inconclusive"}
+        assert set(results["reason"]) == {"these models only"}
+
+    def test_matrix_says_what_was_not_measured(self, attribug, tmp_path):
+        answer = attribug("run", TINY, "--metrics", "pearson", "--out", "o[/x]", tiny=True)
+        assert answer.returncode == 0, answer.stderr
+        assert "its primary metric spearman@sum was not measured" in answer.stdout
+
+    def test_edited_plugin_and_what_it_imports_are_run_again(self, attribug, tmp_path):
+        (tmp_path / "helping.py").write_text("POWER = 1\n")
+        body = "from helping import POWER\n    return query.gradient() ** POWER"
+        mine = plugin(tmp_path, "mine", body)
+        environment = {"PYTHONPATH": str(tmp_path)}
+        attribug("run", TINY, "--plugin", mine, tiny=True, environment=environment)
+        folder = tmp_path / "runs" / "tiny"
+        before = (folder / "results.csv").read_bytes()
+        (tmp_path / "helping.py").write_text("POWER = 2\n")
+        answer = attribug("run", TINY, "--plugin", mine, tiny=True, environment=environment)
+        assert "nothing to do" not in answer.stdout
+        assert (folder / "results.csv").read_bytes() != before
+
+    def test_interrupted_run_says_so_and_goes_on(self, tiny_run, tmp_path):
+        slow = plugin(tmp_path, "slow", "import time; time.sleep(30)")
+        script = str(Path(sys.executable).with_name("attribug"))
+        command = [script, "run", TINY, "--plugin", str(PLUGINS / "tiny.py"), "--plugin", slow]
+        process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+        records = tmp_path / "runs" / "tiny" / "records"
+        for _ in range(300):
+            if list(records.glob("*.record")):
+                break
+            time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=20)
+        assert process.returncode == 130
+        assert err.splitlines()[-1] == "attribug: interrupted; the same command goes on from here"
+        assert not (tmp_path / "runs" / "tiny" / "results.csv").exists()
+
     def test_module_runs_beside_stray_files(self, attribug, tmp_path):
         for name in ("metrics", "bugs", "methods", "results", "benchmark"):
             (tmp_path / f"{name}.py").write_text("raise ImportError('a stray file')")
@@ -223,6 +278,20 @@ def test_out_is_a_file(inside, tmp_path):
     assert "expected a folder, found a file" in one_line(inside("run", "smoke", "--out", "taken"), 2)
     message = one_line(inside("run", "smoke", "--out", "taken/below"), 2)
     assert "expected a folder that can be written" in message
+
+
+def test_cache_cannot_be_written(inside, tmp_path, monkeypatch):
+    (tmp_path / "taken").write_text("")
+    monkeypatch.setenv("ATTRIBUG_CACHE", str(tmp_path / "taken"))
+    assert "expected a folder that can be written" in one_line(inside("run", "smoke"), 2)
+
+
+def test_damaged_run_facts_count_as_absent(inside, tmp_path):
+    for text in ('{"suite": "x"}', '{"suite": null}', "[]", "{"):
+        (tmp_path / "old").mkdir(exist_ok=True)
+        (tmp_path / "old" / "run.json").write_text(text)
+        message = one_line(inside("run", "smoke", "--out", "old", "--models", "nowhere"), 2)
+        assert "expected a folder of trained models" in message
 
 
 def test_out_cannot_be_written(inside):

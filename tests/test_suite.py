@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from attribug import bugs, metrics, suite
+from attribug import bugs, metrics
 from attribug import methods as method_registry
 from attribug.registry import InputError
-from attribug.suite import Suite, load, narrowed, shipped
+from attribug.suite import Suite, load, shipped
 
 GOOD = """\
 name: mine
@@ -198,10 +198,3 @@ def test_measured_costs_are_those_of_the_unchanged_suite(tmp_path: Path) -> None
 def test_suites_are_frozen() -> None:
     with pytest.raises(Exception, match="frozen"):
         load("smoke").seeds = 9  # type: ignore[misc]
-
-
-def test_narrowed_lists() -> None:
-    assert narrowed(["a", "b"], None) == ["a", "b"]
-    assert narrowed(["a", "b"], ["b", "c", "b"]) == ["b", "c"]
-    assert narrowed(["a", "a"], None) == ["a"]
-    assert suite.SHIPPED.is_dir()
