@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pydantic
 import yaml
@@ -18,9 +18,10 @@ Name = str
 
 
 class Cost(BaseModel):
-    """What a suite costs, as measured once on the machine it names."""
+    """What a suite costs on the machine it names: measured there, or estimated from another suite's measured cost."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+    basis: Literal["measured", "estimated"]
     machine: str
     trainings: int
     """Models trained."""

@@ -12,6 +12,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from attribug import api
 from attribug.results.schema import RESULT_COLUMNS, SCORE_COLUMNS, read_results
 
 PLUGINS = Path(__file__).parent / "plugins"
@@ -318,6 +319,11 @@ def test_help_and_list(inside):
     suites = json.loads(inside("list", "suites", "--json").stdout)["suites"]
     assert {suite["name"] for suite in suites} == {"quick", "smoke", "standard"}
     assert all(suite["cost"]["cold_minutes"] > 0 for suite in suites)
+    for suite in suites:
+        counts = api.planned(suite["name"]).counts()
+        assert {name: suite["cost"][name] for name in ("trainings", "records")} == {
+            name: counts[name] for name in ("trainings", "records")
+        }
     assert json.loads(inside("list", "--json").stdout)["methods"][0]["name"]
 
 
