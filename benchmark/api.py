@@ -126,7 +126,7 @@ def plan_lines(plan: Plan) -> list[str]:
     if plan.suite.cost is not None:
         cost = plan.suite.cost
         lines.append(
-            f"{cost.basis} on {cost.machine}: {cost.cold_minutes:g} minutes, {cost.cached_minutes:g} with models there, "
+            f"{cost.basis} on {cost.machine}: {cost.cold_minutes:g} minutes, {cost.cached_minutes:g} with models, "
             f"{cost.peak_gigabytes:g} GB a worker, {cost.disk_megabytes:g} MB on disk"
         )
     lines += [f"{cell.verdict}: {cell.name}: {cell.reason}" for cell in plan.cells if cell.verdict]
