@@ -60,11 +60,11 @@ class _Passes:
 
 def primitive(function: Callable[Concatenate[Query, P], R]) -> Callable[Concatenate[Query, P], R]:
     """Memoises a method of `Query` by its (hashable) arguments and keeps what it cost for whoever else asks. Everyone
-    gets a copy, so that nobody can change what others get."""
+    gets a copy, so that nobody can change what others get; and whoever hooks the model gets passes of its own."""
 
     @functools.wraps(function)
     def remembered(self: Query, *args: P.args, **kwargs: P.kwargs) -> R:
-        key = (function.__name__, args, tuple(sorted(kwargs.items())))
+        key = (function.__name__, args, tuple(sorted(kwargs.items())), _hooks(self.model))
         if key in self._memo:
             if key not in self._passes.charged:
                 self._passes.saved.add(self._passes.prices[key])
@@ -235,6 +235,12 @@ class Query:
     def costing(self) -> Costing:
         """Context that measures one method: its own time, and the full price of primitives it found ready."""
         return Costing(self._passes)
+
+
+def _hooks(model: nn.Module) -> tuple[int, ...]:
+    """Numbers of all hooks on a model's modules; torch gives every hook a number of its own."""
+    names = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    return tuple(number for module in model.modules() for name in names for number in getattr(module, name, ()))
 
 
 def as_logits(outputs: Any) -> Tensor:

@@ -101,6 +101,17 @@ def test_primitives_run_once_and_nobody_can_change_what_others_get(name):
     assert sum(model.sizes) == EXAMPLES_PASSED[name]
 
 
+def test_whoever_hooks_the_model_gets_passes_of_its_own():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(12, 6), nn.ReLU(), nn.Linear(6, 2))
+    asked = Query(model, torch.randn(N, 3, 2, 2), torch.ones(N, dtype=torch.int64))
+    plain = asked.gradient()
+    handle = model[2].register_full_backward_hook(lambda module, above, below: (2 * above[0],))
+    assert torch.equal(asked.gradient(), 2 * plain)
+    handle.remove()
+    assert torch.equal(asked.gradient(), plain)
+
+
 def test_primitives_with_other_arguments_run_again():
     asked = query()
     assert not torch.equal(asked.noisy_gradients(4, 0.2).mean, asked.noisy_gradients(4, 0.3).mean)
