@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import inspect
 import os
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
@@ -254,6 +256,25 @@ def _plugins(plugins: Sequence[str]) -> dict[str, list[str]]:
     return found
 
 
+def _pickled(functions: Mapping[str, tuple[Callable[..., Any], str]]) -> bytes:
+    """Functions for the workers: by name where their module can be imported there, else with their code."""
+    modules = {sys.modules.get(function.__module__) for function, _ in functions.values()}
+    unknown = [module for module in modules if module is not None and not _on_path(module.__name__)]
+    for module in unknown:
+        cloudpickle.register_pickle_by_value(module)
+    try:
+        pickled: bytes = cloudpickle.dumps(dict(functions))
+        return pickled
+    finally:
+        for module in unknown:
+            cloudpickle.unregister_pickle_by_value(module)
+
+
+def _on_path(module: str) -> bool:
+    """Whether another process with this one's `sys.path` finds a module; cloudpickle sees to `__main__` itself."""
+    return module == "__main__" or PathFinder.find_spec(module.partition(".")[0], sys.path) is not None
+
+
 _GIVEN: set[str] = set()
 """Names of plain functions that this session handed over: a later one of the same name takes an earlier one's place."""
 
@@ -272,6 +293,6 @@ def _functions(methods: Sequence[str | Callable[..., Any]] | None) -> tuple[list
         functions[name] = function
     keyed = {name: (function, keys.digest(function)) for name, function in functions.items()}
     _GIVEN.update(keyed)
-    pickled = cloudpickle.dumps(keyed) if keyed else b""
+    pickled = _pickled(keyed) if keyed else b""
     registered.register_functions(pickled)
     return [method if isinstance(method, str) else method.__name__ for method in methods], pickled

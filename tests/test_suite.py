@@ -186,7 +186,7 @@ def test_changes_that_are_wrong(changes: dict[str, Any], expected: str) -> None:
 
 
 def test_measured_costs_are_those_of_the_unchanged_suite(tmp_path: Path) -> None:
-    facts = "machine: m, trainings: 1, records: 1, cold_minutes: 1.0, cached_minutes: 1.0"
+    facts = "basis: measured, machine: m, trainings: 1, records: 1, cold_minutes: 1.0, cached_minutes: 1.0"
     path = written(tmp_path, GOOD + f"cost: {{{facts}, peak_gigabytes: 1.0, disk_megabytes: 1.0}}\n")
     cost = load(path).cost
     assert cost is not None
