@@ -117,13 +117,13 @@ def run(plan: Plan, out: Path, cache: Path, options: Options, reporter: Reporter
         functions=options.functions,
     )
     started = time.perf_counter()
-    schedule = _Schedule(plan, Records(out), Models(cache, options.models, plan.device), options)
+    models = Models(cache, options.models, plan.device)
+    schedule = _Schedule(plan, Records(out), models, options)
     reporter.begin(schedule.totals())
     if schedule.waiting:
         with LocalEngine(setup, options.workers, out / "workers.log") as engine:
             schedule.work(engine, reporter)
     reporter.end()
-    models = Models(cache, options.models, plan.device)
     schedule.outcome.trainings = {key: models.load_cost(key) for key in plan.trainings}
     schedule.outcome.seconds["wall"] = time.perf_counter() - started
     return schedule.outcome
