@@ -6,23 +6,52 @@ import copy
 import random
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from attribug.contracts import Method, Unsupported
-from attribug.query import Query, as_logits
+from attribug.contracts import Method
+from attribug.preflight import preflight
+from attribug.query import Query
 
-PIECEWISE_LINEAR = {
-    "AccumulateGrad", "Add", "Addmm", "Alias", "AvgPool2D", "AdaptiveAvgPool2D", "BackwardHookFunction", "Cat", "Clone",
-    "ConstantPadNd", "Convolution", "CudnnBatchNorm", "Expand", "MaxPool2DWithIndices", "Mean", "Mm", "NativeBatchNorm",
-    "Permute", "Relu", "ReshapeAlias", "Select", "Slice", "Squeeze", "Stack", "Sub", "Sum", "T", "ToCopy", "Transpose",
-    "UnsafeView", "Unsqueeze", "View",
-}  # fmt: skip
-"""Operations that rules for ReLU networks know, by their names in the autograd graph; anything else is refused, since a
-rectifier may hide in it (where, clamp, a product with a mask)."""
+
+@dataclass
+class Census:
+    """What is wrong with a method's maps, counted over all that it made for a record."""
+
+    maps: int = 0
+    nonfinite: int = 0
+    """Maps with NaN or infinite values."""
+    constant: int = 0
+    """Maps that say nothing: one value everywhere."""
+    promised: float = 0.0
+    """Σ |what a map ought to sum to|, of maps that promise a sum: see `Query.promise`."""
+    missed: float = 0.0
+    """Σ |sum of a map − what it ought to be|, of the same."""
+
+    def count(self, maps: Tensor, promised: Tensor | None) -> None:
+        """Adds maps (N, *shape) and their promised sums (N,)."""
+        flat = maps.flatten(1)
+        self.maps += len(flat)
+        self.nonfinite += int((~flat.isfinite().all(1)).sum())
+        self.constant += int((flat.amax(1) == flat.amin(1)).sum())
+        if promised is not None:
+            expected = promised.double()
+            self.promised += float(expected.abs().sum())
+            self.missed += float((flat.double().sum(1) - expected).abs().sum())
+
+    def add(self, other: Census) -> None:
+        """Adds another census to this one."""
+        for name, value in vars(other).items():
+            setattr(self, name, getattr(self, name) + value)
+
+    @property
+    def imbalance(self) -> float:
+        """Share of their promised sums that maps miss; 0 where they promise nothing."""
+        return self.missed / self.promised if self.promised else 0.0
 
 
 class MethodFault(Exception):
@@ -32,12 +61,33 @@ class MethodFault(Exception):
 def attributions(method: Method, query: Query, parameters: Mapping[str, Any]) -> Tensor:
     """Runs a method on a query; returns detached maps, (N, *shape), or probabilities (N, K) for such methods.
 
+    When memory runs out, the query's passes are halved until they fit; last bits may then differ.
+
     Raises `Unsupported` where the method declines or the preflight finds that it would be silently wrong, and
     `MethodFault` for garbage.
     """
+    while True:
+        try:
+            return _attributed(method, query, parameters)
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error) or query.rows == 1:
+                raise
+        query.rows //= 2
+        if query.inputs.is_cuda:
+            torch.cuda.empty_cache()
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an exception says that memory ran out, on a device or in the process."""
+    known = isinstance(error, MemoryError | torch.cuda.OutOfMemoryError)
+    return known or (isinstance(error, RuntimeError) and "can't allocate memory" in str(error))
+
+
+def _attributed(method: Method, query: Query, parameters: Mapping[str, Any]) -> Tensor:
+    query.promised = None
     with guarded(query.model, query.inputs, query.targets, query.ids), torch.enable_grad():
-        for need in method.needs:
-            PREFLIGHT[need](query)
+        query.model.eval()
+        preflight(query, method.needs)
         result = method.function(query, **parameters)
     return _checked(method, query, result)
 
@@ -150,50 +200,3 @@ def evaluated(model: nn.Module) -> Iterator[nn.Module]:
     finally:
         for module, training in modes:
             module.training = training
-
-
-def relu_modules(query: Query) -> None:
-    """Refuses models in which hooks on `nn.ReLU` modules would miss a rectifier or meet another activation."""
-    rectified: set[Any] = set()
-
-    def count(module: nn.Module, args: object, output: Tensor) -> None:
-        rectified.add(output.grad_fn)
-
-    handles = [m.register_forward_hook(count) for m in query.model.modules() if isinstance(m, nn.ReLU)]
-    try:
-        with torch.enable_grad():
-            outputs = as_logits(query.model(query.inputs[:1].detach().requires_grad_(True)))
-    finally:
-        for handle in handles:
-            handle.remove()
-    nodes = graph(outputs)
-    other = sorted({operation(node) for node in nodes} - PIECEWISE_LINEAR)
-    if other:
-        raise Unsupported(f"is defined for ReLU networks; the model uses {other[0]}")
-    rectifiers = [node for node in nodes if operation(node) == "Relu"]
-    functional = sum(node not in rectified for node in rectifiers)
-    if functional:
-        raise Unsupported(f"{functional} ReLU(s) are function calls that hooks cannot see; use nn.ReLU modules")
-    if not rectifiers:
-        raise Unsupported("the model has no ReLU")
-
-
-def operation(node: Any) -> str:
-    """What a node of the autograd graph differentiates: `Relu` for `ReluBackward0`."""
-    name: str = node.name()
-    return name.rpartition("::")[2].partition("Backward")[0]
-
-
-def graph(outputs: Tensor) -> set[Any]:
-    """All operations (nodes) of the autograd graph behind a tensor."""
-    seen: set[Any] = set()
-    waiting: list[Any] = [outputs.grad_fn]
-    while waiting:
-        node = waiting.pop()
-        if node is not None and node not in seen:
-            seen.add(node)
-            waiting += [parent for parent, _ in node.next_functions]
-    return seen
-
-
-PREFLIGHT: dict[str, Callable[[Query], None]] = {"relu_modules": relu_modules}

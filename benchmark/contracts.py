@@ -294,7 +294,7 @@ class Method(Entry):
     uses: str = ""
     """The query's primitive it rests on: methods with the same one are bundled."""
     needs: tuple[str, ...] = ()
-    """What the preflight asks of a model before the method runs: see `attribug.attribution.PREFLIGHT`."""
+    """What the preflight asks of a model before the method runs: see `attribug.preflight.PREFLIGHT`."""
     fits_training_data: bool = False
     output: Literal["attributions", "probabilities"] = "attributions"
 

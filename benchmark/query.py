@@ -17,6 +17,7 @@ from attribug.contracts import Data, Unsupported
 from attribug.registry import InputError
 from attribug.streams import generator
 
+Baseline = float | Tensor
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -109,6 +110,10 @@ class Query:
         self.seed = seed
         self.rows = rows
         self._train = train
+        self.promised: Tensor | None = None
+        """What the maps of the method at work ought to sum to, (N,), where it said so: see `promise`."""
+        self.preflights: dict[str, str] = {}
+        """Reasons why the model lacks what a method may need, by need; empty where it has it."""
         self._memo: dict[Any, Any] = {}
         self._passes = _Passes()
 
@@ -118,6 +123,11 @@ class Query:
         if self._train is None:
             raise Unsupported("needs training examples, and none were given")
         return self._train()
+
+    def promise(self, totals: Tensor) -> None:
+        """States what each example's map sums to by its method's definition (completeness, conservation), (N,): the
+        deviation is measured, stored, and reported where it is large."""
+        self.promised = totals.detach()
 
     def generators(self, *name: Any) -> list[torch.Generator]:
         """One CPU generator an example, from the stream (suite seed, name, example id): the same on every side."""
@@ -199,9 +209,12 @@ class Query:
         return Moments((first + total / samples).to(dtype), (squares / samples).to(dtype), variance.to(dtype))
 
     @primitive
-    def path_gradients(self, steps: int) -> Tensor:
-        """Mean gradient on the straight path from zero to the input, ∫₀¹ ∇F(αx) dα by Gauss–Legendre, (N, *shape)."""
+    def path_gradients(self, steps: int, baseline: Baseline = 0.0) -> Tensor:
+        """Mean gradient on the straight path from a baseline b to the input, ∫₀¹ ∇F(b + α(x − b)) dα by
+        Gauss–Legendre, (N, *shape). `baseline`: a number, or a tensor that broadcasts to the inputs."""
         _at_least_one("steps", steps)
+        start_point = self.at_baseline(baseline)
+        difference = self.inputs - start_point
         nodes, areas = np.polynomial.legendre.leggauss(steps)
         alphas = torch.as_tensor((nodes + 1) / 2, dtype=self.inputs.dtype, device=self.inputs.device)
         weights = torch.as_tensor(areas / 2, device=self.inputs.device)
@@ -210,19 +223,72 @@ class Query:
         for start, index in self._numbered_stream(steps):
             rows = index.to(self.inputs.device)
             step = (start + torch.arange(len(rows), device=rows.device)) % steps
-            gradient = self.input_gradient(self.inputs[rows] * alphas[step].reshape(-1, *ones), self.targets[rows])
+            point = start_point[rows] + difference[rows] * alphas[step].reshape(-1, *ones)
+            gradient = self.input_gradient(point, self.targets[rows])
             total.index_add_(0, rows, gradient.double() * weights[step].reshape(-1, *ones))
         return total.to(self.inputs.dtype)
 
+    @primitive
+    def expected_gradients(self, samples: int, noise: float) -> Tensor:
+        """Mean of (x̃ − b) ⊙ ∇F(b + α(x̃ − b)) over baselines b drawn from the training examples and α uniform in
+        [0, 1), (N, *shape) (Erion et al. 2021, eq. 3); x̃: the input, with Gaussian noise of `noise` · (max − min)."""
+        _at_least_one("samples", samples)
+        streams = self.generators("expected_gradients", samples, float(noise))
+        train, shape, dtype = self.train.inputs, self.inputs.shape[1:], self.inputs.dtype
+        if train.shape[1:] != shape or not len(train):
+            raise InputError(f"training examples: expected (M, {_text(shape)}), found {tuple(train.shape)}")
+        choices = torch.stack([torch.randint(len(train), (samples,), generator=stream) for stream in streams])
+        alphas = torch.stack([torch.rand(samples, generator=stream, dtype=dtype) for stream in streams])
+        flat, ones = self.inputs.flatten(1), [1] * (self.inputs.ndim - 1)
+        spread = noise * (flat.amax(1) - flat.amin(1))  # (N,)
+        total = torch.zeros_like(self.inputs, dtype=torch.float64)
+        for start, index in self._numbered_stream(samples):
+            rows = index.to(self.inputs.device)
+            numbers = (start + torch.arange(len(index))) % samples
+            points = self.inputs[rows].detach()
+            if noise:
+                draws = torch.stack([torch.randn(shape, generator=streams[i], dtype=dtype) for i in index.tolist()])
+                points = points + spread[rows].reshape(-1, *ones) * draws.to(points)
+            baselines = train[choices[index, numbers].to(train.device)].detach().to(points)
+            difference = points - baselines
+            step = alphas[index, numbers].to(points).reshape(-1, *ones)
+            gradient = self.input_gradient(baselines + step * difference, self.targets[rows])
+            total.index_add_(0, rows, (difference * gradient).double())
+        return (total / samples).to(dtype)
+
+    @primitive
+    def baseline_outputs(self, baseline: Baseline = 0.0) -> Tensor:
+        """Logits of the targets at the baseline, (N,): one pass where all examples share it."""
+        points = self.at_baseline(baseline)
+        with torch.no_grad():
+            if isinstance(baseline, Tensor) and len(points) > 1:
+                rows = points.split(self.rows)
+                outputs = torch.cat([self.forward(each.clone()) for each in rows])
+            else:
+                outputs = self.forward(points[:1].clone()).expand(len(points), -1)
+        return outputs.gather(1, self.targets[:, None])[:, 0]
+
+    def at_baseline(self, baseline: Baseline) -> Tensor:
+        """The baseline as inputs, (N, *shape); raises `InputError` for a tensor that does not broadcast."""
+        if not isinstance(baseline, Tensor):
+            return torch.full_like(self.inputs[:1], baseline).expand_as(self.inputs)
+        try:
+            return baseline.to(self.inputs).expand_as(self.inputs)
+        except RuntimeError:
+            shape = _text(self.inputs.shape)
+            raise InputError(f"baseline: expected a number or ({shape}), found {tuple(baseline.shape)}") from None
+
     def masked_outputs(self, keep: Tensor) -> Tensor:
-        """Logits of the targets with parts of the inputs set to zero, (N, M); `keep` (M, H, W) bool: what remains."""
+        """Logits of the targets with parts of the inputs set to zero, (N, M); `keep` (M, H, W), or (M, D) for vectors:
+        what remains, bool or a share in [0, 1]."""
         outputs = torch.empty(len(self.inputs) * len(keep), dtype=self.inputs.dtype, device=self.inputs.device)
         keep = keep.to(self.inputs.device)
+        channels = [1] * (self.inputs.ndim - keep.ndim)
         with torch.no_grad():
             for start, index in self._numbered_stream(len(keep)):
                 rows = index.to(self.inputs.device)
                 mask = keep[(start + torch.arange(len(rows), device=rows.device)) % len(keep)]
-                masked = self.inputs[rows] * mask[:, None]
+                masked = self.inputs[rows] * mask.reshape(len(rows), *channels, *keep.shape[1:])
                 outputs[start : start + len(rows)] = self.target_logits(masked, self.targets[rows])
         return outputs.reshape(len(self.inputs), len(keep))
 
@@ -255,6 +321,10 @@ def _one_an_input(name: str, numbers: Any, count: int) -> None:
     if not isinstance(numbers, Tensor) or numbers.shape != (count,) or numbers.dtype != torch.int64:
         found = f"{numbers.dtype} {tuple(numbers.shape)}" if isinstance(numbers, Tensor) else type(numbers).__name__
         raise InputError(f"{name}: expected a torch.int64 tensor ({count},), one number an input, found {found}")
+
+
+def _text(shape: torch.Size) -> str:
+    return ", ".join(map(str, shape))
 
 
 def _at_least_one(name: str, number: int) -> None:

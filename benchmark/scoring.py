@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from attribug.attribution import attributions, safe_copy
+from attribug.attribution import Census, attributions, safe_copy
 from attribug.contracts import Contrast, Data, Method, Metric, Side, Unsupported, trainings
 from attribug.measurement import COLUMNS, Measurement
 from attribug.query import Cost, Query
@@ -48,8 +48,10 @@ class Record:
     scoring_seconds: float = 0.0
     peak_megabytes: float = 0.0
     """Largest resident size of the worker when the record was done."""
-    nonfinite: int = 0
-    """Maps with NaN or infinite values, over all sides."""
+    census: Census = field(default_factory=Census)
+    """Maps over all sides: how many, not finite, constant, and how far from the sums they promise."""
+    rows: int = 0
+    """Examples of the smallest pass, where memory ran out and passes were halved; last bits may then differ."""
     lost: dict[str, tuple[str, str]] = field(default_factory=dict)
     """Metrics without scores: verdict and reason by `metric@post`."""
     gallery: dict[str, Tensor] = field(default_factory=dict)
@@ -179,6 +181,7 @@ class _Work:
     ) -> None:
         self.contrast = contrast
         self.method = method
+        self.rows = settings.rows
         self.measurements = [
             Measurement(contrast, metric, post, seed=settings.seed, count=count)
             for metric, post in measured
@@ -195,7 +198,10 @@ class _Work:
             maps = attributions(self.method, query, parameters)
         self.record.cost.add(costing.cost)
         self.explaining_seconds += time.perf_counter() - started
-        self.record.nonfinite += int((~maps.flatten(1).isfinite().all(1)).sum())
+        if self.method.output == "attributions":
+            self.record.census.count(maps, query.promised)
+        if query.rows < self.rows:
+            self.record.rows = min(query.rows, self.record.rows or query.rows)
         return maps.cpu()
 
     def each(self, step: Callable[..., None], *arguments: Any) -> None:

@@ -148,9 +148,9 @@ class Records:
 
         if record.gallery:
             self.galleries.save(key, record.gallery)
-        kept = ("verdict", "reason", "scoring_seconds", "peak_megabytes", "nonfinite", "lost")
+        kept = ("verdict", "reason", "scoring_seconds", "peak_megabytes", "rows", "lost")
         facts = {name: getattr(record, name) for name in kept}
-        facts |= {"cost": asdict(record.cost), "gallery": bool(record.gallery)}
+        facts |= {"cost": asdict(record.cost), "census": asdict(record.census), "gallery": bool(record.gallery)}
         table = pa.Table.from_pandas(record.scores, preserve_index=False)
         table = table.replace_schema_metadata({
             **(table.schema.metadata or {}),
@@ -166,6 +166,7 @@ class Records:
         import pyarrow as pa
         from pyarrow import parquet
 
+        from attribug.attribution import Census
         from attribug.query import Cost
         from attribug.scoring import Record
 
@@ -180,7 +181,8 @@ class Records:
         facts = json.loads(table.schema.metadata[b"attribug"])
         gallery = facts.pop("gallery")
         lost = {name: (verdict, reason) for name, (verdict, reason) in facts.pop("lost").items()}
-        record = Record(scores=table.to_pandas(), cost=Cost(**facts.pop("cost")), lost=lost, **facts)
+        cost, census = Cost(**facts.pop("cost")), Census(**facts.pop("census"))
+        record = Record(scores=table.to_pandas(), cost=cost, census=census, lost=lost, **facts)
         return record if not gallery or self.galleries.load(key) is not None else None
 
     def save_checks(self, key: str, figures: dict[str, float]) -> None:

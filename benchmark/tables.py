@@ -15,6 +15,7 @@ import pandas as pd
 
 import attribug
 from attribug import keys
+from attribug.attribution import Census
 from attribug.contracts import Method, trainings
 from attribug.plan import LIBRARIES, Cell, Plan
 from attribug.registry import InputError, one_line
@@ -40,6 +41,7 @@ COST_COLUMNS = (
     "peak_megabytes",
 )  # fmt: skip
 NO_CONTROL = "-"
+TOLERANCE = 0.05  # share of the sums that maps promise (completeness, conservation) which they may miss without a warning
 
 
 def prepare(out: Path, cache: Path, plan: Plan) -> None:
@@ -117,7 +119,7 @@ def results_of(outcome: Outcome, scores: pd.DataFrame) -> pd.DataFrame:
         numbers = dict.fromkeys(NUMBERS, float("nan"))
         rest = planned[absent].assign(suite=plan.suite.name, **numbers)
         results = sort_results(typed(pd.concat([results, rest[list(RESULT_COLUMNS)]], ignore_index=True)))
-    return _mark_constructed(results, plan)
+    return _warn_of_imbalance(_mark_constructed(results, plan), outcome)
 
 
 def headline(results: pd.DataFrame, plan: Plan) -> pd.DataFrame:
@@ -203,6 +205,23 @@ def _mark_constructed(results: pd.DataFrame, plan: Plan) -> pd.DataFrame:
     return results.assign(reason=results["reason"].mask(marked, "true by construction"))
 
 
+def _warn_of_imbalance(results: pd.DataFrame, outcome: Outcome) -> pd.DataFrame:
+    """Rows of methods whose maps miss the sums that their definition promises say by how much."""
+    found: dict[tuple[str, ...], Census] = {}
+    for (number, method), record in outcome.records.items():
+        if outcome.took(number):
+            found.setdefault((*_place(outcome.plan.cells[number]), method), Census()).add(record.census)
+    warnings = {
+        place: f"maps miss the sum they promise by {census.imbalance:.0%}"
+        for place, census in found.items()
+        if census.imbalance > TOLERANCE
+    }
+    places = zip(*(results[name] for name in ("task", "bug", "level", "method")), strict=True)
+    decided = ~results["verdict"].isin(["unsupported", "failed", "not taken"])
+    texts = pd.Series([warnings.get(place, "") for place in places], index=results.index).where(decided, "")
+    return results.assign(reason=(results["reason"] + "; " + texts).str.strip("; "))
+
+
 def costs_of(outcome: Outcome) -> pd.DataFrame:
     """One row a training and a record, done now or earlier: seconds, passes, peak memory of the worker until then."""
     rows: list[dict[str, Any]] = []
@@ -233,11 +252,7 @@ def run_facts(outcome: Outcome, results: pd.DataFrame) -> dict[str, Any]:
     failures = [
         {"cell": plan.cells[n].name, "method": method, "reason": reason} for n, method, reason in outcome.faults
     ]
-    nonfinite = {
-        f"{plan.cells[n].name} / {m}": record.nonfinite
-        for (n, m), record in sorted(outcome.records.items())
-        if record.nonfinite
-    }
+    named = {f"{plan.cells[n].name} / {m}": record for (n, m), record in sorted(outcome.records.items())}
     return {
         "schema": SCHEMA_VERSION,
         "written": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -257,7 +272,10 @@ def run_facts(outcome: Outcome, results: pd.DataFrame) -> dict[str, Any]:
         },
         "checks": checks,
         "failures": failures,
-        "nonfinite_maps": nonfinite,
+        "nonfinite_maps": {name: r.census.nonfinite for name, r in named.items() if r.census.nonfinite},
+        "constant_maps": {name: r.census.constant for name, r in named.items() if r.census.constant},
+        "imbalance": {name: round(r.census.imbalance, 6) for name, r in named.items() if r.census.promised},
+        "halved_passes": {name: r.rows for name, r in named.items() if r.rows},
         "seconds": {stage: round(seconds, 3) for stage, seconds in outcome.seconds.items()},
         "verdicts": results["verdict"].value_counts().to_dict(),
     }

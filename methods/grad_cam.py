@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from attribug import methods
 from attribug.contracts import Unsupported
+from attribug.preflight import graph, operation
 from attribug.query import Query
+
+ATTENTION = ("Softmax", "ScaledDotProduct", "Bmm", "Baddbmm")  # operations that mix positions by their content
 
 
 @methods.register("grad_cam", paper="Selvaraju et al. 2017, eqs. 1 and 2")
 def grad_cam(query: Query) -> Tensor:
     """relu(Σ_k α_k A_k) at the last convolution, α_k the mean gradient of its k-th map; bilinearly enlarged to the
-    input's size and spread evenly over the channels, so that the channel sum is the map itself."""
+    input's size and spread evenly over the channels, so that the channel sum is the map itself.
+
+    Where the last convolution is only one of several branches (residual networks), A is the output of the last module
+    with convolutions inside that every path passes, a stage of the network.
+    """
     if query.inputs.ndim != 4:
         raise Unsupported(f"expected images (N, C, H, W), found {tuple(query.inputs.shape)}")
     maps = []
@@ -27,24 +36,48 @@ def grad_cam(query: Query) -> Tensor:
 
 
 def last_convolution(query: Query, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Output of the convolution that ran last, and the target logit's gradient there, both (B, k, h, w)."""
-    seen: list[Tensor] = []
+    """Activation that every path from inputs to logits passes, after the last convolution, and the target logit's
+    gradient there, both (B, k, h, w)."""
+    seen: list[tuple[nn.Module, Tensor]] = []
 
-    def keep(module: nn.Module, args: object, output: Tensor) -> Tensor:
-        seen.append(output)
+    def keep(module: nn.Module, args: object, output: Any) -> Any:
+        if not isinstance(output, Tensor) or output.ndim != 4:
+            return output
+        seen.append((module, output))
         return output.clone()  # a ReLU in place must not overwrite what is kept
 
-    handles = [m.register_forward_hook(keep) for m in query.model.modules() if isinstance(m, nn.Conv2d)]
+    handles = [module.register_forward_hook(keep) for module in _convolving(query.model)]
     try:
         with torch.enable_grad():
             leaf = inputs.detach().requires_grad_(True)
             logits = query.target_logits(leaf, targets)
-            if not seen:
-                raise Unsupported("the model has no convolution that runs")
-            if seen[-1].ndim != 4 or seen[-1].shape[2:].numel() == 1:
-                raise Unsupported("the convolution that runs last has no spatial map")
-            gradient = query.backward(logits, seen[-1])
+        activation = _cut(logits, leaf, seen)
+        gradient = query.backward(logits, activation)
     finally:
         for handle in handles:
             handle.remove()
-    return seen[-1].detach(), gradient
+    return activation.detach(), gradient
+
+
+def _convolving(model: nn.Module) -> list[nn.Module]:
+    """Convolutions, and modules with convolutions inside."""
+    return [m for m in model.modules() if any(isinstance(inner, nn.Conv2d) for inner in m.modules())]
+
+
+def _cut(logits: Tensor, leaf: Tensor, seen: list[tuple[nn.Module, Tensor]]) -> Tensor:
+    """The last convolution's output if every path passes it, else that of the last module that all paths pass."""
+    convolutions = [output for module, output in seen if isinstance(module, nn.Conv2d)]
+    if not convolutions:
+        raise Unsupported("the model has no convolution that runs")
+    last = next(i for i, (_, output) in enumerate(seen) if output is convolutions[-1])
+    for _, output in [seen[last], *reversed(seen[last + 1 :])]:
+        around = graph(logits, without=output.grad_fn)
+        if any(getattr(node, "variable", None) is leaf for node in around):
+            continue
+        if output.shape[2:].numel() == 1:
+            raise Unsupported("the convolution that runs last has no spatial map")
+        mixing = [operation(node) for node in around if operation(node).startswith(ATTENTION)]
+        if mixing:
+            raise Unsupported(f"attention follows the last convolution ({mixing[0]}); the map would be that of patches")
+        return output
+    raise Unsupported("no module after the last convolution is passed by every path; the model's branches end apart")

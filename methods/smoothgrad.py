@@ -1,4 +1,4 @@
-"""Statistics of gradients under input noise; the three share their passes when samples and noise agree."""
+"""Statistics of gradients under input noise; the four share their passes when samples and noise agree."""
 
 from __future__ import annotations
 
@@ -18,6 +18,12 @@ def smoothgrad(query: Query, *, samples: int = 50, noise: float = 0.15) -> Tenso
 def smoothgrad_squared(query: Query, *, samples: int = 50, noise: float = 0.15) -> Tensor:
     """Mean of squared gradients at noisy inputs."""
     return query.noisy_gradients(samples, noise).mean_square
+
+
+@methods.register("smoothgrad_then_square", stochastic=True, uses="noisy_gradients", paper="Adebayo et al. 2020, appendix")
+def smoothgrad_then_square(query: Query, *, samples: int = 50, noise: float = 0.15) -> Tensor:
+    """Square of SmoothGrad's mean: what some papers' words say where their code takes the mean of squares."""
+    return query.noisy_gradients(samples, noise).mean.square()
 
 
 @methods.register("vargrad", stochastic=True, uses="noisy_gradients", paper="Adebayo et al. 2018, appendix")

@@ -230,7 +230,7 @@ def test_columns_and_limits(lab: Lab) -> None:
     for record in records.values():
         assert list(record.scores.columns) == COLUMNS
         assert set(record.scores["example"]) == {100, 101, 102, 103}
-        assert record.nonfinite == 0
+        assert record.census.nonfinite == 0
         assert record.cost.seconds > 0
         assert record.scoring_seconds > 0
     everything = scored(lab, work=chosen("gradient"), examples=1000)["gradient"].scores
@@ -356,7 +356,7 @@ def test_maps_that_are_not_finite_are_counted_and_undefined(lab: Lab) -> None:
 
     record = scored(lab, work=[(Method("holes", holes), {})])["holes"]
     assert record.verdict == ""
-    assert record.nonfinite == 2 * len(contrast_of().sides)
+    assert record.census.nonfinite == 2 * len(contrast_of().sides)
     rows = select(record.scores, metric="spearman")
     undefined = rows["example"] % 5 == 0
     assert (rows["value"].isna() == undefined).all()

@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import save_file
 
 from attribug import store
+from attribug.attribution import Census
 from attribug.query import Cost
 from attribug.registry import InputError
 from attribug.scoring import COLUMNS, Record
@@ -43,7 +44,7 @@ def scores(rows: int = 30) -> pd.DataFrame:
 
 
 def record(**changes: Any) -> Record:
-    facts = {"scores": scores(), "cost": Cost(1.25, 40, 20), "scoring_seconds": 0.5, "nonfinite": 2}
+    facts = {"scores": scores(), "cost": Cost(1.25, 40, 20), "scoring_seconds": 0.5, "census": Census(9, 2, 1, 3.5, 0.5)}
     return Record(**{**facts, **changes})
 
 
@@ -56,7 +57,7 @@ def same_tensors(one: dict[str, torch.Tensor] | None, other: dict[str, torch.Ten
 
 def same_records(one: Record, other: Record) -> bool:
     pd.testing.assert_frame_equal(one.scores, other.scores, check_exact=True)
-    facts = ("verdict", "reason", "cost", "scoring_seconds", "nonfinite")
+    facts = ("verdict", "reason", "cost", "scoring_seconds", "census")
     return all(getattr(one, fact) == getattr(other, fact) for fact in facts)
 
 
@@ -121,10 +122,10 @@ def test_figures_come_back_to_the_last_bit(tmp_path: Path) -> None:
 def test_a_later_artefact_replaces_an_earlier_one(tmp_path: Path) -> None:
     records, kept = Records(tmp_path), Tensors(tmp_path)
     for number in (1, 2):
-        records.save("k", record(nonfinite=number))
+        records.save("k", record(rows=number))
         kept.save("k", {"a": torch.tensor(number)})
         records.save_checks("k", {"c": number})
-    assert records.load("k").nonfinite == 2  # type: ignore[union-attr]
+    assert records.load("k").rows == 2  # type: ignore[union-attr]
     assert kept.load("k") == {"a": torch.tensor(2)}
     assert records.load_checks("k") == {"c": 2}
 

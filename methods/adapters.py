@@ -1,0 +1,167 @@
+"""Other people's methods as attribug's: captum classes, zennit composites, plain functions."""
+
+from __future__ import annotations
+
+import inspect
+import random
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+from attribug.contracts import Method
+from attribug.registry import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from attribug.query import Query
+
+SEES_MODULES = ("GuidedBackprop", "Deconvolution", "GuidedGradCam", "LRP")
+KEEPS_MODULES = ("DeepLift", "DeepLiftShap")
+DRAWS = (
+    "NoiseTunnel", "Lime", "LimeBase", "KernelShap", "GradientShap", "ShapleyValueSampling", "ShapleyValues",
+    "FeaturePermutation", "DeepLiftShap",
+)  # fmt: skip
+"""captum's classes that hook modules, that also keep what a module saw, and that draw from global random states."""
+
+
+def from_function(name: str, function: Callable[..., Any], **facts: Any) -> None:
+    """Registers a plain function `f(model, inputs, targets, **parameters)` that returns maps of the inputs' shape, a
+    tensor or an array; it gets the logit model and detached inputs (N, *shape), and targets (N,).
+
+    `facts` as in `methods.register`. With `stochastic=True` the function is asked for one example at a time, under
+    global seeds of that example, so that maps do not depend on the batch.
+    """
+    _enter(name, function, as_method(function, one_by_one=bool(facts.get("stochastic"))), facts)
+
+
+def from_captum(name: str, build: Callable[..., Any], **arguments: Any) -> None:
+    """Registers a captum attribution: a class, or a function that makes an instance from a model; a new one is made for
+    every query.
+
+    `arguments` go where captum has them, to the constructor (a `layer` may be a module's name) or to `attribute`; a
+    function of one parameter `query` is called for its value (`baselines=lambda query: query.train.inputs[:20]`). Facts
+    as in `methods.register` are told apart by name. Classes that hook modules refuse models in which hooks would miss
+    a rectifier; classes that draw at random get one example at a time, under seeds of that example.
+    """
+    facts, arguments = _facts(arguments)
+    kind = getattr(build, "__name__", "")
+    if kind in {*SEES_MODULES, *KEEPS_MODULES}:
+        facts.setdefault("needs", ("relu_modules", "layers_run_once") if kind in KEEPS_MODULES else ("relu_modules",))
+    facts.setdefault("stochastic", kind in DRAWS)
+    if not callable(build):
+        raise InputError(f"method {name!r}: expected a captum class, found {type(build).__name__}")
+
+    def captum_method(query: Query) -> Tensor:
+        given = {key: value(query) if _asks(value) else value for key, value in arguments.items()}
+        known = inspect.signature(build).parameters
+        constructor = {key: value for key, value in given.items() if key in known}
+        if isinstance(constructor.get("layer"), str):
+            constructor["layer"] = query.model.get_submodule(constructor["layer"])
+        rest = {key: value for key, value in given.items() if key not in constructor}
+
+        def attribute(model: Any, inputs: Tensor, targets: Tensor) -> Any:
+            return build(model, **constructor).attribute(inputs, target=targets, **rest)
+
+        return as_method(attribute, one_by_one=facts["stochastic"])(query)
+
+    captum_method.__doc__ = f"captum's {kind}."
+    _enter(name, (build, arguments), captum_method, facts)
+
+
+def from_zennit(
+    name: str,
+    composite: Callable[..., Any],
+    canonizers: Sequence[Any] = (),
+    *,
+    start: Literal["logit", "one"] = "logit",
+    every_operation: bool = True,
+    **facts: Any,
+) -> None:
+    """Registers a zennit composite: a class or function that takes `canonizers=[…]`, or one that takes nothing.
+
+    canonizers: zennit's classes or instances. `start`: what the target's output is given. `every_operation`: refuse
+    models in which an operation has no rule. Facts as in `methods.register`.
+    """
+    takes = _takes(composite, "canonizers")
+    if canonizers and not takes:
+        raise InputError(f"method {name!r}: expected a composite that takes canonizers, found one that does not")
+
+    def make() -> Any:
+        fitted = [canonizer() if isinstance(canonizer, type) else canonizer for canonizer in canonizers]
+        return composite(canonizers=fitted) if takes else composite()
+
+    def zennit_method(query: Query) -> Tensor:
+        from attribug.methods.relevance import relevance
+
+        return relevance(query, make, start=start, every_operation=every_operation)
+
+    zennit_method.__doc__ = f"zennit's {getattr(composite, '__name__', 'composite')}."
+    key = (composite, [c if isinstance(c, type) else type(c) for c in canonizers], start, every_operation)
+    _enter(name, key, zennit_method, {"needs": ("relu_modules",), **facts})
+
+
+def as_method(function: Callable[..., Any], *, one_by_one: bool = False) -> Callable[..., Tensor]:
+    """A function of (model, inputs, targets) as a function of a query."""
+    import torch
+
+    def method(query: Query, **parameters: Any) -> Tensor:
+        inputs, targets = query.inputs.clone(), query.targets.clone()
+        if one_by_one:
+            parts = []
+            for row, stream in enumerate(query.generators("global seeds")):
+                _seed_globally(stream.initial_seed())
+                parts.append(_tensor(function(query.model, inputs[[row]], targets[[row]], **parameters), query))
+            return torch.cat(parts)
+        return _tensor(function(query.model, inputs, targets, **parameters), query)
+
+    _dress(method, function, getattr(function, "__module__", "") or "")
+    method.__qualname__ = getattr(function, "__qualname__", type(function).__qualname__)
+    return method
+
+
+def _tensor(maps: Any, query: Query) -> Tensor:
+    import torch
+
+    maps = torch.as_tensor(maps)
+    return maps.detach().to(query.inputs) if maps.is_floating_point() else maps  # whole numbers are refused, not turned
+
+
+def _seed_globally(seed: int) -> None:
+    """For code that knows global random states only; whoever runs methods puts these back."""
+    import numpy as np
+    import torch
+
+    torch.manual_seed(seed)
+    np.random.seed(seed % 2**32)
+    random.seed(seed)
+
+
+def _enter(name: str, content: Any, method: Callable[..., Tensor], facts: dict[str, Any]) -> None:
+    from attribug import methods
+
+    _dress(method, content, sys._getframe(2).f_globals.get("__name__", ""))
+    methods.register(name, **facts)(method)
+
+
+def _dress(method: Callable[..., Tensor], content: Any, module: str) -> None:
+    """Whose the method is, and the content its key tells."""
+    method.__module__ = module
+    method.__wrapped_function__ = content  # type: ignore[attr-defined]
+
+
+def _facts(arguments: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    names = set(Method.__dataclass_fields__) - {"name", "function"}
+    facts = {key: value for key, value in arguments.items() if key in names}
+    return facts, {key: value for key, value in arguments.items() if key not in names}
+
+
+def _asks(value: Any) -> bool:
+    return callable(value) and not isinstance(value, type) and _takes(value, "query")
+
+
+def _takes(function: Callable[..., Any], parameter: str) -> bool:
+    try:
+        return parameter in inspect.signature(function).parameters
+    except (TypeError, ValueError):
+        return False

@@ -1,0 +1,135 @@
+"""Surrogates on coalitions of segments: LIME and KernelSHAP. One matrix of coalitions and one factorised system serve
+all examples of a query; a segment that is left out is zero."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import torch
+from torch import Tensor
+
+from attribug import methods
+from attribug.contracts import Unsupported
+from attribug.query import Query
+from attribug.registry import InputError
+from attribug.streams import generator
+
+GRID = 8  # default segments across an image
+KERNEL_WIDTH = 0.25  # of LIME's exponential kernel on cosine distances: the authors' value for images
+RIDGE = 1.0  # LIME's penalty: the authors' value
+ENUMERABLE = 20  # more players are never enumerated
+
+
+@methods.register("lime", stochastic=True, paper="Ribeiro et al. 2016, eqs. 1 and 2")
+def lime(query: Query, *, samples: int = 200, segments: int | Tensor = GRID) -> Tensor:
+    """Weights of a ridge regression of the target's logit on which segments are present.
+
+    Coalitions are fair coin flips, weighted by exp(−d²/.25²) with d the cosine distance to the full coalition; penalty
+    1, intercept free. `segments`: so many across (vectors: one an entry), or integers of the input's spatial shape.
+    """
+    labels, count = _segments(query, segments)
+    _enough(samples)
+    stream = generator("coalitions", query.seed, "lime", samples, count)
+    present = torch.rand(samples, count, generator=stream, dtype=torch.float64) < 0.5
+    present[0] = True  # the input itself
+    outputs = _outputs(query, present, labels)
+    weights = torch.exp(-((1 - present.double().mean(1).sqrt()) ** 2) / KERNEL_WIDTH**2)
+    return _spread(query, ridge(present.double(), outputs, weights, RIDGE), labels)
+
+
+@methods.register("kernel_shap", stochastic=True, paper="Lundberg & Lee 2017, theorem 2; Covert & Lee 2021: pairing")
+def kernel_shap(query: Query, *, samples: int = 200, segments: int | Tensor = GRID) -> Tensor:
+    """Shapley values of segments from the weighted regression that has them as its solution; they sum to F(x) − F(0).
+
+    Sizes are drawn by the kernel's weight, every coalition with its complement; where `samples` allow for all 2^S − 2
+    coalitions, these are enumerated and the values are exact. `segments` as in `lime`.
+    """
+    labels, count = _segments(query, segments)
+    _enough(samples)
+    stream = generator("coalitions", query.seed, "kernel_shap", samples, count)
+    present, weights = shapley_coalitions(count, samples, stream)
+    ends = torch.stack([torch.zeros(count, dtype=torch.bool), torch.ones(count, dtype=torch.bool)])
+    outputs = _outputs(query, torch.cat([ends, present]), labels)
+    empty, full = outputs[:, 0], outputs[:, 1]
+    query.promise((full - empty).to(query.inputs))
+    return _spread(query, shapley(present.double(), outputs[:, 2:], weights, empty, full), labels)
+
+
+def ridge(present: Tensor, outputs: Tensor, weights: Tensor, penalty: float) -> Tensor:
+    """Weighted ridge coefficients, intercept without penalty: present (M, S), outputs (N, M), weights (M,) → (N, S)."""
+    total = weights.sum()
+    centre = (weights[:, None] * present).sum(0) / total  # (S,)
+    offset = (outputs * weights).sum(1, keepdim=True) / total  # (N, 1)
+    features = present - centre
+    gram = features.T @ (weights[:, None] * features) + penalty * torch.eye(present.shape[1], dtype=present.dtype)
+    right = features.T @ (weights[:, None] * (outputs - offset).T)  # (S, N)
+    return torch.cholesky_solve(right, torch.linalg.cholesky(gram)).T
+
+
+def shapley(present: Tensor, outputs: Tensor, weights: Tensor, empty: Tensor, full: Tensor) -> Tensor:
+    """Least squares under Σφ = full − empty: present (M, S), outputs (N, M), empty and full (N,) → (N, S).
+
+    With fewer independent coalitions than segments, the shortest solution.
+    """
+    total = (full - empty)[:, None]  # (N, 1)
+    count = present.shape[1]
+    equal = total / count  # deviations from equal shares sum to zero, so the shortest solution favours no segment
+    left = outputs - empty[:, None] - equal * present.sum(1)  # (N, M)
+    features = present - present.mean(1, keepdim=True)
+    root = weights.sqrt()[:, None]
+    solved = torch.linalg.lstsq(root * features, root * left.T, driver="gelsd").solution.T  # (N, S)
+    return equal + solved - solved.mean(1, keepdim=True)
+
+
+def shapley_coalitions(count: int, samples: int, stream: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Coalitions (M, S) bool, neither empty nor full, and their weights (M,)."""
+    if count <= ENUMERABLE and 2**count - 2 <= samples:
+        rows = [row for row in itertools.product((False, True), repeat=count) if 0 < sum(row) < count]
+        weights = [(count - 1) / (math.comb(count, k) * k * (count - k)) for k in map(sum, rows)]
+        return torch.tensor(rows).reshape(-1, count), torch.tensor(weights, dtype=torch.float64)
+    mass = torch.tensor([1 / (size * (count - size)) for size in range(1, count)], dtype=torch.float64)
+    half = -(-samples // 2)
+    sizes = torch.multinomial(mass, half, replacement=True, generator=stream) + 1
+    order = torch.rand(half, count, generator=stream, dtype=torch.float64).argsort(1).argsort(1)
+    first = order < sizes[:, None]
+    present = torch.stack([first, ~first], dim=1).reshape(-1, count)[:samples]
+    return present, torch.ones(len(present), dtype=torch.float64)
+
+
+def _outputs(query: Query, present: Tensor, labels: Tensor) -> Tensor:
+    """Logits under coalitions, (N, M), float64 on the CPU."""
+    return query.masked_outputs(present[:, labels.reshape(-1)].reshape(len(present), *labels.shape)).double().cpu()
+
+
+def _segments(query: Query, segments: int | Tensor) -> tuple[Tensor, int]:
+    """Segment numbers 0 … S − 1 of the input's spatial shape, and S."""
+    if query.inputs.ndim not in {2, 4}:
+        raise Unsupported(f"expected images (N, C, H, W) or vectors (N, D), found {tuple(query.inputs.shape)}")
+    spatial = query.inputs.shape[2:] if query.inputs.ndim == 4 else query.inputs.shape[1:]
+    if isinstance(segments, Tensor):
+        if segments.shape != spatial or segments.is_floating_point():
+            found = f"{segments.dtype} {tuple(segments.shape)}"
+            raise InputError(f"segments: expected integers of shape {tuple(spatial)}, found {found}")
+        values, labels = torch.unique(segments.cpu(), return_inverse=True)
+        return labels, len(values)
+    if segments < 1:
+        raise InputError(f"segments: expected at least 1 across, found {segments}")
+    if query.inputs.ndim == 2:
+        return torch.arange(spatial[0]), spatial[0]
+    across = [min(segments, side) for side in spatial]
+    rows, columns = (torch.arange(side) * count // side for side, count in zip(spatial, across, strict=True))
+    return rows[:, None] * across[1] + columns, across[0] * across[1]
+
+
+def _enough(samples: int) -> None:
+    if samples < 1:
+        raise InputError(f"samples: expected at least 1, found {samples}")
+
+
+def _spread(query: Query, values: Tensor, labels: Tensor) -> Tensor:
+    """Each segment's value evenly over its entries, so that they sum to it: (N, S) → (N, *shape)."""
+    channels = query.inputs.shape[1] if query.inputs.ndim == 4 else 1
+    shares = values / (torch.bincount(labels.reshape(-1)) * channels)
+    spread = shares[:, labels.reshape(-1)].reshape(len(values), *labels.shape).to(query.inputs)
+    return spread[:, None].expand_as(query.inputs) if query.inputs.ndim == 4 else spread

@@ -1,0 +1,101 @@
+"""DeepLIFT: differences from a baseline, handed back through multipliers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from attribug import methods
+from attribug.query import Baseline, Query
+
+SMALLEST = 1e-10  # differences of inputs below it take the gradient in place of the quotient, as in captum
+
+
+@methods.register("deep_lift", needs=("relu_modules", "pool_modules"), paper="Shrikumar et al. 2017, section 3.5.1: rescale rule")
+def deep_lift(query: Query, *, baseline: Baseline = 0.0) -> Tensor:
+    """(x − b) ⊙ multipliers: ReLUs hand back Δoutput / Δinput in place of their slope, max-pooling alike.
+
+    Works on networks that use one ReLU several times. `baseline`: a number or a tensor that broadcasts to the inputs.
+    Completeness: maps sum to F_t(x) − F_t(b).
+    """
+    query.promise(query.outputs().gather(1, query.targets[:, None])[:, 0] - query.baseline_outputs(baseline))
+    start = query.at_baseline(baseline)
+    rows = max(1, query.rows // 2)  # every input brings its baseline along
+    maps = []
+    handles = [m.register_forward_hook(_relu) for m in query.model.modules() if isinstance(m, nn.ReLU)]
+    handles += [m.register_forward_hook(_pool) for m in query.model.modules() if isinstance(m, nn.MaxPool2d)]
+    try:
+        for first in range(0, len(query.inputs), rows):
+            part = slice(first, first + rows)
+            pair = torch.cat([query.inputs[part], start[part]])
+            multipliers = query.input_gradient(pair, query.targets[part].repeat(2)).chunk(2)[0]
+            maps.append((query.inputs[part] - start[part]) * multipliers)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return torch.cat(maps)
+
+
+def _relu(module: nn.Module, args: tuple[Tensor], output: Tensor) -> Tensor:
+    rescaled: Tensor = _Rescaled.apply(args[0], output)
+    return rescaled
+
+
+def _pool(module: nn.MaxPool2d, args: tuple[Tensor], output: Tensor) -> Tensor:
+    window = (module.kernel_size, module.stride, module.padding, module.dilation, module.ceil_mode)
+    pooled: Tensor = _Pooled.apply(args[0], output, lambda inputs: functional.max_pool2d(inputs, *window))
+    return pooled
+
+
+class _Rescaled(torch.autograd.Function):
+    """A rectifier on inputs and baselines together: both get the same multiplier."""
+
+    @staticmethod
+    def forward(context: Any, inputs: Tensor, outputs: Tensor) -> Tensor:
+        context.save_for_backward(inputs, outputs)
+        return outputs.clone()
+
+    @staticmethod
+    def backward(context: Any, incoming: Tensor) -> tuple[Tensor, None]:
+        inputs, outputs = context.saved_tensors
+        difference, change = _differences(inputs), _differences(outputs)
+        slope = (inputs > 0).to(inputs)
+        quotient = torch.where(difference.abs() < SMALLEST, 1, difference)
+        multiplier = torch.where(difference.abs() < SMALLEST, slope, change / quotient)
+        return incoming * multiplier, None
+
+
+class _Pooled(torch.autograd.Function):
+    """Max-pooling: a window's change of maximum goes, in units of Δinput, to the places of both maxima."""
+
+    @staticmethod
+    def forward(context: Any, inputs: Tensor, outputs: Tensor, pool: Callable[[Tensor], Tensor]) -> Tensor:
+        context.save_for_backward(inputs, outputs)
+        context.pool = pool
+        return outputs.clone()
+
+    @staticmethod
+    def backward(context: Any, incoming: Tensor) -> tuple[Tensor, None, None]:
+        inputs, outputs = context.saved_tensors
+        with torch.enable_grad():
+            leaf = inputs.detach().requires_grad_(True)
+            pooled = context.pool(leaf)
+        present, baseline = outputs.chunk(2)
+        larger = torch.maximum(present, baseline)
+        change = torch.cat([larger - baseline, present - larger])  # a maximum is charged with what it alone changes
+        (charged,) = torch.autograd.grad(pooled, leaf, incoming * change, retain_graph=True)
+        (slope,) = torch.autograd.grad(pooled, leaf, incoming)
+        difference, total = _differences(inputs), sum(charged.chunk(2))
+        quotient = torch.where(difference.abs() < SMALLEST, 1, difference)
+        multiplier = torch.cat([total, total]) / quotient
+        return torch.where(difference.abs() < SMALLEST, slope, multiplier), None, None
+
+
+def _differences(pair: Tensor) -> Tensor:
+    """Input minus baseline, for both halves of a batch."""
+    present, baseline = pair.chunk(2)
+    return (present - baseline).repeat(2, *[1] * (pair.ndim - 1))

@@ -1,0 +1,186 @@
+"""PatternNet and PatternAttribution: signal directions fitted to each explained model on its own training data."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from attribug import methods
+from attribug.contracts import Unsupported
+from attribug.preflight import trace
+from attribug.query import Query
+
+TINY = 1e-12  # of the largest: a neuron whose output varies less has no pattern
+Layer = nn.Conv2d | nn.Linear
+Patterns = dict[Layer, Tensor]
+KNOWN = (
+    nn.Conv2d, nn.Linear, nn.ReLU, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.Flatten, nn.Dropout,
+    nn.Dropout2d, nn.Identity,
+)  # fmt: skip
+
+
+@methods.register(
+    "pattern_net", needs=("relu_modules", "layers_run_once"), fits_training_data=True,
+    paper="Kindermans et al. 2018, eqs. 6 and 9, section 4",
+)  # fmt: skip
+def pattern_net(query: Query) -> Tensor:
+    """Back-projection of the target's logit with patterns a in place of weights, ReLU gates kept: the signal."""
+    with back_projecting(patterns(query)):
+        return query.input_gradients()
+
+
+@methods.register(
+    "pattern_attribution", needs=("relu_modules", "layers_run_once"), fits_training_data=True,
+    paper="Kindermans et al. 2018, section 4",
+)  # fmt: skip
+def pattern_attribution(query: Query) -> Tensor:
+    """Back-projection with a ⊙ w in place of weights: how much the signal contributes to the target's logit."""
+    with back_projecting({layer: a * layer.weight.detach() for layer, a in patterns(query).items()}):
+        return query.input_gradients()
+
+
+@dataclass
+class _Sums:
+    """Running sums of one layer, over samples and positions: k neurons, d inputs of each."""
+
+    active: Tensor  # (k,) how often
+    active_x: Tensor  # (k, d)
+    active_xy: Tensor  # (k, d)
+    y: Tensor  # (k,)
+    count: int = 0
+
+
+@dataclass(frozen=True)
+class _Fitted:
+    """Patterns, and what they were fitted to."""
+
+    weights: tuple[float, ...]
+    inputs: weakref.ref[Tensor]
+    version: int
+    patterns: tuple[Tensor, ...]
+
+
+_kept: weakref.WeakKeyDictionary[nn.Module, _Fitted] = weakref.WeakKeyDictionary()
+
+
+def patterns(query: Query) -> Patterns:
+    """The patterns of the query's model, shaped as its weights; fitted once for a model and its training examples."""
+    inputs = query.train.inputs
+    weights = tuple(float(weight.detach().double().norm()) for weight in query.model.parameters())
+    kept = _kept.get(query.model)
+    if kept is None or kept.inputs() is not inputs or (kept.version, kept.weights) != (inputs._version, weights):
+        fitted = tuple(fit(query.model, inputs, query.rows, query.forward).values())
+        kept = _kept[query.model] = _Fitted(weights, weakref.ref(inputs), inputs._version, fitted)
+    return dict(zip(_layers(query.model), kept.patterns, strict=True))
+
+
+def fit(model: nn.Module, inputs: Tensor, rows: int, forward: Callable[[Tensor], Tensor] | None = None) -> Patterns:
+    """a = cov / (wᵀcov) with cov = E₊[x y] − E₊[x] E[y], y = wᵀx without bias, E₊ over samples whose neuron is active
+    after its ReLU, bias included (a layer without ReLU: over all); one pass over `inputs` (N, *shape), `rows` at a time through `forward` (default: the model).
+
+    Raises `Unsupported` for layers other than convolutions without groups and dense layers.
+    """
+    layers = _layers(model)
+    place = next(model.parameters())
+    rectified = _rectified(model, inputs[:1].to(place))
+    sums: dict[Layer, _Sums] = {}
+    handles = [layer.register_forward_hook(_collector(sums, rectified)) for layer in layers]
+    try:
+        with torch.no_grad():
+            for batch in inputs.split(rows):
+                (forward or model)(batch.to(place))
+    finally:
+        for handle in handles:
+            handle.remove()
+    return {layer: _pattern(layer, sums[layer]) for layer in layers}
+
+
+@contextmanager
+def back_projecting(weights: Patterns) -> Iterator[None]:
+    """Layers compute as ever, but gradients flow back through `weights` in place of theirs."""
+
+    def hook(layer: Any, args: tuple[Tensor], output: Tensor) -> Tensor:
+        other = _linear_part(layer, args[0], weights[layer])
+        return other + (output - other).detach()
+
+    handles = [layer.register_forward_hook(hook) for layer in weights]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _layers(model: nn.Module) -> list[Layer]:
+    for module in model.modules():
+        if not any(True for _ in module.children()) and not isinstance(module, KNOWN):
+            raise Unsupported(f"patterns are defined for convolutions and dense layers; found {type(module).__name__}")
+        if isinstance(module, nn.Conv2d) and (module.groups != 1 or module.padding_mode != "zeros"):
+            raise Unsupported("patterns are defined for convolutions without groups, padded with zeros")
+        if isinstance(module, nn.Conv2d) and isinstance(module.padding, str):
+            raise Unsupported("patterns need convolutions whose padding is given in pixels")
+    return [module for module in model.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
+
+
+def _rectified(model: nn.Module, example: Tensor) -> set[nn.Module]:
+    """The layers whose output goes into a ReLU next; refuses models that are no chain of modules."""
+    seen = trace(model, example)
+    calls = [call for call in seen.calls if not isinstance(call[0], nn.Dropout | nn.Dropout2d | nn.Identity)]
+    for (before, _, output), (after, arguments, _) in pairwise([*calls, (model, (seen.outputs,), None)]):
+        if not torch.equal(arguments[0].flatten(), output.flatten()):
+            names = f"{type(before).__name__} to {type(after).__name__}"
+            raise Unsupported(f"patterns are defined for chains of layers; something happens between {names}")
+    return {before for (before, _, _), (after, _, _) in pairwise(calls) if isinstance(after, nn.ReLU)}
+
+
+def _collector(sums: dict[Layer, _Sums], rectified: set[nn.Module]) -> Callable[..., None]:
+    def collect(layer: Layer, args: tuple[Tensor], output: Tensor) -> None:
+        x = _seen(layer, args[0]).double()  # (samples, d)
+        bias = 0 if layer.bias is None else layer.bias.double()
+        after = output.movedim(1, -1) if isinstance(layer, nn.Conv2d) else output
+        with_bias = after.reshape(len(x), -1).double()  # (samples, k)
+        y = with_bias - bias
+        active = (with_bias > 0).double() if layer in rectified else torch.ones_like(y)
+        if layer not in sums:
+            zero = torch.zeros(y.shape[1], x.shape[1], dtype=torch.float64, device=x.device)
+            sums[layer] = _Sums(zero[:, 0].clone(), zero.clone(), zero, zero[:, 0].clone())
+        total = sums[layer]
+        total.active += active.sum(0)
+        total.active_x.addmm_(active.T, x)
+        total.active_xy.addmm_((active * y).T, x)
+        total.y += y.sum(0)
+        total.count += len(x)
+
+    return collect
+
+
+def _seen(layer: Layer, x: Tensor) -> Tensor:
+    """What every neuron of a layer sees, (samples · positions, d)."""
+    if isinstance(layer, nn.Linear):
+        return x.reshape(-1, layer.in_features)
+    window: Any = (layer.kernel_size, layer.dilation, layer.padding, layer.stride)
+    patches = functional.unfold(x, *window)  # (B, d, positions)
+    return patches.transpose(1, 2).reshape(-1, patches.shape[1])
+
+
+def _pattern(layer: Layer, total: _Sums) -> Tensor:
+    often = total.active.clamp(min=1)[:, None]
+    covariance = total.active_xy / often - (total.active_x / often) * (total.y / total.count)[:, None]
+    variance = (layer.weight.detach().double().flatten(1) * covariance).sum(1, keepdim=True)
+    usable = variance.abs() > TINY * variance.abs().max()
+    pattern = torch.where(usable, covariance / torch.where(usable, variance, 1), 0)
+    return pattern.reshape(layer.weight.shape).to(layer.weight.dtype)
+
+
+def _linear_part(layer: Layer, x: Tensor, weight: Tensor) -> Tensor:
+    if isinstance(layer, nn.Linear):
+        return functional.linear(x, weight)
+    return functional.conv2d(x, weight, None, layer.stride, layer.padding, layer.dilation)

@@ -1,0 +1,160 @@
+"""Layer-wise relevance propagation and kin: zennit's rules, composed as each method's source composes them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from attribug import methods
+from attribug.contracts import Unsupported
+from attribug.preflight import ROUTING, operation, trace
+from attribug.query import Query
+
+Start = Literal["logit", "one"]
+Composite = Callable[[], Any]
+EPSILON = 1e-7  # of the plain ε-rule, as in iNNvestigate
+DENSE_EPSILON = 0.1  # of the sequential preset's dense layers, as in iNNvestigate
+GAMMA = 0.25
+SAME_OUTPUT = 1e-3  # how much merged batch norms may move the outputs, of their largest
+
+
+@methods.register("lrp_epsilon", needs=("relu_modules",), paper="Bach et al. 2015, eq. 58")
+def lrp_epsilon(query: Query, *, epsilon: float = EPSILON) -> Tensor:
+    """ε-rule in every layer; on networks of ReLU and max-pooling it collapses to input × gradient."""
+    from zennit.rules import Epsilon
+
+    return relevance(query, partial(composite, partial(Epsilon, epsilon=epsilon), partial(Epsilon, epsilon=epsilon)))
+
+
+@methods.register("lrp_spaf", needs=("relu_modules",), paper="Alber et al. 2019: sequential preset A flat")
+def lrp_spaf(query: Query, *, epsilon: float = DENSE_EPSILON) -> Tensor:
+    """ε-rule in dense layers, α1β0 with bias in convolutions, flat rule in the first layer."""
+    from zennit.rules import Epsilon, Flat, ZPlus
+
+    return relevance(query, partial(composite, ZPlus, partial(Epsilon, epsilon=epsilon), first=Flat))
+
+
+@methods.register("deep_taylor", needs=("relu_modules",), paper="Montavon et al. 2017, section 4")
+def deep_taylor(query: Query) -> Tensor:
+    """α1β0 with bias in every layer."""
+    from zennit.rules import ZPlus
+
+    return relevance(query, partial(composite, ZPlus, ZPlus))
+
+
+@methods.register("lrp_epsilon_plus_flat", needs=("relu_modules",), paper="Kohlbrenner et al. 2020: LRP-CMP")
+def lrp_epsilon_plus_flat(query: Query) -> Tensor:
+    """zennit's EpsilonPlusFlat: ε-rule in dense layers, z⁺ in convolutions, flat rule in the first layer."""
+    from zennit.composites import EpsilonPlusFlat
+
+    return relevance(query, lambda: EpsilonPlusFlat(canonizers=canonizers()))
+
+
+@methods.register("lrp_gamma", needs=("relu_modules",), paper="Montavon et al. 2019, section 10.2.3")
+def lrp_gamma(query: Query, *, gamma: float = GAMMA, epsilon: float = EPSILON) -> Tensor:
+    """γ-rule in convolutions, ε-rule in dense layers."""
+    from zennit.rules import Epsilon, Gamma
+
+    return relevance(query, partial(composite, partial(Gamma, gamma=gamma), partial(Epsilon, epsilon=epsilon)))
+
+
+@methods.register("excitation_backprop", needs=("relu_modules",), paper="Zhang et al. 2018, eq. 5")
+def excitation_backprop(query: Query) -> Tensor:
+    """z⁺ without bias in every layer, started with one at the target: zennit's ExcitationBackprop."""
+    from zennit.composites import ExcitationBackprop
+
+    return relevance(query, lambda: ExcitationBackprop(canonizers=canonizers()), start="one")
+
+
+def relevance(query: Query, make: Composite, *, start: Start = "logit", every_operation: bool = True) -> Tensor:
+    """Relevance of the inputs, (N, *shape), under a zennit composite that `make` makes anew for every pass.
+
+    `start`: what the target's output is given, its `logit` or `one`. With `every_operation`, raises `Unsupported` where
+    an operation of the canonised model has no rule, or merging its batch norms would change it. zennit clears the
+    weights' gradients and merges batch norms while it works; both are undone.
+    """
+    if every_operation:
+        refuse_without_rules(query, make)
+    maps, totals = [], []
+    for inputs, targets in zip(query.inputs.split(query.rows), query.targets.split(query.rows), strict=True):
+        leaf = inputs.detach().clone().requires_grad_(True)
+        with torch.enable_grad(), make().context(query.model):
+            # a view, because hooks on the first module would meet the leaf itself
+            logits = query.target_logits(leaf.view_as(leaf), targets)
+            total = logits.detach() if start == "logit" else torch.ones_like(logits)
+            maps.append(query.backward(logits * total, leaf).detach())
+        totals.append(total)
+    query.promise(torch.cat(totals))
+    return torch.cat(maps)
+
+
+def composite(convolution: Composite, dense: Composite, *, first: Composite | None = None) -> Any:
+    """A zennit composite of rules for convolutions, dense layers and, if given, the layer that comes first."""
+    from zennit.composites import LayerMapComposite, SpecialFirstLayerMapComposite
+    from zennit.layer import Sum
+    from zennit.rules import Norm, Pass
+    from zennit.types import Activation, AvgPool, Convolution
+
+    layers = [(Activation, Pass()), (Sum, Norm()), (AvgPool, Norm())]
+    layers += [(Convolution, convolution()), (nn.Linear, dense())]
+    if first is None:
+        return LayerMapComposite(layer_map=layers, canonizers=canonizers())
+    firsts = [(Convolution, first()), (nn.Linear, first())]
+    return SpecialFirstLayerMapComposite(layer_map=layers, first_map=firsts, canonizers=canonizers())
+
+
+def canonizers() -> list[Any]:
+    """Merge batch norms into the layers before them; make residual sums of torchvision's ResNets visible to rules."""
+    from zennit.torchvision import ResNetCanonizer
+
+    return [ResNetCanonizer()]
+
+
+def refuse_without_rules(query: Query, make: Composite) -> None:
+    """Raises `Unsupported` unless rules reach every operation of the canonised model; remembered with the query."""
+    merging = make().canonizers
+    need = f"rules {[type(canonizer).__name__ for canonizer in merging]}"
+    if need not in query.preflights:
+        try:
+            _refuse_without_rules(query, merging)
+            query.preflights[need] = ""
+        except Unsupported as reason:
+            query.preflights[need] = str(reason)
+    if query.preflights[need]:
+        raise Unsupported(query.preflights[need])
+
+
+def _refuse_without_rules(query: Query, merging: Sequence[Any]) -> None:
+    from zennit.layer import Sum
+    from zennit.types import Activation, AvgPool, Convolution
+
+    for name, module in query.model.named_modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and (module.weight is None or module.running_mean is None):
+            raise Unsupported(f"batch norm {name!r} has no weights or statistics that could be merged")
+    with torch.no_grad():
+        before = query.model(query.inputs[:1].clone())
+    with _canonised(query.model, merging):
+        seen = trace(query.model, query.inputs)
+    outputs = seen.outputs.detach()
+    if not torch.allclose(outputs, before, rtol=0, atol=SAME_OUTPUT * float(before.abs().max())):
+        raise Unsupported("merging batch norms into the layers before them changes the model's outputs")
+    ruled = (Activation, AvgPool, Convolution, nn.Linear, Sum)
+    reached = {output.grad_fn for module, _, output in seen.calls if isinstance(module, ruled)}
+    beyond = sorted({operation(node) for node in seen.nodes - reached} - ROUTING)
+    if beyond:
+        raise Unsupported(f"no rule reaches the operation {beyond[0]}, which no module with a rule carries out")
+
+
+@contextmanager
+def _canonised(model: nn.Module, merging: Sequence[Any]) -> Iterator[None]:
+    applied = [instance for canonizer in merging for instance in canonizer.apply(model)]
+    try:
+        yield
+    finally:
+        for instance in reversed(applied):
+            instance.remove()
