@@ -31,7 +31,7 @@ def _number(text: str) -> float:
         raise typer.BadParameter(f"expected a number, found {text!r}") from None
 
 
-DONE, WRONG_INPUT, INCOMPLETE, INTERRUPTED = 0, 2, 3, 130
+DONE, FAILED_CHECK, WRONG_INPUT, INCOMPLETE, INTERRUPTED = 0, 1, 2, 3, 130
 KINDS = ("methods", "bugs", "metrics", "tasks", "suites")
 app = typer.Typer(
     name="attribug", add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
@@ -159,6 +159,20 @@ def list_(
         typer.echo(json.dumps(found, indent=2))
     else:
         typer.echo(listing.text(found), nl=False)
+
+
+@app.command()
+def check(
+    plugin: Annotated[str, typer.Argument(help="A file, a module, or the name of a registered piece.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
+) -> None:
+    """Checks that everything a plugin registers keeps its contract; exit code 1 if anything does not."""
+    from attribug import conformance
+
+    results = conformance.check_plugin(plugin, lambda result: None if as_json else typer.echo(result))
+    typer.echo(conformance.as_json(results) if as_json else conformance.summary(results))
+    if not all(result.passed for result in results):
+        raise typer.Exit(FAILED_CHECK)
 
 
 def _dry_run(suite: str, common: dict[str, Any]) -> None:

@@ -102,7 +102,7 @@ class Query:
         train: Callable[[], Data] | None = None,
     ) -> None:
         self.model = model
-        self.inputs = inputs
+        self.inputs = inputs.detach()
         self.targets = targets
         self.ids = torch.arange(len(inputs)) if ids is None else ids
         _one_an_input("targets", self.targets, len(inputs))
@@ -245,7 +245,7 @@ class Query:
         for start, index in self._numbered_stream(samples):
             rows = index.to(self.inputs.device)
             numbers = (start + torch.arange(len(index))) % samples
-            points = self.inputs[rows].detach()
+            points = self.inputs[rows]
             if noise:
                 draws = torch.stack([torch.randn(shape, generator=streams[i], dtype=dtype) for i in index.tolist()])
                 points = points + spread[rows].reshape(-1, *ones) * draws.to(points)

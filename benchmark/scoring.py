@@ -134,8 +134,9 @@ def _queries(contrast: Contrast, lab: Lab, positions: Tensor, settings: Settings
 
 
 def _predicted(lab: Lab, side: Side, data: Data) -> Tensor:
+    model = lab.model(side.model)  # outside of no_grad: it may have to be trained
     with torch.no_grad():
-        predicted: Tensor = lab.model(side.model)(data.inputs.to(lab.device)).argmax(1)
+        predicted: Tensor = model(data.inputs.to(lab.device)).argmax(1)
     return predicted
 
 

@@ -41,7 +41,7 @@ COST_COLUMNS = (
     "peak_megabytes",
 )  # fmt: skip
 NO_CONTROL = "-"
-TOLERANCE = 0.05  # share of the sums that maps promise (completeness, conservation) which they may miss without a warning
+TOLERANCE = 0.05  # share of the sums they promise (completeness, conservation) that maps may miss without a warning
 
 
 def prepare(out: Path, cache: Path, plan: Plan) -> None:

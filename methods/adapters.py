@@ -123,8 +123,10 @@ def as_method(function: Callable[..., Any], *, one_by_one: bool = False) -> Call
 def _tensor(maps: Any, query: Query) -> Tensor:
     import torch
 
-    maps = torch.as_tensor(maps)
-    return maps.detach().to(query.inputs) if maps.is_floating_point() else maps  # whole numbers are refused, not turned
+    tensor: Tensor = torch.as_tensor(maps)
+    if not tensor.is_floating_point():
+        return tensor  # whole numbers are refused, not turned
+    return tensor.detach().to(query.inputs)
 
 
 def _seed_globally(seed: int) -> None:

@@ -79,7 +79,8 @@ def shapley(present: Tensor, outputs: Tensor, weights: Tensor, empty: Tensor, fu
     features = present - present.mean(1, keepdim=True)
     root = weights.sqrt()[:, None]
     solved = torch.linalg.lstsq(root * features, root * left.T, driver="gelsd").solution.T  # (N, S)
-    return equal + solved - solved.mean(1, keepdim=True)
+    values: Tensor = equal + solved - solved.mean(1, keepdim=True)
+    return values
 
 
 def shapley_coalitions(count: int, samples: int, stream: torch.Generator) -> tuple[Tensor, Tensor]:

@@ -15,7 +15,9 @@ from attribug.query import Baseline, Query
 SMALLEST = 1e-10  # differences of inputs below it take the gradient in place of the quotient, as in captum
 
 
-@methods.register("deep_lift", needs=("relu_modules", "pool_modules"), paper="Shrikumar et al. 2017, section 3.5.1: rescale rule")
+@methods.register(
+    "deep_lift", needs=("relu_modules", "pool_modules"), paper="Shrikumar et al. 2017, section 3.5.1: rescale rule"
+)
 def deep_lift(query: Query, *, baseline: Baseline = 0.0) -> Tensor:
     """(x − b) ⊙ multipliers: ReLUs hand back Δoutput / Δinput in place of their slope, max-pooling alike.
 

@@ -23,8 +23,8 @@ def integrated_gradients(query: Query, *, steps: int = 50, baseline: Baseline = 
     paper="Erion et al. 2021, eq. 3",
 )  # fmt: skip
 def expected_gradients(query: Query, *, samples: int = 50) -> Tensor:
-    """Integrated gradients averaged over baselines from the model's training examples: each of the `samples` has its own
-    baseline and its own point on the path, uniform."""
+    """Integrated gradients averaged over baselines from the model's training examples: each of the `samples` has its
+    own baseline and its own point on the path, uniform."""
     return query.expected_gradients(samples, 0.0)
 
 

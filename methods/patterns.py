@@ -84,7 +84,8 @@ def patterns(query: Query) -> Patterns:
 
 def fit(model: nn.Module, inputs: Tensor, rows: int, forward: Callable[[Tensor], Tensor] | None = None) -> Patterns:
     """a = cov / (wᵀcov) with cov = E₊[x y] − E₊[x] E[y], y = wᵀx without bias, E₊ over samples whose neuron is active
-    after its ReLU, bias included (a layer without ReLU: over all); one pass over `inputs` (N, *shape), `rows` at a time through `forward` (default: the model).
+    after its ReLU, bias included (a layer without ReLU: over all); one pass over `inputs` (N, *shape), `rows` at a time
+    through `forward` (default: the model).
 
     Raises `Unsupported` for layers other than convolutions without groups and dense layers.
     """

@@ -133,8 +133,9 @@ def _refuse_without_rules(query: Query, merging: Sequence[Any]) -> None:
     from zennit.layer import Sum
     from zennit.types import Activation, AvgPool, Convolution
 
-    for name, module in query.model.named_modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm) and (module.weight is None or module.running_mean is None):
+    norms = [(n, m) for n, m in query.model.named_modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    for name, module in norms:
+        if module.weight is None or module.running_mean is None:
             raise Unsupported(f"batch norm {name!r} has no weights or statistics that could be merged")
     with torch.no_grad():
         before = query.model(query.inputs[:1].clone())

@@ -26,7 +26,8 @@ def rise(query: Query, *, samples: int = 500, cells: int = 7, keep: float = 0.5)
     if samples < 1 or cells < 1 or not 0 < keep < 1:
         raise InputError(f"rise: expected samples, cells ≥ 1 and 0 < keep < 1, found {samples}, {cells}, {keep}")
     stream = generator("rise", query.seed, samples, cells, float(keep))
-    masks = soft_masks(*query.inputs.shape[2:], samples, cells, keep, stream).to(query.inputs)  # (M, H, W)
+    height, width = query.inputs.shape[2:]
+    masks = soft_masks(height, width, samples, cells, keep, stream).to(query.inputs)  # (M, H, W)
     outputs = query.masked_outputs(masks)  # (N, M)
     maps = (outputs @ masks.flatten(1)).reshape(-1, *masks.shape[1:]) / (samples * keep)
     return (maps / query.inputs.shape[1])[:, None].expand_as(query.inputs)

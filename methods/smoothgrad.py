@@ -20,7 +20,9 @@ def smoothgrad_squared(query: Query, *, samples: int = 50, noise: float = 0.15) 
     return query.noisy_gradients(samples, noise).mean_square
 
 
-@methods.register("smoothgrad_then_square", stochastic=True, uses="noisy_gradients", paper="Adebayo et al. 2020, appendix")
+@methods.register(
+    "smoothgrad_then_square", stochastic=True, uses="noisy_gradients", paper="Adebayo et al. 2020, appendix"
+)
 def smoothgrad_then_square(query: Query, *, samples: int = 50, noise: float = 0.15) -> Tensor:
     """Square of SmoothGrad's mean: what some papers' words say where their code takes the mean of squares."""
     return query.noisy_gradients(samples, noise).mean.square()

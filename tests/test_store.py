@@ -44,7 +44,12 @@ def scores(rows: int = 30) -> pd.DataFrame:
 
 
 def record(**changes: Any) -> Record:
-    facts = {"scores": scores(), "cost": Cost(1.25, 40, 20), "scoring_seconds": 0.5, "census": Census(9, 2, 1, 3.5, 0.5)}
+    facts = {
+        "scores": scores(),
+        "cost": Cost(1.25, 40, 20),
+        "scoring_seconds": 0.5,
+        "census": Census(9, 2, 1, 3.5, 0.5),
+    }
     return Record(**{**facts, **changes})
 
 

@@ -2,33 +2,21 @@
 
 from __future__ import annotations
 
-import inspect
 from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from attribug import tasks
 from attribug.contracts import Data, Examples, Recipe, Task
+from attribug.level_zero import Memory
+from attribug.task_conformance import small
 from attribug.training import Lab
 
 torch.set_num_threads(1)
 PIXELS = 12  # more than SSIM's window
-SMALL = {"train": 120, "test": 30, "epochs": 1, "width": 4}
-
-
-class Memory(dict[str, dict[str, Tensor]]):
-    """A store of weights that is gone at the end."""
-
-    def load_weights(self, key: str) -> dict[str, Tensor] | None:
-        return self.get(key)
-
-    def save_weights(self, key: str, weights: dict[str, Tensor]) -> None:
-        self[key] = {name: value.clone() for name, value in weights.items()}
 
 
 class Scale(nn.Module):
@@ -81,14 +69,6 @@ def other_toy(name: str) -> Task:
     """Another toy: `two` has two classes, `large` another shape of inputs."""
     shape = (1, 2 * PIXELS, 2 * PIXELS) if name == "large" else (1, PIXELS, PIXELS)
     return toy_task(name, classes=2, shape=shape)
-
-
-def small(name: str, seed: int = 0) -> Task:
-    """A registered task with few examples and one epoch, as far as it has these options."""
-    source = tasks.get(name)
-    known = inspect.signature(source.function).parameters
-    options: dict[str, Any] = {option: value for option, value in SMALL.items() if option in known}
-    return source.function(seed=seed, other=small, **options)
 
 
 @pytest.fixture(scope="session")

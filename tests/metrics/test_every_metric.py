@@ -1,6 +1,7 @@
-"""What every registered metric must keep, in checks of its name alone; and broken metrics that each check refuses."""
+"""What every registered metric must keep: the package's checks, and broken metrics that each check refuses."""
 
 import inspect
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -10,212 +11,39 @@ from torch import Tensor
 
 import attribug
 from attribug import metrics
+from attribug.conformance import check, run_check
 from attribug.contracts import Metric
-from attribug.metrics import prepared
+from attribug.metric_conformance import (
+    CHECKS,
+    check_best_is_the_upper_bound,
+    check_bounds,
+    check_default_is_the_first_post,
+    check_examples_are_independent,
+    check_facts_fit_together,
+    check_forms_are_indexable,
+    check_measures_ordinary_maps,
+    check_one_float64_number_an_example,
+    check_operands_are_left_alone,
+    check_prepared_maps_serve_many,
+    check_symmetry,
+    check_undefined_is_nan,
+)  # fmt: skip
 
 torch.set_num_threads(1)
 NAMES = metrics.names()
-N, CLASSES, BROKEN = 6, 4, "test_broken"
-SIZES = [(13, 17), (64, 65)]  # the second for metrics that decline small maps
-
-
-def stream(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def size_for(metric: Metric) -> tuple[int, int]:
-    """The smallest size that the metric takes."""
-    for size in SIZES:
-        try:
-            pair = operands(metric, size=size)
-            attribug.measure(metric.name, *pair)
-        except attribug.Unsupported:
-            continue
-        return size
-    raise AssertionError(f"{metric.name} takes none of {SIZES}")
-
-
-def maps_like(metric: Metric, seed: int = 0, size: tuple[int, int] | None = None) -> Tensor:
-    """Ordinary maps (N, C, H, W), or probabilities (N, K)."""
-    if metric.reads == "probabilities":
-        return torch.randn(N, CLASSES, generator=stream(seed), dtype=torch.float64).softmax(1)
-    return torch.randn(N, 3, *(size or size_for(metric)), generator=stream(seed), dtype=torch.float64)
-
-
-def masks_of(size: tuple[int, int]) -> Tensor:
-    """One block a mask, a fifth of the image or less."""
-    masks = torch.zeros(N, *size, dtype=torch.bool)
-    for row in range(N):
-        masks[row, 1 + row % 3 : 6, 2 : 7 + row] = True
-    return masks
-
-
-def operands(metric: Metric, *, size: tuple[int, int] | None = None) -> tuple[Tensor, Tensor]:
-    size = size or size_for(metric)
-    second = masks_of(size) if metric.kind == "alignment" else maps_like(metric, 1, size)
-    return maps_like(metric, 0, size), second
-
-
-def posts(metric: Metric) -> list[str]:
-    return [f"{metric.name}@{post}" for post in metric.posts]
-
-
-# --- the checks ---
-
-
-def check_one_float64_number_an_example(metric: Metric) -> None:
-    for name in posts(metric):
-        for dtype in (torch.float32, torch.float64):
-            one, other = operands(metric)
-            values = attribug.measure(name, one.to(dtype), other if other.dtype == torch.bool else other.to(dtype))
-            assert (values.shape, values.dtype) == ((N,), torch.float64)
-            assert values.isfinite().all()
-
-
-def check_bounds(metric: Metric) -> None:
-    """Within the declared bounds, or undefined, whatever the maps; and bounds are no wider than twice what occurs."""
-    low, high = metric.bounds
-    seen = []
-    for one in odd_maps(metric):
-        for other in [masks_of(one.shape[2:])] if metric.kind == "alignment" else odd_maps(metric):
-            for name in posts(metric):
-                values = attribug.measure(name, one, other)
-                assert ((values >= low) & (values <= high) | values.isnan()).all()
-                seen += values[values.isfinite()].tolist()
-    assert max(seen) > (low + high) / 2
-
-
-def check_symmetric(metric: Metric) -> None:
-    if metric.kind == "similarity":
-        for name in posts(metric):
-            one, other = operands(metric)
-            forth, back = attribug.measure(name, one, other), attribug.measure(name, other, one)
-            assert torch.allclose(forth, back, rtol=0, atol=1e-12) or not metric.symmetric
-
-
-def check_best(metric: Metric) -> None:
-    """A similarity is highest for equal maps; an alignment for the mask itself, and lowest for its complement."""
-    for name in posts(metric):
-        one, other = operands(metric)
-        if metric.kind == "alignment":
-            planes = other[:, None].to(one).expand(N, 3, *other.shape[1:])
-            best, worst = attribug.measure(name, planes, other), attribug.measure(name, 1 - planes, other)
-            assert torch.allclose(worst, torch.full_like(worst, metric.bounds[0]), atol=1e-9)
-        else:
-            best = attribug.measure(name, one, one)
-            assert (attribug.measure(name, one, other) < best - 1e-6).all()
-        assert torch.allclose(best, torch.full_like(best, metric.bounds[1]), atol=1e-9)
-
-
-def check_undefined(metric: Metric) -> None:
-    """Zero maps, empty masks and NaN give NaN, for that example alone."""
-    one, other = operands(metric)
-    plain = {name: attribug.measure(name, one, other) for name in posts(metric)}
-    one[3].view(-1)[1] = torch.nan
-    if metric.reads == "attributions":
-        one[0] = 0
-    if metric.kind == "alignment":
-        other[2] = False
-    undefined = torch.tensor([metric.reads == "attributions", False, metric.kind == "alignment", True, False, False])
-    for name in posts(metric):
-        values = attribug.measure(name, one, other)
-        assert torch.equal(values.isnan(), undefined)
-        assert torch.equal(values[~undefined], plain[name][~undefined])
-
-
-def check_examples_are_independent(metric: Metric) -> None:
-    for name in posts(metric):
-        one, other = operands(metric)
-        together, order = attribug.measure(name, one, other), torch.tensor([4, 0, 5, 2, 1, 3])
-        alone = torch.cat([attribug.measure(name, one[i : i + 1], other[i : i + 1]) for i in range(N)])
-        assert torch.allclose(alone, together, rtol=0, atol=1e-12)
-        assert torch.allclose(attribug.measure(name, one[order], other[order]), together[order], rtol=0, atol=1e-12)
-
-
-def check_forms_are_indexable(metric: Metric) -> None:
-    """What `prepare` makes takes a slice and (M,) int64, and gives what the same examples alone give."""
-    for post in metric.posts:
-        one, other = operands(metric)
-        form = prepared(metric, one, post)
-        second = other if metric.kind == "alignment" else prepared(metric, other, post)
-        values = metric.function(form, second)
-        for index in (slice(1, 4), slice(0, 1), torch.tensor([5, 0, 0, 2])):
-            assert torch.allclose(metric.function(form[index], second[index]), values[index], rtol=0, atol=1e-12)
-
-
-def check_leaves_its_operands(metric: Metric) -> None:
-    for name in posts(metric):
-        one, other = operands(metric)
-        before = one.clone(), other.clone()
-        first, again = attribug.measure(name, one, other), attribug.measure(name, one, other)
-        assert torch.equal(first, again)
-        assert torch.equal(one, before[0])
-        assert torch.equal(other, before[1])
-
-
-def check_prepared_maps_serve_many(metric: Metric) -> None:
-    """A prepared map meets one map after another: no meeting changes it."""
-    for post in metric.posts:
-        one, other = operands(metric)
-        form = prepared(metric, one, post)
-        second = other if metric.kind == "alignment" else prepared(metric, other, post)
-        first = metric.function(form, second)
-        metric.function(form, second if metric.kind == "alignment" else form)
-        assert torch.equal(metric.function(form, second), first)
-
-
-def check_default_is_the_first_post(metric: Metric) -> None:
-    one, other = operands(metric)
-    assert torch.equal(attribug.measure(metric.name, one, other), attribug.measure(posts(metric)[0], one, other))
-
-
-CHECKS = [
-    check_one_float64_number_an_example, check_bounds, check_symmetric, check_best, check_undefined,
-    check_examples_are_independent, check_forms_are_indexable, check_leaves_its_operands,
-    check_prepared_maps_serve_many, check_default_is_the_first_post,
-]  # fmt: skip
-
-
-def odd_maps(metric: Metric) -> list[Tensor]:
-    """Maps, or probabilities, of every awkward kind, each for all examples."""
-    usual = maps_like(metric)
-    if metric.reads == "probabilities":
-        certain = torch.eye(CLASSES, dtype=torch.float64)[torch.arange(N) % CLASSES]
-        rounded = (certain.roll(1, 1) + 1e-7).float()  # sums to a little more than 1
-        return [
-            usual,
-            certain,
-            certain.roll(1, 1),
-            rounded,
-            torch.full_like(usual, 1 / CLASSES),
-            usual[:, :2].softmax(1),
-        ]
-    sparse = usual * (usual > 2)
-    spike = torch.zeros_like(usual)
-    spike[:, 0, 4, 5] = 1
-    nearly = 1 + 1e-15 * usual.round()
-    best = masks_of(usual.shape[2:])[:, None].expand_as(usual).double()
-    return [
-        best, usual, -usual, usual.abs(), -usual.abs(), sparse, spike, -spike, usual.round(), usual**7, nearly,
-        usual * 1e-30, usual * 1e30, torch.zeros_like(usual), torch.ones_like(usual), usual.float(),
-        (usual * 1e-38).float(),
-    ]  # fmt: skip
-
-
-# --- the registered metrics ---
+BROKEN = "test_broken"
 
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("check", CHECKS)
-def test_metric(check: Callable[[Metric], None], name: str) -> None:
-    check(metrics.get(name))
+def test_metric(check: Callable[..., str | None], name: str) -> None:
+    result = run_check(check, "metric", metrics.get(name))
+    assert result.passed, str(result)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_facts(name: str) -> None:
     metric = metrics.get(name)
-    assert metric.bounds[0] < metric.bounds[1]
-    assert 0 < metric.visible < metric.bounds[1] - metric.bounds[0]
     assert metric.paper
     assert metric.function.__doc__
     assert list(inspect.signature(metric.function).parameters)[1] == ("masks" if metric.kind == "alignment" else "b")
@@ -224,7 +52,7 @@ def test_facts(name: str) -> None:
         assert not metric.symmetric
 
 
-# --- broken metrics: each check refuses what it is there for ---
+# --- broken metrics: each check refuses what it is there for, with its reason ---
 
 
 @pytest.fixture
@@ -257,6 +85,10 @@ def share(a: Tensor, masks: Tensor) -> Tensor:
 ALIGNED = {"kind": "alignment", "bounds": (0, 1), "posts": ("abs_sum",), "symmetric": False}
 
 
+def ones(a: Tensor, b: Tensor) -> Tensor:
+    return torch.ones(len(a), dtype=torch.float64)
+
+
 def centres_the_batch(a: Tensor, b: Tensor) -> Tensor:
     return cosine(a - a.mean(0), b - b.mean(0))
 
@@ -265,6 +97,18 @@ def halves_in_place(a: Tensor, b: Tensor) -> Tensor:
     value = cosine(a, b)
     a[:, 0] *= 0.5
     return value
+
+
+def declines(a: Tensor, b: Tensor) -> Tensor:
+    raise attribug.Unsupported("measures nothing")
+
+
+def knows_what_came_before(a: Tensor, b: Tensor) -> Tensor:
+    CALLS[0] += 1
+    return cosine(a, b) / CALLS[0]
+
+
+CALLS = [0]
 
 
 class Unindexable:
@@ -285,38 +129,73 @@ class Reversing:
 
 
 BROKEN_METRICS = [
-    (check_one_float64_number_an_example, lambda a, b: cosine(a, b).float(), {}),
-    (check_one_float64_number_an_example, lambda a, b: cosine(a, b).mean(), {}),
-    (check_one_float64_number_an_example, lambda a, b: cosine(a, b)[:, None], {}),
-    (check_one_float64_number_an_example, lambda a, b: cosine(a, b) / 0, {}),
-    (check_bounds, lambda a, b: cosine(a, b) * (1 + 1e-12), {}),
-    (check_bounds, cosine, {"bounds": (0, 1)}),
-    (check_bounds, cosine, {"bounds": (-1, 4)}),
-    (check_symmetric, lambda a, b: cosine(a, b) * a.flatten(1)[:, 0], {}),
-    (check_best, lambda a, b: cosine(a, b) / 2, {}),
-    (check_best, lambda a, b: torch.ones(len(a), dtype=torch.float64), {}),
-    (check_best, lambda a, m: 1 - share(a, m), ALIGNED),
-    (check_best, lambda a, m: torch.ones(len(a), dtype=torch.float64), ALIGNED),
-    (check_undefined, lambda a, b: cosine(a, b).nan_to_num(0), {}),
-    (check_undefined, lambda a, m: share(a, m).nan_to_num(0), ALIGNED),
-    (check_undefined, lambda a, m: (a * m).flatten(1).sum(1) / a.flatten(1).sum(1), ALIGNED),
-    (check_undefined, lambda a, b: cosine(a, b) + 0 * a.sum(), {}),
-    (check_examples_are_independent, centres_the_batch, {}),
-    (check_forms_are_indexable, lambda a, b: cosine(a.maps, b.maps), {"prepare": Unindexable}),
-    (check_forms_are_indexable, lambda a, b: cosine(a.maps, b.maps), {"prepare": Reversing}),
-    (check_leaves_its_operands, halves_in_place, {"posts": ("none",)}),
-    (check_prepared_maps_serve_many, halves_in_place, {}),
-]
+    (check_measures_ordinary_maps, declines, {}, r"maps \(64, 65\), found unsupported: measures nothing"),
+    (check_measures_ordinary_maps, lambda a, b: 1 / 0, {}, "ZeroDivisionError"),
+    (check_measures_ordinary_maps, lambda a, b: a + b, {"posts": ("summ",)}, "post 'summ': unknown step 'summ'"),
+    (check_facts_fit_together, cosine, {"bounds": (1, -1)}, r"bounds: expected a lower and .* found \(1, -1\)"),
+    (check_facts_fit_together, cosine, {"visible": 0.0}, "visible: expected 0 < δ < 2, found 0"),
+    (check_facts_fit_together, cosine, {"visible": 3.0}, "visible: expected 0 < δ < 2, found 3"),
+    (check_one_float64_number_an_example, lambda a, b: cosine(a, b).float(), {}, "float64, found .*torch.float32"),
+    (check_one_float64_number_an_example, lambda a, b: cosine(a, b).mean(), {}, r"expected \(6,\) .*, found \(\) "),
+    (check_one_float64_number_an_example, lambda a, b: cosine(a, b)[:, None], {}, r"found \(6, 1\) torch.float64"),
+    (check_one_float64_number_an_example, lambda a, b: cosine(a, b).tolist(), {}, "expected a tensor, found list"),
+    (check_one_float64_number_an_example, lambda a, b: cosine(a, b) / 0, {}, "found 6 of 6 NaN or infinite"),
+    (check_bounds, lambda a, b: cosine(a, b) * (1 + 1e-12), {}, r"expected values in \[-1, 1\], found \[1\.0000000"),
+    (check_bounds, cosine, {"bounds": (0, 1)}, r"expected values in \[0, 1\], found \[-"),
+    (check_bounds, cosine, {"bounds": (-1, 4)}, "never come near the upper one; the largest is 1"),
+    (check_symmetry, lambda a, b: cosine(a, b) * a.flatten(1)[:, 0], {}, "with maps exchanged .*, found a difference"),
+    (check_best_is_the_upper_bound, lambda a, b: cosine(a, b) / 2, {}, r"expected the bound 1 for equal maps"),
+    (check_best_is_the_upper_bound, ones, {}, "expected less for unlike maps than for equal ones"),
+    (check_best_is_the_upper_bound, lambda a, m: 1 - share(a, m), ALIGNED, "the bound 0 for relevance exactly"),
+    (check_best_is_the_upper_bound, ones, ALIGNED, "expected the bound 0 for relevance exactly outside the mask"),
+    (check_undefined_is_nan, lambda a, b: cosine(a, b).nan_to_num(0), {}, "expected NaN for a zero map, found 0"),
+    (check_undefined_is_nan, lambda a, m: share(a, m).nan_to_num(0), ALIGNED, "expected NaN for a zero map, found 0"),
+    (
+        check_undefined_is_nan, lambda a, m: (a * m).flatten(1).sum(1) / a.flatten(1).sum(1), ALIGNED,
+        "expected NaN for an empty mask, found 0",
+    ),
+    (check_undefined_is_nan, lambda a, b: cosine(a, b) + 0 * a.sum(), {}, "another example's undefined value"),
+    (check_examples_are_independent, centres_the_batch, {}, "one by one and together"),
+    (check_forms_are_indexable, lambda a, b: cosine(a.maps, b.maps), {"prepare": Unindexable}, "not subscriptable"),
+    (check_forms_are_indexable, lambda a, b: cosine(a.maps, b.maps), {"prepare": Reversing}, r"at slice\(1, 4, None\)"),
+    (check_operands_are_left_alone, halves_in_place, {"posts": ("none",)}, "maps and masks to be left alone"),
+    (check_operands_are_left_alone, knows_what_came_before, {}, "the same maps twice gave values that differ"),
+    (check_prepared_maps_serve_many, halves_in_place, {}, r"measuring changes the prepared maps \(sum\)"),
+    (check_default_is_the_first_post, knows_what_came_before, {}, "test_broken and test_broken@sum gave values"),
+]  # fmt: skip
 
 
-@pytest.mark.parametrize(("check", "function", "facts"), BROKEN_METRICS)
-def test_broken_metric_is_refused(check, function, facts, register) -> None:
-    metric = register(function, **facts)
-    with pytest.raises((AssertionError, TypeError)):  # TypeError: what cannot be indexed
-        check(metric)
+@pytest.mark.parametrize(("check", "function", "facts", "reason"), BROKEN_METRICS)
+def test_broken_metric_is_refused(check, function, facts, reason, register) -> None:
+    CALLS[0] = 0
+    result = run_check(check, "metric", register(function, **facts))
+    assert not result.passed
+    assert re.search(reason, result.reason), result.reason
+    assert "\n" not in result.reason
+
+
+def test_every_check_refuses_something() -> None:
+    assert {check for check, *_ in BROKEN_METRICS} == set(CHECKS)
 
 
 @pytest.mark.parametrize("check", CHECKS)
 @pytest.mark.parametrize(("function", "facts"), [(cosine, {}), (share, ALIGNED), (cosine, {"prepare": torch.clone})])
 def test_checks_refuse_only_what_is_broken(check, function, facts, register) -> None:
-    check(register(function, **facts))
+    result = run_check(check, "metric", register(function, **facts))
+    assert result.passed, str(result)
+
+
+def test_a_metric_that_declines_everything_fails_in_one_line(register) -> None:
+    register(declines)
+    (result,) = check("metric", BROKEN)
+    assert (result.check, result.passed) == ("measures ordinary maps", False)
+
+
+def test_a_metric_may_decline_small_maps(register) -> None:
+    def large_only(a: Tensor, b: Tensor) -> Tensor:
+        if a.shape[-1] < 60:
+            raise attribug.Unsupported("needs 60 pixels")
+        return cosine(a, b)
+
+    register(large_only)
+    assert all(result.passed for result in check("metric", BROKEN))
