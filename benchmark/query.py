@@ -72,10 +72,7 @@ def primitive(function: Callable[Concatenate[Query, P], R]) -> Callable[Concaten
                 self._passes.charged.add(key)
             known: R = copy.deepcopy(self._memo[key])
             return known
-        started, before = time.perf_counter(), (self._passes.total.forward, self._passes.total.backward)
-        value = function(self, *args, **kwargs)
-        forward, backward = self._passes.total.forward - before[0], self._passes.total.backward - before[1]
-        self._passes.prices[key] = Cost(time.perf_counter() - started, forward, backward)
+        value, self._passes.prices[key] = self.priced(lambda: function(self, *args, **kwargs))
         self._passes.charged.add(key)
         self._memo[key] = value
         return copy.deepcopy(value)
@@ -123,6 +120,26 @@ class Query:
         if self._train is None:
             raise Unsupported("needs training examples, and none were given")
         return self._train()
+
+    @property
+    def train_inputs(self) -> Tensor:
+        """Inputs of the training examples, (M, *shape); raises `InputError` where there are none of that shape."""
+        inputs = self.train.inputs.detach()
+        if inputs.shape[1:] != self.inputs.shape[1:] or not len(inputs):
+            expected = _text(self.inputs.shape[1:])
+            raise InputError(f"training examples: expected (M, {expected}), found {tuple(inputs.shape)}")
+        return inputs
+
+    def priced(self, make: Callable[[], R]) -> tuple[R, Cost]:
+        """What `make` makes, and what it costs in seconds and passes of this query."""
+        started, before = time.perf_counter(), (self._passes.total.forward, self._passes.total.backward)
+        value = make()
+        forward, backward = self._passes.total.forward - before[0], self._passes.total.backward - before[1]
+        return value, Cost(time.perf_counter() - started, forward, backward)
+
+    def charge(self, cost: Cost) -> None:
+        """Adds what something kept from an earlier query has cost to the method at work."""
+        self._passes.saved.add(cost)
 
     def promise(self, totals: Tensor) -> None:
         """States what each example's map sums to by its method's definition (completeness, conservation), (N,): the
@@ -234,9 +251,7 @@ class Query:
         [0, 1), (N, *shape) (Erion et al. 2021, eq. 3); x̃: the input, with Gaussian noise of `noise` · (max − min)."""
         _at_least_one("samples", samples)
         streams = self.generators("expected_gradients", samples, float(noise))
-        train, shape, dtype = self.train.inputs, self.inputs.shape[1:], self.inputs.dtype
-        if train.shape[1:] != shape or not len(train):
-            raise InputError(f"training examples: expected (M, {_text(shape)}), found {tuple(train.shape)}")
+        train, shape, dtype = self.train_inputs, self.inputs.shape[1:], self.inputs.dtype
         choices = torch.stack([torch.randint(len(train), (samples,), generator=stream) for stream in streams])
         alphas = torch.stack([torch.rand(samples, generator=stream, dtype=dtype) for stream in streams])
         flat, ones = self.inputs.flatten(1), [1] * (self.inputs.ndim - 1)
@@ -249,7 +264,7 @@ class Query:
             if noise:
                 draws = torch.stack([torch.randn(shape, generator=streams[i], dtype=dtype) for i in index.tolist()])
                 points = points + spread[rows].reshape(-1, *ones) * draws.to(points)
-            baselines = train[choices[index, numbers].to(train.device)].detach().to(points)
+            baselines = train[choices[index, numbers].to(train.device)].to(points)
             difference = points - baselines
             step = alphas[index, numbers].to(points).reshape(-1, *ones)
             gradient = self.input_gradient(baselines + step * difference, self.targets[rows])

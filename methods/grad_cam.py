@@ -76,7 +76,7 @@ def _cut(logits: Tensor, leaf: Tensor, seen: list[tuple[nn.Module, Tensor]]) -> 
             continue
         if output.shape[2:].numel() == 1:
             raise Unsupported("the convolution that runs last has no spatial map")
-        mixing = [operation(node) for node in around if operation(node).startswith(ATTENTION)]
+        mixing = [name for name in ATTENTION if any(operation(node).startswith(name) for node in around)]
         if mixing:
             raise Unsupported(f"attention follows the last convolution ({mixing[0]}); the map would be that of patches")
         return output

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,9 +17,9 @@ from torch.nn import functional
 from attribug import methods
 from attribug.contracts import Unsupported
 from attribug.preflight import trace
-from attribug.query import Query
+from attribug.query import Cost, Query
 
-TINY = 1e-12  # of the largest: a neuron whose output varies less has no pattern
+ROUNDING = 100  # times the rounding of a neuron's power: where it varies less, it has no pattern
 Layer = nn.Conv2d | nn.Linear
 Patterns = dict[Layer, Tensor]
 KNOWN = (
@@ -49,11 +50,10 @@ def pattern_attribution(query: Query) -> Tensor:
 
 @dataclass
 class _Sums:
-    """Running sums of one layer, over samples and positions: k neurons, d inputs of each."""
+    """Running sums of one layer over samples and positions, in float64: k neurons, d inputs of each."""
 
     active: Tensor  # (k,) how often
-    active_x: Tensor  # (k, d)
-    active_xy: Tensor  # (k, d)
+    inputs: Tensor  # (2k, d): of x, then of x y, both where a neuron is active
     y: Tensor  # (k,)
     count: int = 0
 
@@ -62,10 +62,12 @@ class _Sums:
 class _Fitted:
     """Patterns, and what they were fitted to."""
 
-    weights: tuple[float, ...]
+    weights: str
+    """Digest of the model's weights."""
     inputs: weakref.ref[Tensor]
     version: int
     patterns: tuple[Tensor, ...]
+    cost: Cost
 
 
 _kept: weakref.WeakKeyDictionary[nn.Module, _Fitted] = weakref.WeakKeyDictionary()
@@ -73,13 +75,22 @@ _kept: weakref.WeakKeyDictionary[nn.Module, _Fitted] = weakref.WeakKeyDictionary
 
 def patterns(query: Query) -> Patterns:
     """The patterns of the query's model, shaped as its weights; fitted once for a model and its training examples."""
-    inputs = query.train.inputs
-    weights = tuple(float(weight.detach().double().norm()) for weight in query.model.parameters())
+    inputs, weights = query.train.inputs, _told(query.model)
     kept = _kept.get(query.model)
     if kept is None or kept.inputs() is not inputs or (kept.version, kept.weights) != (inputs._version, weights):
-        fitted = tuple(fit(query.model, inputs, query.rows, query.forward).values())
-        kept = _kept[query.model] = _Fitted(weights, weakref.ref(inputs), inputs._version, fitted)
+        fitted, cost = query.priced(lambda: fit(query.model, query.train_inputs, query.rows, query.forward))
+        kept = _Fitted(weights, weakref.ref(inputs), inputs._version, tuple(fitted.values()), cost)
+        _kept[query.model] = kept
+    else:
+        query.charge(kept.cost)
     return dict(zip(_layers(query.model), kept.patterns, strict=True))
+
+
+def _told(model: nn.Module) -> str:
+    digest = hashlib.sha256()
+    for weight in model.parameters():
+        digest.update(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def fit(model: nn.Module, inputs: Tensor, rows: int, forward: Callable[[Tensor], Tensor] | None = None) -> Patterns:
@@ -139,44 +150,47 @@ def _rectified(model: nn.Module, example: Tensor) -> set[nn.Module]:
         if not torch.equal(arguments[0].flatten(), output.flatten()):
             names = f"{type(before).__name__} to {type(after).__name__}"
             raise Unsupported(f"patterns are defined for chains of layers; something happens between {names}")
+    flat = all(output.ndim == 2 for layer, _, output in calls if isinstance(layer, nn.Linear))
+    if not flat:
+        raise Unsupported("patterns are defined for dense layers on vectors (N, D)")
     return {before for (before, _, _), (after, _, _) in pairwise(calls) if isinstance(after, nn.ReLU)}
 
 
 def _collector(sums: dict[Layer, _Sums], rectified: set[nn.Module]) -> Callable[..., None]:
     def collect(layer: Layer, args: tuple[Tensor], output: Tensor) -> None:
-        x = _seen(layer, args[0]).double()  # (samples, d)
-        bias = 0 if layer.bias is None else layer.bias.double()
-        after = output.movedim(1, -1) if isinstance(layer, nn.Conv2d) else output
-        with_bias = after.reshape(len(x), -1).double()  # (samples, k)
-        y = with_bias - bias
-        active = (with_bias > 0).double() if layer in rectified else torch.ones_like(y)
+        shape = (1, -1, 1, 1) if isinstance(layer, nn.Conv2d) else (1, -1)
+        y = output if layer.bias is None else output - layer.bias.reshape(shape)
+        active = (output > 0).to(output) if layer in rectified else torch.ones_like(output)
+        neurons = [axis for axis in range(y.ndim) if axis != 1]
         if layer not in sums:
-            zero = torch.zeros(y.shape[1], x.shape[1], dtype=torch.float64, device=x.device)
-            sums[layer] = _Sums(zero[:, 0].clone(), zero.clone(), zero, zero[:, 0].clone())
+            zero = torch.zeros(y.shape[1], dtype=torch.float64, device=y.device)
+            wide = torch.zeros(2 * y.shape[1], layer.weight[0].numel(), dtype=torch.float64, device=y.device)
+            sums[layer] = _Sums(zero.clone(), wide, zero)
         total = sums[layer]
-        total.active += active.sum(0)
-        total.active_x.addmm_(active.T, x)
-        total.active_xy.addmm_((active * y).T, x)
-        total.y += y.sum(0)
-        total.count += len(x)
+        total.active += active.sum(neurons, dtype=torch.float64)
+        total.inputs += _weighted_inputs(layer, args[0], torch.cat([active, active * y], dim=1))
+        total.y += y.sum(neurons, dtype=torch.float64)
+        total.count += y.numel() // y.shape[1]
 
     return collect
 
 
-def _seen(layer: Layer, x: Tensor) -> Tensor:
-    """What every neuron of a layer sees, (samples · positions, d)."""
+def _weighted_inputs(layer: Layer, x: Tensor, weights: Tensor) -> Tensor:
+    """Σ over samples and positions of weights ⊗ what a neuron sees, (2k, d): a gradient with respect to weights."""
     if isinstance(layer, nn.Linear):
-        return x.reshape(-1, layer.in_features)
-    window: Any = (layer.kernel_size, layer.dilation, layer.padding, layer.stride)
-    patches = functional.unfold(x, *window)  # (B, d, positions)
-    return patches.transpose(1, 2).reshape(-1, patches.shape[1])
+        return weights.T @ x
+    shape = (weights.shape[1], *layer.weight.shape[1:])
+    window: Any = (layer.stride, layer.padding, layer.dilation)
+    return torch.nn.grad.conv2d_weight(x, shape, weights, *window).flatten(1)
 
 
 def _pattern(layer: Layer, total: _Sums) -> Tensor:
     often = total.active.clamp(min=1)[:, None]
-    covariance = total.active_xy / often - (total.active_x / often) * (total.y / total.count)[:, None]
-    variance = (layer.weight.detach().double().flatten(1) * covariance).sum(1, keepdim=True)
-    usable = variance.abs() > TINY * variance.abs().max()
+    active_x, active_xy = total.inputs.chunk(2)
+    covariance = active_xy / often - (active_x / often) * (total.y / total.count)[:, None]
+    weight = layer.weight.detach().double().flatten(1)
+    variance, power = ((weight * moment).sum(1, keepdim=True) for moment in (covariance, active_xy / often))
+    usable = variance.abs() > ROUNDING * torch.finfo(layer.weight.dtype).eps * power.abs()
     pattern = torch.where(usable, covariance / torch.where(usable, variance, 1), 0)
     return pattern.reshape(layer.weight.shape).to(layer.weight.dtype)
 

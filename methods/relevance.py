@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -68,7 +69,7 @@ def excitation_backprop(query: Query) -> Tensor:
     """z⁺ without bias in every layer, started with one at the target: zennit's ExcitationBackprop."""
     from zennit.composites import ExcitationBackprop
 
-    return relevance(query, lambda: ExcitationBackprop(canonizers=canonizers()), start="one")
+    return relevance(query, lambda: ExcitationBackprop(zero_params=["bias"], canonizers=canonizers()), start="one")
 
 
 def relevance(query: Query, make: Composite, *, start: Start = "logit", every_operation: bool = True) -> Tensor:
@@ -110,18 +111,31 @@ def composite(convolution: Composite, dense: Composite, *, first: Composite | No
 
 def canonizers() -> list[Any]:
     """Merge batch norms into the layers before them; make residual sums of torchvision's ResNets visible to rules."""
-    from zennit.torchvision import ResNetCanonizer
+    from zennit.canonizers import SequentialMergeBatchNorm
+    from zennit.torchvision import ResNetBasicBlockCanonizer, ResNetBottleneckCanonizer
 
-    return [ResNetCanonizer()]
+    class Merge(SequentialMergeBatchNorm):  # type: ignore[misc]
+        """Leaves the identity behind; zennit 0.5 leaves 1 / √(1 + eps), which adds up in deep networks."""
+
+        def register(self, linears: Any, batch_norm: Any) -> None:
+            self.eps = batch_norm.eps
+            super().register(linears, batch_norm)
+            batch_norm.eps = 0.0
+
+        def remove(self) -> None:
+            super().remove()
+            self.batch_norm.eps = self.eps
+
+    return [Merge(), ResNetBottleneckCanonizer(), ResNetBasicBlockCanonizer()]
 
 
 def refuse_without_rules(query: Query, make: Composite) -> None:
     """Raises `Unsupported` unless rules reach every operation of the canonised model; remembered with the query."""
-    merging = make().canonizers
-    need = f"rules {[type(canonizer).__name__ for canonizer in merging]}"
+    made = make()
+    need = f"rules {type(made).__name__} {[type(canonizer).__name__ for canonizer in made.canonizers]}"
     if need not in query.preflights:
         try:
-            _refuse_without_rules(query, merging)
+            _refuse_without_rules(query, made)
             query.preflights[need] = ""
         except Unsupported as reason:
             query.preflights[need] = str(reason)
@@ -129,7 +143,8 @@ def refuse_without_rules(query: Query, make: Composite) -> None:
         raise Unsupported(query.preflights[need])
 
 
-def _refuse_without_rules(query: Query, merging: Sequence[Any]) -> None:
+def _refuse_without_rules(query: Query, made: Any) -> None:
+    from zennit.composites import SpecialFirstLayerMapComposite
     from zennit.layer import Sum
     from zennit.types import Activation, AvgPool, Convolution
 
@@ -139,23 +154,38 @@ def _refuse_without_rules(query: Query, merging: Sequence[Any]) -> None:
             raise Unsupported(f"batch norm {name!r} has no weights or statistics that could be merged")
     with torch.no_grad():
         before = query.model(query.inputs[:1].clone())
-    with _canonised(query.model, merging):
+    with _canonised(query.model, made.canonizers) as merged:
         seen = trace(query.model, query.inputs)
-    outputs = seen.outputs.detach()
-    if not torch.allclose(outputs, before, rtol=0, atol=SAME_OUTPUT * float(before.abs().max())):
+    if not torch.allclose(seen.outputs.detach(), before, rtol=0, atol=SAME_OUTPUT * float(before.abs().max())):
         raise Unsupported("merging batch norms into the layers before them changes the model's outputs")
-    ruled = (Activation, AvgPool, Convolution, nn.Linear, Sum)
-    reached = {output.grad_fn for module, _, output in seen.calls if isinstance(module, ruled)}
-    beyond = sorted({operation(node) for node in seen.nodes - reached} - ROUTING)
+    layers = (AvgPool, Convolution, nn.Linear, Sum)
+    ruled = [(m, output) for m, _, output in seen.calls if isinstance(m, (Activation, *layers)) or m in merged]
+    beyond = sorted({operation(node) for node in seen.nodes - {output.grad_fn for _, output in ruled}} - ROUTING)
     if beyond:
         raise Unsupported(f"no rule reaches the operation {beyond[0]}, which no module with a rule carries out")
+    names = {module: name for name, module in query.model.named_modules()}
+    for module, count in Counter(module for module, _ in ruled if isinstance(module, layers)).items():
+        if count > 1:
+            raise Unsupported(f"module {names[module]!r} runs {count} times; rules remember one run of each layer")
+    if isinstance(made, SpecialFirstLayerMapComposite):
+        listed = next(module for module in query.model.modules() if isinstance(module, Convolution | nn.Linear))
+        ran = next(module for module, _ in ruled if isinstance(module, Convolution | nn.Linear))
+        if listed is not ran:
+            found = f"{names[listed]!r}, but {names[ran]!r} runs first"
+            raise Unsupported(f"the first layer's rule goes to the layer listed first, {found}")
 
 
 @contextmanager
-def _canonised(model: nn.Module, merging: Sequence[Any]) -> Iterator[None]:
-    applied = [instance for canonizer in merging for instance in canonizer.apply(model)]
+def _canonised(model: nn.Module, merging: Sequence[Any]) -> Iterator[set[nn.Module]]:
+    """The model with canonizers applied; gives the batch norms that they merged into other layers."""
+    applied: list[Any] = []
     try:
-        yield
+        try:
+            for canonizer in merging:
+                applied += canonizer.apply(model)
+        except RuntimeError as error:
+            raise Unsupported(f"a batch norm cannot be merged into the layer listed before it: {error}") from error
+        yield {instance.batch_norm for instance in applied if hasattr(instance, "batch_norm")}
     finally:
         for instance in reversed(applied):
             instance.remove()

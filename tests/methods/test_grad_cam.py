@@ -5,6 +5,7 @@ import torch
 from captum import attr
 from torch import nn
 from torch.nn import functional
+from torchvision.models import VisionTransformer, resnet18
 
 import attribug
 
@@ -86,3 +87,132 @@ def test_vectors_are_refused():
     model = nn.Sequential(nn.Unflatten(1, (1, 4, 4)), nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(8, 3))
     with pytest.raises(attribug.Unsupported, match=r"expected images \(N, C, H, W\), found \(2, 16\)"):
         attribug.explain("grad_cam", model, torch.rand(2, 16), torch.tensor([0, 1]))
+
+
+# --- networks with branches ---
+
+
+def seeded(make, *arguments):
+    """A model in double precision whose weights do not depend on the global seed, nor change it."""
+    with torch.random.fork_rng():
+        torch.manual_seed(5)
+        return make(*arguments).double().eval()
+
+
+def of_layer(model, layer, inputs, targets):
+    """Captum's map of one layer's output, enlarged, (N, 1, H, W)."""
+    small = attr.LayerGradCam(model, layer).attribute(inputs, target=targets, relu_attributions=True)
+    return attr.LayerAttribution.interpolate(small, inputs.shape[2:], "bilinear").detach()
+
+
+def test_resnets_are_explained_at_their_last_stage(make_inputs):
+    """Not at the convolution that runs last, which the connection around it bypasses."""
+    model, (inputs, targets) = seeded(lambda: resnet18(num_classes=3)), make_inputs(pixels=64)
+    assert model.relu.inplace
+    found = attribug.explain("grad_cam", model, inputs, targets).sum(1, keepdim=True)
+    expected = of_layer(model, model.layer4, inputs, targets)
+    assert expected.any()
+    torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-12)
+    for other in (model.layer4[1].conv2, model.layer4[0], model.layer3):
+        assert not torch.allclose(found, of_layer(model, other, inputs, targets), rtol=1e-2)
+
+
+class Branches(nn.Module):
+    """Two convolutions side by side on what a first one found."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.left, self.right = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3, padding=1), nn.Conv2d(4, 4, 1)
+
+    def forward(self, x):
+        x = self.first(x).relu()
+        return self.left(x) + 2 * self.right(x)
+
+
+class Rejoined(nn.Module):
+    """Branches inside a module, which everything passes; after them a ReLU in place and a dense layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.branches, self.relu, self.dense = Branches(), nn.ReLU(inplace=True), nn.Linear(4 * 14 * 14, 3)
+
+    def forward(self, x):
+        return self.dense(self.relu(self.branches(x)).flatten(1))
+
+
+class Apart(nn.Module):
+    """Branches that meet after they have lost their maps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left, self.right, self.dense = nn.Conv2d(3, 4, 3), nn.Conv2d(3, 4, 5), nn.Linear(8, 3)
+
+    def forward(self, x):
+        return self.dense(torch.cat([each(x).relu().mean((2, 3)) for each in (self.left, self.right)], 1))
+
+
+class Around(Apart):
+    """One branch without any convolution: from the pixels to the dense layer."""
+
+    def forward(self, x):
+        return self.dense(torch.cat([self.left(x).mean((2, 3)), x.mean((2, 3)), x[:, :1].amax((2, 3))], 1))
+
+
+def test_branches_that_rejoin_are_explained_where_they_do(make_inputs):
+    model, (inputs, targets) = seeded(Rejoined), make_inputs()
+    model.dense.weight.data.abs_()  # so that no map is empty
+    found = attribug.explain("grad_cam", model, inputs, targets)
+    for row, target in enumerate(targets.tolist()):
+        maps = model.branches(inputs[row][None])[0].detach()
+        slopes = model.dense.weight[target].reshape(4, 14, 14) * (maps > 0)
+        cam = sum(slopes[k].mean() * maps[k] for k in range(4)).relu()[None, None]
+        expected = functional.interpolate(cam, size=(16, 16), mode="bilinear")[0, 0]
+        assert expected.any()
+        torch.testing.assert_close(found[row].sum(0), expected, rtol=1e-10, atol=1e-12)
+    for branch in (model.branches.left, model.branches.right):
+        assert not torch.allclose(found.sum(1, keepdim=True), of_layer(model, branch, inputs, targets), rtol=1e-2)
+
+
+@pytest.mark.parametrize("make", [Apart, Around])
+def test_branches_that_end_apart_are_refused(make, make_inputs):
+    model, (inputs, targets) = seeded(make), make_inputs()
+    with pytest.raises(attribug.Unsupported, match="the model's branches end apart"):
+        attribug.explain("grad_cam", model, inputs, targets)
+
+
+def test_a_convolution_on_pooled_values_has_no_map(make_inputs):
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Conv2d(4, 3, 1), nn.Flatten()).double()
+    with pytest.raises(attribug.Unsupported, match="the convolution that runs last has no spatial map"):
+        attribug.explain("grad_cam", model, *make_inputs())
+
+
+class Attending(nn.Module):
+    """A convolution, attention between places (torch's, or by hand), the mean over places."""
+
+    def __init__(self, *, by_hand) -> None:
+        super().__init__()
+        self.conv, self.dense = nn.Conv2d(3, 8, 4, 4), nn.Linear(8, 3)
+        self.attention = None if by_hand else nn.MultiheadAttention(8, 2, batch_first=True)
+
+    def forward(self, x):
+        x = self.conv(x).flatten(2).transpose(1, 2)
+        if self.attention is None:
+            x = (x @ x.transpose(1, 2)).softmax(-1) @ x
+        else:
+            x = self.attention(x, x, x, need_weights=False)[0]
+        return self.dense(x.mean(1))
+
+
+def transformer():
+    """torchvision's, as in vit_b_16, small."""
+    return VisionTransformer(16, 4, num_layers=1, num_heads=2, hidden_dim=8, mlp_dim=16, num_classes=3)
+
+
+@pytest.mark.parametrize(
+    "make", [transformer, lambda: Attending(by_hand=False), lambda: Attending(by_hand=True)],
+    ids=["vision transformer", "attention", "attention by hand"],
+)  # fmt: skip
+def test_convolutions_that_cut_patches_are_refused(make, make_inputs):
+    model, (inputs, targets) = seeded(make), make_inputs()
+    with pytest.raises(attribug.Unsupported, match="attention follows the last convolution"):
+        attribug.explain("grad_cam", model, inputs, targets)

@@ -1,4 +1,5 @@
-"""Guided backpropagation against captum, where captum is right; and refusals where hooks would miss a rectifier."""
+"""Guided backpropagation, DeconvNet and guided Grad-CAM against captum, where captum is right, and slow loops; and
+refusals where hooks would miss a rectifier."""
 
 import warnings
 
@@ -53,10 +54,10 @@ class Shared(nn.Module):
         return self.dense(self.relu(self.two(self.relu(self.one(x)))).flatten(1))
 
 
-def captums(model, inputs, targets):
+def captums(model, inputs, targets, method=attr.GuidedBackprop):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # captum announces its hooks
-        return attr.GuidedBackprop(model).attribute(inputs, target=targets)
+        return method(model).attribute(inputs, target=targets)
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), DTYPES)
@@ -156,3 +157,87 @@ def test_plain_backward_hooks_can_still_be_registered_afterwards(make_cnn, make_
     attribug.explain("guided_backprop", model, inputs, targets)
     for module in model.modules():
         module.register_backward_hook(lambda *_: None)  # raises on a module that ever had a full hook
+
+
+# --- DeconvNet and guided Grad-CAM ---
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), DTYPES)
+def test_deconvnet_is_captums(dtype, tolerance, make_cnn, make_inputs):
+    model, (inputs, targets) = make_cnn(dtype), make_inputs(dtype)
+    maps = attribug.explain(["deconvnet", "guided_backprop", "gradient"], model, inputs, targets)
+    expected = captums(model, inputs, targets, attr.Deconvolution)
+    torch.testing.assert_close(
+        maps["deconvnet"], expected, rtol=tolerance, atol=tolerance * float(expected.abs().max())
+    )
+    for other in ("guided_backprop", "gradient"):
+        assert not torch.allclose(maps["deconvnet"], maps[other], rtol=1e-2)
+
+
+def test_deconvnet_is_a_slow_loop_backwards(make_inputs):
+    """Zeiler & Fergus, section 2.1, by hand: R ← (R > 0) · R at every ReLU, whether it was active or not; a max-pool's
+    switches stay."""
+    torch.manual_seed(1)
+    conv, first, last = nn.Conv2d(3, 2, 1).double(), nn.Linear(128, 20).double(), nn.Linear(20, 3).double()
+    inputs, targets = make_inputs()
+    layers = (conv, nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), first, nn.ReLU(), last)
+    found = attribug.explain("deconvnet", nn.Sequential(*layers), inputs, targets)
+    ungated = 0
+    for row in range(len(inputs)):
+        before = conv(inputs[row]).relu()
+        signal = last.weight[targets[row]].relu()
+        ungated += int(((signal > 0) & (first(functional.max_pool2d(before, 2).flatten()) < 0)).sum())
+        signal = (signal @ first.weight).reshape(2, 8, 8)
+        unpooled = torch.zeros(2, 16, 16, dtype=torch.float64)
+        for k, i, j in torch.cartesian_prod(*map(torch.arange, (2, 8, 8))).tolist():
+            switch = int(before[k, 2 * i : 2 * i + 2, 2 * j : 2 * j + 2].argmax())
+            unpooled[k, 2 * i + switch // 2, 2 * j + switch % 2] = signal[k, i, j]
+        expected = torch.einsum("khw,kc->chw", unpooled.relu(), conv.weight[:, :, 0, 0])
+        torch.testing.assert_close(found[row], expected, rtol=1e-10, atol=1e-12)
+    assert ungated
+
+
+@pytest.mark.parametrize("pixels", [16, 23])
+@pytest.mark.parametrize(("dtype", "tolerance"), DTYPES)
+def test_guided_grad_cam_is_captums(dtype, tolerance, pixels, make_cnn, make_inputs):
+    """And with it the product of its factors: the map, not the share of it that one channel has."""
+    model, (inputs, targets) = make_cnn(dtype, pixels=pixels), make_inputs(dtype, pixels=pixels)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # captum announces its hooks
+        method = attr.GuidedGradCam(model, model.conv5)
+        expected = method.attribute(inputs.clone(), targets, interpolate_mode="bilinear").detach()
+        other = method.attribute(inputs.clone(), targets, interpolate_mode="nearest").detach()
+    maps = attribug.explain(["guided_grad_cam", "guided_backprop", "grad_cam"], model, inputs, targets)
+    size = float(expected.abs().max())
+    assert size > 0
+    torch.testing.assert_close(maps["guided_grad_cam"], expected, rtol=tolerance, atol=tolerance * size)
+    assert not torch.allclose(maps["guided_grad_cam"], other, rtol=1e-2)
+    product = maps["guided_backprop"] * maps["grad_cam"].sum(1, keepdim=True)
+    torch.testing.assert_close(maps["guided_grad_cam"], product, rtol=tolerance, atol=tolerance * size)
+
+
+@pytest.mark.parametrize("name", ["deconvnet", "guided_grad_cam"])
+def test_relus_used_twice_or_in_place_give_the_same_map(name, make_inputs):
+    torch.manual_seed(3)
+    model, (inputs, targets) = Shared().double(), make_inputs()
+    twice = nn.Sequential(model.one, nn.ReLU(), model.two, nn.ReLU(), nn.Flatten(), model.dense)
+    expected, shared = (attribug.explain(name, each, inputs, targets) for each in (twice, model))
+    assert expected.any()
+    torch.testing.assert_close(shared, expected, rtol=1e-12, atol=1e-14)
+    model.relu.inplace = True
+    assert torch.equal(attribug.explain(name, model, inputs, targets), shared)
+
+
+@pytest.mark.parametrize("name", ["deconvnet", "guided_grad_cam"])
+@pytest.mark.parametrize(
+    ("activation", "module", "reason"),
+    [
+        (functional.relu, False, r"2 ReLU\(s\) are function calls"),
+        (functional.relu, True, r"1 ReLU\(s\) are function calls"),
+        (nn.GELU(), True, "is defined for ReLU networks; the model uses Gelu"),
+    ],
+)
+def test_rectifiers_that_hooks_would_miss_are_refused(name, activation, module, reason, make_inputs):
+    inputs, targets = make_inputs(torch.float32)
+    with pytest.raises(attribug.Unsupported, match=reason):
+        attribug.explain(name, Functional(activation, module=module), inputs, targets)

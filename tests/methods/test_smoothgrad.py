@@ -52,10 +52,32 @@ def test_is_a_slow_loop_over_samples(make_cnn, make_inputs):
         torch.testing.assert_close(maps["vargrad"][row], stack.var(0, correction=0), rtol=1e-10, atol=1e-12)
 
 
+def test_the_square_of_the_mean_is_a_slow_loop_and_not_the_mean_of_squares(make_cnn, make_inputs):
+    """One squares the mean of the samples, the other takes the mean of their squares; their difference is VarGrad."""
+    model, (inputs, targets) = make_cnn(), make_inputs()
+    names = ["smoothgrad_then_square", "smoothgrad_squared", "vargrad"]
+    maps = attribug.explain(names, model, inputs, targets, seed=SEED, samples=SAMPLES, noise=NOISE)
+    for example in range(len(inputs)):
+        x, total = inputs[example], torch.zeros_like(inputs[example])
+        for draw in draws(x.shape, example, x.dtype):
+            leaf = (x + NOISE * (x.max() - x.min()) * draw).requires_grad_(True)
+            total += torch.autograd.grad(model(leaf[None])[0, targets[example]], leaf)[0]
+        torch.testing.assert_close(maps[names[0]][example], (total / SAMPLES) ** 2, rtol=1e-10, atol=1e-12)
+    assert not torch.allclose(maps[names[0]], maps[names[1]], rtol=1e-1)
+    torch.testing.assert_close(maps[names[0]] + maps[names[2]], maps[names[1]], rtol=1e-9, atol=1e-12)
+
+
+def test_with_one_sample_the_square_of_the_mean_is_the_mean_of_squares(make_cnn, make_inputs):
+    model, (inputs, targets) = make_cnn(), make_inputs()
+    maps = attribug.explain(["smoothgrad_then_square", "smoothgrad_squared"], model, inputs, targets, samples=1)
+    torch.testing.assert_close(*maps.values(), rtol=1e-12, atol=0)
+
+
 def test_a_linear_models_gradient_does_not_vary(linear):
     model, inputs, targets, weights = linear
-    maps = attribug.explain(list(NAMES), model, inputs, targets, samples=SAMPLES)
+    maps = attribug.explain([*NAMES, "smoothgrad_then_square"], model, inputs, targets, samples=SAMPLES)
     assert torch.equal(maps["smoothgrad"], weights)
+    assert torch.equal(maps["smoothgrad_then_square"], weights.square())
     torch.testing.assert_close(maps["smoothgrad_squared"], weights.square(), rtol=1e-14, atol=0)
     assert not maps["vargrad"].any()  # exactly: rounding noise would be ranked like a map
 
@@ -93,7 +115,7 @@ def test_whole_and_decimal_numbers_are_one_argument(make_cnn, make_inputs):
 
 
 @pytest.mark.parametrize("samples", [0, -1])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, "smoothgrad_then_square"])
 def test_no_samples_are_refused(name, samples, linear):
     model, inputs, targets, _ = linear
     with pytest.raises(attribug.InputError, match=rf"samples: expected at least 1, found {samples}"):
