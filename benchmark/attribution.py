@@ -17,6 +17,8 @@ from attribug.contracts import Method
 from attribug.preflight import preflight
 from attribug.query import Query
 
+OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "ALLOC_FAILED")  # words of the CPU's, CUDA's and cuBLAS's
+
 
 @dataclass
 class Census:
@@ -39,9 +41,10 @@ class Census:
         self.nonfinite += int((~flat.isfinite().all(1)).sum())
         self.constant += int((flat.amax(1) == flat.amin(1)).sum())
         if promised is not None:
-            expected = promised.double()
-            self.promised += float(expected.abs().sum())
-            self.missed += float((flat.double().sum(1) - expected).abs().sum())
+            expected, found = promised.double(), flat.double().sum(1)
+            finite = expected.isfinite() & found.isfinite()
+            self.promised += float(expected[finite].abs().sum())
+            self.missed += float((found - expected)[finite].abs().sum())
 
     def add(self, other: Census) -> None:
         """Adds another census to this one."""
@@ -73,14 +76,16 @@ def attributions(method: Method, query: Query, parameters: Mapping[str, Any]) ->
             if not out_of_memory(error) or query.rows == 1:
                 raise
         query.rows //= 2
+        query.forget_passes()
         if query.inputs.is_cuda:
             torch.cuda.empty_cache()
 
 
 def out_of_memory(error: BaseException) -> bool:
     """Whether an exception says that memory ran out, on a device or in the process."""
-    known = isinstance(error, MemoryError | torch.cuda.OutOfMemoryError)
-    return known or (isinstance(error, RuntimeError) and "can't allocate memory" in str(error))
+    if isinstance(error, MemoryError | torch.cuda.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in OUT_OF_MEMORY)
 
 
 def _attributed(method: Method, query: Query, parameters: Mapping[str, Any]) -> Tensor:

@@ -87,8 +87,8 @@ _OPEN: list[Any] = []
 def _content(function: Any, in_file: bool) -> Any:
     """Instructions and values, the same in the process that made a function and in one that received it pickled."""
     if isinstance(function, type):
-        members = {name: _told(value) for name, value in vars(function).items() if isinstance(value, FunctionType)}
-        return [_told(function.__bases__), members]
+        members = {name: told(value) for name, value in vars(function).items() if isinstance(value, FunctionType)}
+        return [told(function.__bases__), members]
     if not isinstance(function, FunctionType):
         return _pickled(function)
     compiled = function.__code__
@@ -96,11 +96,12 @@ def _content(function: Any, in_file: bool) -> Any:
     values = {name: cell.cell_contents for name, cell in enclosed.items() if cell != type(cell)()}
     if not in_file:
         values |= {name: function.__globals__[name] for name in _global_names(compiled) if name in function.__globals__}
-    defaults = [_told(function.__defaults__), _told(function.__kwdefaults__)]
-    return [_instructions(compiled, function.__doc__), defaults, {name: _told(value) for name, value in values.items()}]
+    defaults = [told(function.__defaults__), told(function.__kwdefaults__)]
+    return [_instructions(compiled, function.__doc__), defaults, {name: told(value) for name, value in values.items()}]
 
 
-def _told(value: Any) -> Any:
+def told(value: Any) -> Any:
+    """A value as content keys see it: plain where it can be, else a digest of it pickled."""
     if isinstance(value, ModuleType):
         return ["module", value.__name__]
     try:

@@ -25,6 +25,7 @@ PIECEWISE_LINEAR = ROUTING | {
 }  # fmt: skip
 """What ReLU networks are made of; anything else is refused by methods made for these, since a rectifier may hide in it
 (where, clamp, a product with a mask)."""
+SHUFFLING = {"Clamp", "Flip", "Index", "Roll"}  # at a model's end these hide no more than routing does
 PROBABILITIES = {"Softmax", "LogSoftmax", "Sigmoid", "LogSigmoid"}
 SUMS_TO_ONE = 1e-4  # how near to 1 the outputs of three unlike inputs must sum to be taken for probabilities
 
@@ -52,16 +53,17 @@ def logits(query: Query) -> None:
     first = query.inputs[:1].detach()
     leaf = torch.cat([first, 1 + first, first.flip(-1) / 2 - 1]).requires_grad_(True)
     with torch.enable_grad():
-        outputs = as_logits(query.model(leaf))
+        outputs = torch.cat([as_logits(query.model(part)) for part in leaf.split(query.rows)])
     last = outputs.grad_fn
-    while last is not None and operation(last) in ROUTING and last.next_functions:
+    while last is not None and operation(last) in ROUTING | SHUFFLING and last.next_functions:
         last = last.next_functions[0][0]
     values = outputs.detach()
     ones = (values >= 0).all() and ((values.sum(1) - 1).abs() < SUMS_TO_ONE).all()
+    ones = ones or (values.logsumexp(1).abs() < SUMS_TO_ONE).all()  # of their logarithms
     if last is not None and operation(last) in PROBABILITIES:
         raise Unsupported(f"the model ends in {operation(last)}; give it without, so that it returns logits")
     if ones and values.shape[1] > 1:
-        raise Unsupported("the model returns probabilities (its outputs sum to 1); let it return logits")
+        raise Unsupported("the model returns probabilities (they sum to 1) or their logarithms; let it return logits")
     if not _reaches(outputs, leaf) and torch.equal(values, values[:1].expand_as(values)):
         raise Unsupported("the model's output does not depend on its input")
 

@@ -65,16 +65,17 @@ def primitive(function: Callable[Concatenate[Query, P], R]) -> Callable[Concaten
 
     @functools.wraps(function)
     def remembered(self: Query, *args: P.args, **kwargs: P.kwargs) -> R:
-        key = (function.__name__, args, tuple(sorted(kwargs.items())), _hooks(self.model))
+        arguments = [(name, _identity(value)) for name, value in [*enumerate(args), *sorted(kwargs.items())]]
+        key = (function.__name__, tuple(arguments), _hooks(self.model))
         if key in self._memo:
             if key not in self._passes.charged:
                 self._passes.saved.add(self._passes.prices[key])
                 self._passes.charged.add(key)
-            known: R = copy.deepcopy(self._memo[key])
+            known: R = copy.deepcopy(self._memo[key][0])
             return known
         value, self._passes.prices[key] = self.priced(lambda: function(self, *args, **kwargs))
         self._passes.charged.add(key)
-        self._memo[key] = value
+        self._memo[key] = value, args, kwargs  # arguments too, so that no other tensor gets the identity of theirs
         return copy.deepcopy(value)
 
     return cast("Callable[Concatenate[Query, P], R]", remembered)
@@ -136,6 +137,10 @@ class Query:
         value = make()
         forward, backward = self._passes.total.forward - before[0], self._passes.total.backward - before[1]
         return value, Cost(time.perf_counter() - started, forward, backward)
+
+    def forget_passes(self) -> None:
+        """Sets the passes of the method at work back to none, before it is tried again."""
+        self._passes.total = Cost()
 
     def charge(self, cost: Cost) -> None:
         """Adds what something kept from an earlier query has cost to the method at work."""
@@ -316,6 +321,11 @@ class Query:
     def costing(self) -> Costing:
         """Context that measures one method: its own time, and the full price of primitives it found ready."""
         return Costing(self._passes)
+
+
+def _identity(value: Any) -> Any:
+    """What tells an argument of a primitive: of a tensor, which one it is and how often it was changed."""
+    return ("tensor", id(value), value._version) if isinstance(value, Tensor) else value
 
 
 def _hooks(model: nn.Module) -> tuple[int, ...]:

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
+from attribug import keys
 from attribug.contracts import Method
 from attribug.registry import InputError
 
@@ -16,13 +17,17 @@ if TYPE_CHECKING:
 
     from attribug.query import Query
 
-SEES_MODULES = ("GuidedBackprop", "Deconvolution", "GuidedGradCam", "LRP")
-KEEPS_MODULES = ("DeepLift", "DeepLiftShap")
+HOOKS = ("relu_modules",)
+NEEDS = {
+    "GuidedBackprop": HOOKS, "Deconvolution": HOOKS, "GuidedGradCam": HOOKS, "LRP": HOOKS,
+    "DeepLift": (*HOOKS, "layers_run_once"), "DeepLiftShap": (*HOOKS, "layers_run_once"),
+}  # fmt: skip
+"""What captum's classes need of a model that they would otherwise explain wrongly without a word."""
 DRAWS = (
     "NoiseTunnel", "Lime", "LimeBase", "KernelShap", "GradientShap", "ShapleyValueSampling", "ShapleyValues",
-    "FeaturePermutation", "DeepLiftShap",
+    "FeaturePermutation",
 )  # fmt: skip
-"""captum's classes that hook modules, that also keep what a module saw, and that draw from global random states."""
+"""captum's classes that draw from global random states."""
 
 
 def from_function(name: str, function: Callable[..., Any], **facts: Any) -> None:
@@ -32,7 +37,8 @@ def from_function(name: str, function: Callable[..., Any], **facts: Any) -> None
     `facts` as in `methods.register`. With `stochastic=True` the function is asked for one example at a time, under
     global seeds of that example, so that maps do not depend on the batch.
     """
-    _enter(name, function, as_method(function, one_by_one=bool(facts.get("stochastic"))), facts)
+    one_by_one = bool(facts.get("stochastic"))
+    _enter(name, ("function", function, one_by_one), as_method(function, one_by_one=one_by_one), facts)
 
 
 def from_captum(name: str, build: Callable[..., Any], **arguments: Any) -> None:
@@ -42,12 +48,12 @@ def from_captum(name: str, build: Callable[..., Any], **arguments: Any) -> None:
     `arguments` go where captum has them, to the constructor (a `layer` may be a module's name) or to `attribute`; a
     function of one parameter `query` is called for its value (`baselines=lambda query: query.train.inputs[:20]`). Facts
     as in `methods.register` are told apart by name. Classes that hook modules refuse models in which hooks would miss
-    a rectifier; classes that draw at random get one example at a time, under seeds of that example.
+    a rectifier, unless `needs` says otherwise; classes that draw at random get one example at a time, under seeds of
+    that example (say `stochastic=True` where `build` is a function).
     """
     facts, arguments = _facts(arguments)
-    kind = getattr(build, "__name__", "")
-    if kind in {*SEES_MODULES, *KEEPS_MODULES}:
-        facts.setdefault("needs", ("relu_modules", "layers_run_once") if kind in KEEPS_MODULES else ("relu_modules",))
+    kind, trusted = getattr(build, "__name__", ""), "needs" in facts
+    facts.setdefault("needs", NEEDS.get(kind, ()))
     facts.setdefault("stochastic", kind in DRAWS)
     if not callable(build):
         raise InputError(f"method {name!r}: expected a captum class, found {type(build).__name__}")
@@ -59,14 +65,29 @@ def from_captum(name: str, build: Callable[..., Any], **arguments: Any) -> None:
         if isinstance(constructor.get("layer"), str):
             constructor["layer"] = query.model.get_submodule(constructor["layer"])
         rest = {key: value for key, value in given.items() if key not in constructor}
+        instance = build(query.model, **constructor)
+        if not trusted:
+            _look_at(instance, query, name, facts["stochastic"])
 
         def attribute(model: Any, inputs: Tensor, targets: Tensor) -> Any:
-            return build(model, **constructor).attribute(inputs, target=targets, **rest)
+            return instance.attribute(inputs, target=targets, **rest)
 
         return as_method(attribute, one_by_one=facts["stochastic"])(query)
 
     captum_method.__doc__ = f"captum's {kind}."
-    _enter(name, (build, arguments), captum_method, facts)
+    told = {key: keys.told(value) for key, value in arguments.items()}
+    _enter(name, ("captum", build, told, facts["stochastic"]), captum_method, facts)
+
+
+def _look_at(attribution: Any, query: Query, name: str, stochastic: bool) -> None:
+    """Refuses models that captum's classes would explain wrongly, and draws that nobody declared."""
+    from attribug.preflight import preflight
+
+    for each in (attribution, getattr(attribution, "attribution_method", None)):
+        kind = type(each).__name__
+        preflight(query, NEEDS.get(kind, ()))
+        if kind in DRAWS and not stochastic:
+            raise InputError(f"method {name!r}: captum's {kind} draws at random; register it with stochastic=True")
 
 
 def from_zennit(
@@ -87,9 +108,10 @@ def from_zennit(
     if canonizers and not takes:
         raise InputError(f"method {name!r}: expected a composite that takes canonizers, found one that does not")
 
+    instances = [canonizer() if isinstance(canonizer, type) else canonizer for canonizer in canonizers]
+
     def make() -> Any:
-        fitted = [canonizer() if isinstance(canonizer, type) else canonizer for canonizer in canonizers]
-        return composite(canonizers=fitted) if takes else composite()
+        return composite(canonizers=instances) if takes else composite()
 
     def zennit_method(query: Query) -> Tensor:
         from attribug.methods.relevance import relevance
@@ -97,7 +119,7 @@ def from_zennit(
         return relevance(query, make, start=start, every_operation=every_operation)
 
     zennit_method.__doc__ = f"zennit's {getattr(composite, '__name__', 'composite')}."
-    key = (composite, [c if isinstance(c, type) else type(c) for c in canonizers], start, every_operation)
+    key = ("zennit", composite, [keys.told(canonizer) for canonizer in instances], start, every_operation)
     _enter(name, key, zennit_method, {"needs": ("relu_modules",), **facts})
 
 
@@ -106,14 +128,15 @@ def as_method(function: Callable[..., Any], *, one_by_one: bool = False) -> Call
     import torch
 
     def method(query: Query, **parameters: Any) -> Tensor:
-        inputs, targets = query.inputs.clone(), query.targets.clone()
-        if one_by_one:
-            parts = []
-            for row, stream in enumerate(query.generators("global seeds")):
-                _seed_globally(stream.initial_seed())
-                parts.append(_tensor(function(query.model, inputs[[row]], targets[[row]], **parameters), query))
-            return torch.cat(parts)
-        return _tensor(function(query.model, inputs, targets, **parameters), query)
+        streams = query.generators("global seeds") if one_by_one else []
+        parts = []
+        for start in range(0, len(query.inputs), 1 if one_by_one else query.rows):
+            part = slice(start, start + (1 if one_by_one else query.rows))
+            if one_by_one:
+                _seed_globally(streams[start].initial_seed())
+            maps = function(query.model, query.inputs[part].clone(), query.targets[part].clone(), **parameters)
+            parts.append(_tensor(maps, query))
+        return torch.cat(parts)
 
     _dress(method, function, getattr(function, "__module__", "") or "")
     method.__qualname__ = getattr(function, "__qualname__", type(function).__qualname__)
@@ -123,7 +146,10 @@ def as_method(function: Callable[..., Any], *, one_by_one: bool = False) -> Call
 def _tensor(maps: Any, query: Query) -> Tensor:
     import torch
 
-    tensor: Tensor = torch.as_tensor(maps)
+    try:
+        tensor: Tensor = torch.as_tensor(maps)
+    except (TypeError, ValueError, RuntimeError):
+        raise TypeError(f"expected maps as a tensor or an array, found {type(maps).__name__}") from None
     if not tensor.is_floating_point():
         return tensor  # whole numbers are refused, not turned
     return tensor.detach().to(query.inputs)
@@ -142,6 +168,7 @@ def _seed_globally(seed: int) -> None:
 def _enter(name: str, content: Any, method: Callable[..., Tensor], facts: dict[str, Any]) -> None:
     from attribug import methods
 
+    content = (content, keys.code("attribug.methods.adapters"))
     _dress(method, content, sys._getframe(2).f_globals.get("__name__", ""))
     methods.register(name, **facts)(method)
 

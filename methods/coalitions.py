@@ -16,7 +16,7 @@ from attribug.registry import InputError
 from attribug.streams import generator
 
 GRID = 8  # default segments across an image
-KERNEL_WIDTH = 0.25  # of LIME's exponential kernel on cosine distances: the authors' value for images
+KERNEL_WIDTH = 0.25  # of LIME's kernel on cosine distances: the authors' code, which halves the paper's exponent
 RIDGE = 1.0  # LIME's penalty: the authors' value
 ENUMERABLE = 20  # more players are never enumerated
 
@@ -25,8 +25,9 @@ ENUMERABLE = 20  # more players are never enumerated
 def lime(query: Query, *, samples: int = 200, segments: int | Tensor = GRID) -> Tensor:
     """Weights of a ridge regression of the target's logit on which segments are present.
 
-    Coalitions are fair coin flips, weighted by exp(−d²/.25²) with d the cosine distance to the full coalition; penalty
-    1, intercept free. `segments`: so many across (vectors: one an entry), or integers of the input's spatial shape.
+    Coalitions are fair coin flips, weighted by exp(−d² / (2 · .25²)) with d the cosine distance to the full coalition;
+    penalty 1, intercept free. `segments`: so many across (vectors: one an entry), or a map of integers of the input's
+    spatial shape.
     """
     labels, count = _segments(query, segments)
     _enough(samples)
@@ -34,7 +35,7 @@ def lime(query: Query, *, samples: int = 200, segments: int | Tensor = GRID) -> 
     present = torch.rand(samples, count, generator=stream, dtype=torch.float64) < 0.5
     present[0] = True  # the input itself
     outputs = _outputs(query, present, labels)
-    weights = torch.exp(-((1 - present.double().mean(1).sqrt()) ** 2) / KERNEL_WIDTH**2)
+    weights = torch.exp(-((1 - present.double().mean(1).sqrt()) ** 2) / (2 * KERNEL_WIDTH**2))
     return _spread(query, ridge(present.double(), outputs, weights, RIDGE), labels)
 
 
@@ -114,8 +115,8 @@ def _segments(query: Query, segments: int | Tensor) -> tuple[Tensor, int]:
             raise InputError(f"segments: expected integers of shape {tuple(spatial)}, found {found}")
         values, labels = torch.unique(segments.cpu(), return_inverse=True)
         return labels, len(values)
-    if segments < 1:
-        raise InputError(f"segments: expected at least 1 across, found {segments}")
+    if not isinstance(segments, int) or segments < 1:
+        raise InputError(f"segments: expected a map of integers or a number across from 1 on, found {segments!r}")
     if query.inputs.ndim == 2:
         return torch.arange(spatial[0]), spatial[0]
     across = [min(segments, side) for side in spatial]

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.grad import conv2d_weight
 
 from attribug import methods
 from attribug.contracts import Unsupported
@@ -181,7 +182,8 @@ def _weighted_inputs(layer: Layer, x: Tensor, weights: Tensor) -> Tensor:
         return weights.T @ x
     shape = (weights.shape[1], *layer.weight.shape[1:])
     window: Any = (layer.stride, layer.padding, layer.dilation)
-    return torch.nn.grad.conv2d_weight(x, shape, weights, *window).flatten(1)
+    gradient: Tensor = conv2d_weight(x, shape, weights, *window)
+    return gradient.flatten(1)
 
 
 def _pattern(layer: Layer, total: _Sums) -> Tensor:

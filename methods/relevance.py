@@ -90,7 +90,8 @@ def relevance(query: Query, make: Composite, *, start: Start = "logit", every_op
             total = logits.detach() if start == "logit" else torch.ones_like(logits)
             maps.append(query.backward(logits * total, leaf).detach())
         totals.append(total)
-    query.promise(torch.cat(totals))
+    if every_operation:
+        query.promise(torch.cat(totals))
     return torch.cat(maps)
 
 
@@ -164,9 +165,9 @@ def _refuse_without_rules(query: Query, made: Any) -> None:
     if beyond:
         raise Unsupported(f"no rule reaches the operation {beyond[0]}, which no module with a rule carries out")
     names = {module: name for name, module in query.model.named_modules()}
-    for module, count in Counter(module for module, _ in ruled if isinstance(module, layers)).items():
+    for layer, count in Counter(module for module, _ in ruled if isinstance(module, layers)).items():
         if count > 1:
-            raise Unsupported(f"module {names[module]!r} runs {count} times; rules remember one run of each layer")
+            raise Unsupported(f"module {names[layer]!r} runs {count} times; rules remember one run of each layer")
     if isinstance(made, SpecialFirstLayerMapComposite):
         listed = next(module for module in query.model.modules() if isinstance(module, Convolution | nn.Linear))
         ran = next(module for module, _ in ruled if isinstance(module, Convolution | nn.Linear))

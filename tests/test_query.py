@@ -32,9 +32,17 @@ class Counting(nn.Module):
         return self.layers(inputs)
 
 
+def drawn(seed: int, *shape: int) -> Tensor:
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+TRAIN = Data(drawn(7, 6, 2, 4, 4), torch.zeros(6, dtype=torch.int64), torch.arange(6))
+BASELINE = drawn(8, 2, 4, 4)
+
+
 def query(model: nn.Module | None = None, *, n: int = N, **options) -> Query:
-    inputs = torch.rand(n, 2, 4, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    return Query(model or Counting(), inputs, torch.arange(n) % CLASSES, **options)
+    options = {"train": lambda: TRAIN, **options}
+    return Query(model or Counting(), drawn(1, n, 2, 4, 4), torch.arange(n) % CLASSES, **options)
 
 
 # --- random streams ---
@@ -77,6 +85,11 @@ PRIMITIVES = {
     "gradient": lambda asked: asked.gradient(),
     "noisy_gradients": lambda asked: asked.noisy_gradients(4, 0.2).variance,
     "path_gradients": lambda asked: asked.path_gradients(4),
+    "path_gradients from a baseline": lambda asked: asked.path_gradients(4, BASELINE),
+    "expected_gradients": lambda asked: asked.expected_gradients(4, 0.0),
+    "expected_gradients with noise": lambda asked: asked.expected_gradients(4, 0.2),
+    "baseline_outputs": lambda asked: asked.baseline_outputs(0.25),
+    "baseline_outputs of a tensor": lambda asked: asked.baseline_outputs(BASELINE),
     "masked_outputs": lambda asked: asked.masked_outputs(torch.eye(4, dtype=torch.bool).expand(3, 4, 4)),
 }
 EXAMPLES_PASSED = {
@@ -84,6 +97,11 @@ EXAMPLES_PASSED = {
     "gradient": N,
     "noisy_gradients": 4 * N,
     "path_gradients": 4 * N,
+    "path_gradients from a baseline": 4 * N,
+    "expected_gradients": 4 * N,
+    "expected_gradients with noise": 4 * N,
+    "baseline_outputs": 1,  # all examples share it
+    "baseline_outputs of a tensor": N,
     "masked_outputs": 3 * N,
 }
 SHARED = [name for name in PRIMITIVES if name != "masked_outputs"]
@@ -117,6 +135,33 @@ def test_primitives_with_other_arguments_run_again():
     assert not torch.equal(asked.noisy_gradients(4, 0.2).mean, asked.noisy_gradients(4, 0.3).mean)
     assert not torch.equal(asked.noisy_gradients(4, 0.2).mean, asked.noisy_gradients(5, 0.2).mean)
     assert not torch.equal(asked.path_gradients(1), asked.path_gradients(2))
+    assert not torch.equal(asked.path_gradients(2), asked.path_gradients(2, 0.5))
+    assert not torch.equal(asked.path_gradients(2, 0.5), asked.path_gradients(2, BASELINE))
+    assert not torch.equal(asked.baseline_outputs(), asked.baseline_outputs(0.5))
+    assert not torch.equal(asked.expected_gradients(4, 0.2), asked.expected_gradients(4, 0.3))
+    assert not torch.equal(asked.expected_gradients(4, 0.2), asked.expected_gradients(5, 0.2))
+
+
+def test_equal_arguments_are_one_request():
+    model = Counting()
+    asked = query(model)
+    for zero in (0, 0.0):
+        asked.baseline_outputs(zero)
+        asked.path_gradients(4, zero)
+        asked.expected_gradients(4, zero)
+    assert sum(model.sizes) == 1 + 4 * N + 4 * N
+    assert torch.equal(query().expected_gradients(4, 1), query().expected_gradients(4, 1.0))
+    assert torch.equal(query().noisy_gradients(4, 1).mean, query().noisy_gradients(4, 1.0).mean)
+
+
+def test_samples_do_not_depend_on_who_else_is_explained():
+    ids = torch.tensor([3, 900, 0, 12, 5])
+    whole = query(ids=ids).expected_gradients(4, 0.2)
+    for row in (0, 3):
+        one = slice(row, row + 1)
+        asked = Query(Counting(), query().inputs[one], query().targets[one], ids=ids[one], train=lambda: TRAIN)
+        torch.testing.assert_close(asked.expected_gradients(4, 0.2), whole[one], rtol=1e-12, atol=1e-14)
+    assert not torch.equal(query(ids=ids + 1).expected_gradients(4, 0.2)[0], whole[0])
 
 
 @pytest.mark.parametrize("rows", [1, 2, 3, 64])
@@ -168,6 +213,67 @@ def test_masked_outputs_are_a_slow_loop():
             )
 
 
+@pytest.mark.parametrize("form", ["shares", "vectors"])
+def test_masks_may_be_shares_and_inputs_vectors(form):
+    keep = drawn(2, 6, 4, 4) if form == "shares" else drawn(2, 6, 8) > 0.5
+    if form == "shares":
+        model, inputs = Counting(), query().inputs
+    else:
+        model, inputs = nn.Sequential(nn.Linear(8, 4), nn.Tanh(), nn.Linear(4, CLASSES)).double(), drawn(3, N, 8)
+    asked = Query(model, inputs, torch.arange(N) % CLASSES, rows=4)
+    found = asked.masked_outputs(keep)
+    for i in range(N):
+        for m in range(6):
+            expected = model((inputs[i] * keep[m])[None])[0, asked.targets[i]].detach()
+            torch.testing.assert_close(found[i, m], expected, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("baseline", [0, 0.25, BASELINE, BASELINE[:, :1, :1], drawn(9, N, 2, 4, 4)])
+def test_baseline_outputs_are_the_targets_logits_there(baseline):
+    model, asked = Counting(), query(rows=2)
+    points = torch.zeros_like(asked.inputs) + baseline
+    expected = model(points).gather(1, asked.targets[:, None])[:, 0].detach()
+    torch.testing.assert_close(asked.baseline_outputs(baseline), expected, rtol=1e-12, atol=1e-14)
+    assert torch.equal(asked.at_baseline(baseline), points)
+
+
+@pytest.mark.parametrize("shape", [(3, 4, 4), (N + 1, 2, 4, 4), (1, N, 2, 4, 4)])
+def test_baselines_that_do_not_broadcast_are_refused(shape):
+    expected = rf"baseline: expected a number or \(5, 2, 4, 4\), found \({', '.join(map(str, shape))}\)"
+    for ask in (query().at_baseline, query().baseline_outputs, lambda b: query().path_gradients(2, b)):
+        with pytest.raises(attribug.InputError, match=expected):
+            ask(torch.zeros(shape))
+
+
+def test_baselines_take_the_inputs_type():
+    asked = query()
+    single = BASELINE.float()
+    assert asked.at_baseline(single).dtype == torch.float64
+    assert torch.equal(asked.path_gradients(2, single), asked.path_gradients(2, single.double()))
+
+
+def test_path_gradients_from_a_baseline_integrate_polynomials_exactly():
+    """∫₀¹ 3(b + α(x − b))² dα of F = Σ x³ is (x³ − b³) / (x − b)."""
+
+    class Cubes(nn.Module):
+        def forward(self, inputs):
+            return inputs.flatten(1).pow(3).sum(1, keepdim=True).expand(-1, CLASSES)
+
+    asked = query(Cubes())
+    for b in (-0.5, -BASELINE):
+        expected = (asked.inputs**3 - b**3) / (asked.inputs - b)
+        torch.testing.assert_close(asked.path_gradients(2, b), expected, rtol=1e-12, atol=1e-14)
+        assert (asked.path_gradients(1, b) - expected).abs().max() > 1e-3
+
+
+def test_a_promise_is_kept_without_its_graph():
+    asked = query()
+    assert asked.promised is None
+    asked.promise(torch.ones(N, requires_grad=True) * 2)
+    assert torch.equal(asked.promised, torch.full((N,), 2.0))
+    assert not asked.promised.requires_grad
+
+
 def test_path_gradients_integrate_polynomials_exactly():
     """∫₀¹ ∇F(αx) dα of F = Σ x³ is x²: two Gauss–Legendre points integrate it exactly, one does not."""
 
@@ -197,7 +303,9 @@ def test_variance_keeps_its_digits_under_a_large_mean():
     torch.testing.assert_close(moments.variance, torch.stack(stack), rtol=1e-4, atol=0)
 
 
-@pytest.mark.parametrize("ask", [lambda q: q.noisy_gradients(0, 0.1), lambda q: q.path_gradients(0)])
+@pytest.mark.parametrize("ask", [
+    lambda q: q.noisy_gradients(0, 0.1), lambda q: q.path_gradients(0), lambda q: q.expected_gradients(0, 0.1),
+])  # fmt: skip
 def test_nothing_to_average_is_refused(ask):
     with pytest.raises(attribug.InputError, match="expected at least 1, found 0"):
         ask(query())
@@ -315,7 +423,9 @@ def test_models_that_ignore_their_input_are_refused(answer):
 
 def test_training_examples_are_refused_where_there_are_none():
     with pytest.raises(attribug.Unsupported, match="needs training examples, and none were given"):
-        _ = query().train
+        _ = query(train=None).train
+    with pytest.raises(attribug.Unsupported, match="needs training examples, and none were given"):
+        query(train=None).expected_gradients(2, 0.0)
     data = Data(torch.rand(2, 2, 4, 4), torch.tensor([0, 1]), torch.arange(2))
     assert query(train=lambda: data).train is data
 
