@@ -224,7 +224,6 @@ def explain(
         from attribug.query import Query
 
         query = Query(ready, inputs, targets, ids=ids, seed=seed, train=_training_data(train_inputs))
-        query.refuse_absent_classes()
         maps = {method.name: attributions(method, query, options[method.name]) for method in chosen}
     return maps[names[0]] if isinstance(name, str) else maps
 

@@ -91,7 +91,7 @@ def out_of_memory(error: BaseException) -> bool:
 def _attributed(method: Method, query: Query, parameters: Mapping[str, Any]) -> Tensor:
     query.promised = None
     with guarded(query.model, query.inputs, query.targets, query.ids), torch.enable_grad():
-        query.model.eval()
+        _evaluating(query.model)
         preflight(query, method.needs)
         result = method.function(query, **parameters)
     return _checked(method, query, result)
@@ -137,7 +137,8 @@ def guarded(model: nn.Module, *inputs: Tensor) -> Iterator[None]:
             table.clear()
             table.update(before)
         for module, training, full_backward_hook in modules:
-            module.training, module._is_full_backward_hook = training, full_backward_hook
+            if (module.training, module._is_full_backward_hook) != (training, full_backward_hook):  # setting is slow
+                module.training, module._is_full_backward_hook = training, full_backward_hook
         weights_changed = sum(restore() for restore in restore_weights)  # a sum, so that all are restored
         inputs_changed = sum(restore() for restore in restore_inputs)
     if weights_changed or replaced:
@@ -188,7 +189,7 @@ def _equal(tensor: Tensor, values: Tensor) -> bool:
 def safe_copy(model: nn.Module) -> nn.Module:
     """The model in eval mode, itself where no module works in place, else a copy whose modules do not."""
     if not any(getattr(module, "inplace", False) for module in model.modules()):
-        return model.eval()
+        return _evaluating(model)
     model = copy.deepcopy(model).eval()
     for module in model.modules():
         if getattr(module, "inplace", False):
@@ -196,12 +197,17 @@ def safe_copy(model: nn.Module) -> nn.Module:
     return model
 
 
+def _evaluating(model: nn.Module) -> nn.Module:
+    """The model itself, in eval mode."""
+    return model.eval() if any(module.training for module in model.modules()) else model
+
+
 @contextmanager
 def evaluated(model: nn.Module) -> Iterator[nn.Module]:
     """The model ready to be explained: in eval mode and without in-place modules; its modes are restored afterwards."""
-    modes = [(module, module.training) for module in model.modules()]
+    trained = [module for module in model.modules() if module.training]
     try:
         yield safe_copy(model)
     finally:
-        for module, training in modes:
-            module.training = training
+        for module in trained:
+            module.training = True

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import weakref
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from attribug.contracts import Unsupported
-from attribug.query import Query, as_logits
+from attribug.query import Query, as_logits, hooks
+from attribug.registry import InputError
 
 ROUTING = {
     "AccumulateGrad", "Alias", "BackwardHookFunction", "Cat", "Clone", "ConstantPadNd", "Expand",
@@ -31,41 +33,104 @@ SUMS_TO_ONE = 1e-4  # how near to 1 the outputs of three unlike inputs must sum 
 
 
 def preflight(query: Query, needs: tuple[str, ...]) -> None:
-    """Raises `Unsupported` unless the model gives logits that depend on the input, and has what a method `needs`.
-
-    Every answer is remembered with the query.
-    """
+    """Raises `Unsupported` unless the model gives logits that depend on the input, and has what a method `needs`;
+    `InputError` for targets that the model has no logit for."""
     for need in ("logits", *needs):
         if need not in PREFLIGHT:
             raise ValueError(f"needs: expected one of {', '.join(sorted(PREFLIGHT))}, found {need!r}")
-        if need not in query.preflights:
-            try:
-                PREFLIGHT[need](query)
-                query.preflights[need] = ""
-            except Unsupported as reason:
-                query.preflights[need] = str(reason)
-        if query.preflights[need]:
-            raise Unsupported(query.preflights[need])
+        require(query, need, PREFLIGHT[need])
+    classes, query.channels_last = _passed[query.model].classes, _passed[query.model].channels_last
+    if len(query.targets) and not 0 <= int(query.targets.min()) <= int(query.targets.max()) < classes:
+        found = f"{int(query.targets.min())} to {int(query.targets.max())}"
+        raise InputError(f"targets: expected classes from 0 to {classes - 1}, found {found}")
+
+
+def require(query: Query, need: str, check: Callable[[Query], None]) -> None:
+    """Raises `Unsupported` if `check` does. A refusal is remembered with the query; what passed, with the model as long
+    as it consists of the same modules and is asked about inputs of one shape."""
+    passed = _passed.get(query.model)
+    if passed is None or not passed.holds_for(query):
+        passed = _passed[query.model] = _Passed.of(query)
+    if need in passed.needs:
+        return
+    if need not in query.refusals:
+        try:
+            check(query)
+            passed.needs.add(need)
+            return
+        except Unsupported as reason:
+            query.refusals[need] = str(reason)
+    raise Unsupported(query.refusals[need])
+
+
+@dataclass
+class _Passed:
+    """What a model has been found to have."""
+
+    modules: tuple[weakref.ref[nn.Module], ...]
+    forwards: tuple[Any, ...]
+    """Functions that stand in for a module's own `forward`."""
+    shape: tuple[Any, ...]
+    needs: set[str] = field(default_factory=set)
+    classes: int = 0
+    channels_last: bool = False
+
+    @staticmethod
+    def of(query: Query) -> _Passed:
+        """A query's model as it stands."""
+        modules = tuple(weakref.ref(module) for module in query.model.modules())
+        return _Passed(modules, _forwards(query.model), _form(query))
+
+    def holds_for(self, query: Query) -> bool:
+        """Whether the model still is what was looked at."""
+        modules = list(query.model.modules())
+        same = len(modules) == len(self.modules)
+        same = same and all(known() is module for known, module in zip(self.modules, modules, strict=True))
+        return same and (self.forwards, self.shape) == (_forwards(query.model), _form(query))
+
+
+_passed: weakref.WeakKeyDictionary[nn.Module, _Passed] = weakref.WeakKeyDictionary()
+
+
+def _forwards(model: nn.Module) -> tuple[Any, ...]:
+    return tuple(vars(module).get("forward") for module in model.modules() if "forward" in vars(module))
+
+
+def _form(query: Query) -> tuple[Any, ...]:
+    return tuple(query.inputs.shape[1:]), query.inputs.dtype, query.inputs.device, hooks(query.model)
 
 
 def logits(query: Query) -> None:
     """Refuses outputs that are no logits (N, K), or probabilities, or the same whatever the input."""
     first = query.inputs[:1].detach()
     leaf = torch.cat([first, 1 + first, first.flip(-1) / 2 - 1]).requires_grad_(True)
+    query.channels_last = leaf.ndim == 4 and leaf.device.type == "cpu"
     with torch.enable_grad():
-        outputs = torch.cat([as_logits(query.model(part)) for part in leaf.split(query.rows)])
+        try:
+            outputs = _all_outputs(query, leaf)
+        except RuntimeError as error:
+            if not query.channels_last or "view size is not compatible" not in str(error):
+                raise
+            query.channels_last = False
+            outputs = _all_outputs(query, leaf)
+    passed = _passed[query.model]
+    passed.classes, passed.channels_last = outputs.shape[1], query.channels_last
     last = outputs.grad_fn
     while last is not None and operation(last) in ROUTING | SHUFFLING and last.next_functions:
         last = last.next_functions[0][0]
     values = outputs.detach()
-    ones = (values >= 0).all() and ((values.sum(1) - 1).abs() < SUMS_TO_ONE).all()
-    ones = ones or (values.logsumexp(1).abs() < SUMS_TO_ONE).all()  # of their logarithms
+    ones = len(values) and (values >= 0).all() and ((values.sum(1) - 1).abs() < SUMS_TO_ONE).all()
+    ones = ones or (len(values) and (values.logsumexp(1).abs() < SUMS_TO_ONE).all())  # of their logarithms
     if last is not None and operation(last) in PROBABILITIES:
         raise Unsupported(f"the model ends in {operation(last)}; give it without, so that it returns logits")
     if ones and values.shape[1] > 1:
         raise Unsupported("the model returns probabilities (they sum to 1) or their logarithms; let it return logits")
     if not _reaches(outputs, leaf) and torch.equal(values, values[:1].expand_as(values)):
         raise Unsupported("the model's output does not depend on its input")
+
+
+def _all_outputs(query: Query, inputs: Tensor) -> Tensor:
+    return torch.cat([as_logits(query.model(query.laid_out(part))) for part in inputs.split(query.rows)])
 
 
 def relu_modules(query: Query) -> None:

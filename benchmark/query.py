@@ -66,7 +66,7 @@ def primitive(function: Callable[Concatenate[Query, P], R]) -> Callable[Concaten
     @functools.wraps(function)
     def remembered(self: Query, *args: P.args, **kwargs: P.kwargs) -> R:
         arguments = [(name, _identity(value)) for name, value in [*enumerate(args), *sorted(kwargs.items())]]
-        key = (function.__name__, tuple(arguments), _hooks(self.model))
+        key = (function.__name__, tuple(arguments), hooks(self.model))
         if key in self._memo:
             if key not in self._passes.charged:
                 self._passes.saved.add(self._passes.prices[key])
@@ -110,8 +110,10 @@ class Query:
         self._train = train
         self.promised: Tensor | None = None
         """What the maps of the method at work ought to sum to, (N,), where it said so: see `promise`."""
-        self.preflights: dict[str, str] = {}
-        """Reasons why the model lacks what a method may need, by need; empty where it has it."""
+        self.channels_last = False
+        """Whether passes get images with channels last, which convolutions on a CPU are faster with: see preflight."""
+        self.refusals: dict[str, str] = {}
+        """Reasons why the model lacks what a method may need, by need."""
         self._memo: dict[Any, Any] = {}
         self._passes = _Passes()
 
@@ -158,15 +160,11 @@ class Query:
     def forward(self, inputs: Tensor) -> Tensor:
         """Logits (B, K) of one bounded pass; raises `Unsupported` when the model returns anything else."""
         self._passes.total.forward += len(inputs)
-        return as_logits(self.model(inputs))
+        return as_logits(self.model(self.laid_out(inputs)))
 
-    def refuse_absent_classes(self) -> None:
-        """Raises `InputError` for targets that the model has no logit for; costs a pass of one example."""
-        with torch.no_grad():
-            classes = as_logits(self.model(self.inputs[:1].clone())).shape[1]
-        if len(self.targets) and not 0 <= int(self.targets.min()) <= int(self.targets.max()) < classes:
-            found = f"{int(self.targets.min())} to {int(self.targets.max())}"
-            raise InputError(f"targets: expected classes from 0 to {classes - 1}, found {found}")
+    def laid_out(self, inputs: Tensor) -> Tensor:
+        """Inputs in the memory format in which the model is fastest; the values are the same."""
+        return inputs.contiguous(memory_format=torch.channels_last) if self.channels_last else inputs
 
     def target_logits(self, inputs: Tensor, targets: Tensor) -> Tensor:
         """The logit of each row's target, (B,)."""
@@ -328,7 +326,7 @@ def _identity(value: Any) -> Any:
     return ("tensor", id(value), value._version) if isinstance(value, Tensor) else value
 
 
-def _hooks(model: nn.Module) -> tuple[int, ...]:
+def hooks(model: nn.Module) -> tuple[int, ...]:
     """Numbers of all hooks on a model's modules; torch gives every hook a number of its own."""
     names = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
     return tuple(number for module in model.modules() for name in names for number in getattr(module, name, ()))

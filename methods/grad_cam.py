@@ -38,25 +38,34 @@ def grad_cam(query: Query) -> Tensor:
 def last_convolution(query: Query, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     """Activation that every path from inputs to logits passes, after the last convolution, and the target logit's
     gradient there, both (B, k, h, w)."""
-    seen: list[tuple[nn.Module, Tensor]] = []
+    for copying in (False, True):
+        seen, logits, leaf = _watched(query, inputs, targets, copying=copying)
+        if all(output._version == version for _, output, version in seen):
+            break  # else something works in place on what was kept, a ReLU as a function
+    activation = _cut(logits, leaf, [(module, output) for module, output, _ in seen])
+    return activation.detach(), query.backward(logits, activation)
+
+
+def _watched(
+    query: Query, inputs: Tensor, targets: Tensor, *, copying: bool
+) -> tuple[list[tuple[nn.Module, Tensor, int]], Tensor, Tensor]:
+    """A pass: convolving modules with their outputs (and how often these were changed), target logits, inputs."""
+    seen: list[tuple[nn.Module, Tensor, int]] = []
 
     def keep(module: nn.Module, args: object, output: Any) -> Any:
         if not isinstance(output, Tensor) or output.ndim != 4:
             return output
-        seen.append((module, output))
-        return output.clone()  # a ReLU in place must not overwrite what is kept
+        seen.append((module, output, output._version))
+        return output.clone() if copying else output
 
     handles = [module.register_forward_hook(keep) for module in _convolving(query.model)]
     try:
         with torch.enable_grad():
             leaf = inputs.detach().requires_grad_(True)
-            logits = query.target_logits(leaf, targets)
-        activation = _cut(logits, leaf, seen)
-        gradient = query.backward(logits, activation)
+            return seen, query.target_logits(leaf, targets), leaf
     finally:
         for handle in handles:
             handle.remove()
-    return activation.detach(), gradient
 
 
 def _convolving(model: nn.Module) -> list[nn.Module]:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from attribug import methods
 from attribug.contracts import Unsupported
-from attribug.preflight import ROUTING, operation, trace
+from attribug.preflight import ROUTING, operation, require, trace
 from attribug.query import Query
 
 Start = Literal["logit", "one"]
@@ -131,17 +131,10 @@ def canonizers() -> list[Any]:
 
 
 def refuse_without_rules(query: Query, make: Composite) -> None:
-    """Raises `Unsupported` unless rules reach every operation of the canonised model; remembered with the query."""
+    """Raises `Unsupported` unless rules reach every operation of the canonised model."""
     made = make()
-    need = f"rules {type(made).__name__} {[type(canonizer).__name__ for canonizer in made.canonizers]}"
-    if need not in query.preflights:
-        try:
-            _refuse_without_rules(query, made)
-            query.preflights[need] = ""
-        except Unsupported as reason:
-            query.preflights[need] = str(reason)
-    if query.preflights[need]:
-        raise Unsupported(query.preflights[need])
+    kind = f"rules {type(made).__name__} {[type(canonizer).__name__ for canonizer in made.canonizers]}"
+    require(query, kind, lambda query: _refuse_without_rules(query, made))
 
 
 def _refuse_without_rules(query: Query, made: Any) -> None:

@@ -264,7 +264,7 @@ def maps(asked: Query, name: str = "gradient") -> Tensor:
 
 
 @pytest.mark.parametrize("needs", [(), ("relu_modules",), ("layers_run_once",), ("pool_modules", "relu_modules")])
-def test_answers_are_remembered_with_the_query(needs):
+def test_answers_are_remembered(needs):
     model = Counting(small(nn.ReLU()))
     asked, still = query(model), Method("still", lambda q: q.inputs + 0, needs=needs)
     attributions(still, asked, {})
@@ -274,7 +274,45 @@ def test_answers_are_remembered_with_the_query(needs):
     attributions(Method("other", lambda q: q.inputs + 1, needs=needs[:1]), asked, {})
     assert model.count == passed
     attributions(still, query(model), {})
+    assert model.count == passed
+    model.model[1] = nn.ReLU()
+    attributions(still, query(model), {})
     assert model.count == 2 * passed
+    model.register_forward_hook(lambda *_: None)
+    attributions(still, query(model), {})
+    assert model.count == 3 * passed
+
+
+def test_another_shape_is_looked_at_anew():
+    model = nn.Sequential(nn.Conv2d(2, 3, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Softmax(dim=1))
+    with pytest.raises(attribug.Unsupported, match="ends in Softmax"):
+        maps(query(model))
+    model[3] = nn.Identity()
+    assert maps(query(model)).isfinite().all()
+
+
+class Viewing(nn.Module):
+    """A model that flattens by `view`, which channels last do not allow."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.dense = nn.Conv2d(2, 3, 3, padding=1), nn.Linear(48, CLASSES)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.dense(self.conv(inputs).view(len(inputs), -1))
+
+
+def test_images_come_with_channels_last_where_the_model_takes_them():
+    viewing, other = Viewing(), small()
+    other.load_state_dict({"0.weight": viewing.conv.weight, "0.bias": viewing.conv.bias,
+                           "2.weight": viewing.dense.weight, "2.bias": viewing.dense.bias})  # fmt: skip
+    asked = [query(viewing), query(other)]
+    found = [maps(each) for each in asked]
+    assert [each.channels_last for each in asked] == [False, True]
+    torch.testing.assert_close(*found)
+    with pytest.raises(RuntimeError, match="mat1 and mat2"):
+        maps(query(nn.Sequential(nn.Flatten(), nn.Linear(31, CLASSES))))
 
 
 def test_refusals_are_remembered_with_the_query():

@@ -101,6 +101,12 @@ def normalised() -> nn.Module:
 # --- plain functions ---
 
 
+def same_but_for_rounding(one, other):
+    """Our passes have channels last, which changes the order of sums."""
+    tolerance = 1e-12 if one.dtype == torch.float64 else 1e-5
+    torch.testing.assert_close(one, other, rtol=tolerance, atol=tolerance * float(other.abs().max()))
+
+
 def plain_gradient(model, inputs, targets):
     leaf = inputs.requires_grad_(True)
     model(leaf).gather(1, targets[:, None]).sum().backward()
@@ -110,7 +116,7 @@ def plain_gradient(model, inputs, targets):
 def test_gradient_written_as_users_write_it(as_method, make_cnn, make_inputs):
     model, (inputs, targets) = make_cnn(), make_inputs()
     maps = attribug.explain([as_method(plain_gradient), "gradient"], model, inputs, targets)
-    assert torch.equal(maps[NAME], maps["gradient"])
+    same_but_for_rounding(maps[NAME], maps["gradient"])
     assert all(parameter.grad is None for parameter in model.parameters())
     assert not inputs.requires_grad
 
@@ -251,7 +257,7 @@ def test_captums_methods_are_captums(name, as_captum, make_cnn, make_inputs):
     torch.testing.assert_close(found, expected.double(), **loose)  # captum's occlusion divides in float32
     assert found.abs().max() > 1e-3
     if name == "saliency":
-        assert torch.equal(found, attribug.explain("gradient", model, inputs, targets))
+        same_but_for_rounding(found, attribug.explain("gradient", model, inputs, targets))
         assert not torch.equal(attribug.explain(as_captum(attr.Saliency), model, inputs, targets), found)  # abs=True
 
 
@@ -345,12 +351,12 @@ def test_models_in_which_captums_hooks_would_miss_something_are_refused(kind, mo
 def test_without_the_refusal_a_plain_gradient_would_pass_for_guided_backpropagation(as_captum, make_inputs):
     inputs, targets = make_inputs()
     found = attribug.explain([as_captum(attr.GuidedBackprop, needs=()), "gradient"], Functional(), inputs, targets)
-    assert torch.equal(found[NAME], found["gradient"])
+    same_but_for_rounding(found[NAME], found["gradient"])
 
 
 def test_a_function_that_builds_is_looked_through(as_captum, make_inputs):
     inputs, targets = make_inputs()
-    name = as_captum(lambda model: attr.GuidedBackprop(model))
+    name = as_captum(partial(attr.GuidedBackprop))
     with pytest.raises(attribug.Unsupported, match="function calls that hooks cannot see"):
         attribug.explain(name, Functional(), inputs, targets)
     tunnel = as_captum(lambda model: attr.NoiseTunnel(attr.GuidedBackprop(model)), stochastic=True, nt_samples=2)
@@ -499,7 +505,7 @@ def test_adapters_work_at_the_top_of_a_plugin(plugin, make_cnn, make_inputs):
     model, (inputs, targets) = make_cnn(), make_inputs()
     assert load_plugin(plugin(PLUGIN)) == {"method": PLUGGED}
     found = attribug.explain([*PLUGGED, "gradient"], model, inputs, targets)
-    assert torch.equal(found["test_plugin_saliency"], found["gradient"])
+    same_but_for_rounding(found["test_plugin_saliency"], found["gradient"])
     assert torch.equal(found["test_plugin_ones"], torch.ones_like(inputs))
     assert found["test_plugin_lrp"].isfinite().all()
 

@@ -272,6 +272,7 @@ class Counted(nn.Sequential):
 def counted(images):
     """(model, how many examples an explanation passes through it, how often it differs from a fresh copy's)"""
     model = Counted(*network())
+    attribug.explain("pattern_net", model, images[0], TARGETS, train_inputs=images[1] + 1)  # the model is then known
 
     def passed(train):
         before = model.examples
