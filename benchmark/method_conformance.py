@@ -23,6 +23,7 @@ from attribug.conformance import Check, Nonconformant, expect
 from attribug.contracts import Contrast, Data, Derived, Examples, Method, Recipe, Side, Trained, Unsupported
 from attribug.level_zero import Memory, expect_one_half, table
 from attribug.networks import bvd_cnn
+from attribug.preflight import preflight
 from attribug.query import Query
 from attribug.registry import one_line
 from attribug.scoring import Settings
@@ -109,14 +110,15 @@ def check_batch_equals_one_by_one(method: Method) -> None:
 def check_order_of_requests(method: Method) -> None:
     """Alone, after other passes, twice, before or after another method in one list: the same bits, for both."""
     model, inputs = network(), images()
-    alone, gradient = explained(method, model, inputs), _query(model, inputs).gradient()
-    query = _query(model, inputs)
+    query, other, fresh = (_query(model, inputs) for _ in range(3))
+    for each in (query, other, fresh):
+        preflight(each, ())  # settles the memory format of passes
+    alone, gradient = explained(method, model, inputs), other.gradient()
     query.outputs(), query.gradient(), query.path_gradients(2), query.noisy_gradients(2, 1.0)
     after = attributions(method, query, few(method))
     _expect_same(after, alone, "alone and after passes that other methods share")
     _expect_same(attributions(method, query, few(method)), alone, "once and once more in the same query")
     _expect_same(query.gradient(), gradient, "another method's gradient before and after this one")
-    fresh = _query(model, inputs)
     _expect_same(attributions(method, fresh, few(method)), alone, "before other methods and alone")
     _expect_same(fresh.gradient(), gradient, "the gradient alone and after this method")
 

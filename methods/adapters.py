@@ -5,7 +5,8 @@ from __future__ import annotations
 import inspect
 import random
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, Literal
 
 from attribug import keys
@@ -132,9 +133,8 @@ def as_method(function: Callable[..., Any], *, one_by_one: bool = False) -> Call
         parts = []
         for start in range(0, len(query.inputs), 1 if one_by_one else query.rows):
             part = slice(start, start + (1 if one_by_one else query.rows))
-            if one_by_one:
-                _seed_globally(streams[start].initial_seed())
-            maps = function(query.model, query.inputs[part].clone(), query.targets[part].clone(), **parameters)
+            with _global_seeds(streams[start].initial_seed()) if one_by_one else nullcontext():
+                maps = function(query.model, query.inputs[part].clone(), query.targets[part].clone(), **parameters)
             parts.append(_tensor(maps, query))
         return torch.cat(parts)
 
@@ -155,14 +155,22 @@ def _tensor(maps: Any, query: Query) -> Tensor:
     return tensor.detach().to(query.inputs)
 
 
-def _seed_globally(seed: int) -> None:
-    """For code that knows global random states only; whoever runs methods puts these back."""
+@contextmanager
+def _global_seeds(seed: int) -> Iterator[None]:
+    """For code that knows global random states only: these come from a seed, and are put back afterwards."""
     import numpy as np
     import torch
 
-    torch.manual_seed(seed)
-    np.random.seed(seed % 2**32)
-    random.seed(seed)
+    states = np.random.get_state(), random.getstate()
+    try:
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            np.random.seed(seed % 2**32)
+            random.seed(seed)
+            yield
+    finally:
+        np.random.set_state(states[0])
+        random.setstate(states[1])
 
 
 def _enter(name: str, content: Any, method: Callable[..., Tensor], facts: dict[str, Any]) -> None:

@@ -100,7 +100,7 @@ def knows_what_ran_before(query):
 
 def spoils_what_others_get(query):
     gradient = query.gradient()
-    query._memo[next(iter(query._memo))].mul_(2)
+    query._memo[next(iter(query._memo))][0].mul_(2)
     return gradient
 
 
@@ -324,7 +324,7 @@ def test_every_check_refuses_something() -> None:
 
 
 def test_models_do_fail_in_mid_run() -> None:
-    for after in range(4):
+    for after in range(3):
         with pytest.raises(OnPurpose):
             explained(methods.get("smoothgrad"), Failing(awkward(), after), images())
 
