@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import random
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from attribug.contracts import Method
+from attribug.contracts import Method, Unsupported
 from attribug.preflight import preflight
 from attribug.query import Query
 
@@ -90,11 +90,22 @@ def out_of_memory(error: BaseException) -> bool:
 
 def _attributed(method: Method, query: Query, parameters: Mapping[str, Any]) -> Tensor:
     query.promised = None
-    with guarded(query.model, query.inputs, query.targets, query.ids), torch.enable_grad():
+    with guarded(query.model, query.inputs, query.targets, query.ids), torch.enable_grad(), _eagerly(query.model):
         _evaluating(query.model)
         preflight(query, method.needs)
         result = method.function(query, **parameters)
     return _checked(method, query, result)
+
+
+def _eagerly(model: nn.Module) -> AbstractContextManager[Any]:
+    """Compiled models run as they are written, since compiled code knows no hooks that were added later."""
+    compiled = any(type(m).__name__ == "OptimizedModule" or m._compiled_call_impl is not None for m in model.modules())
+    if not compiled:
+        return nullcontext()
+    if not hasattr(torch.compiler, "set_stance"):  # before torch 2.6
+        raise Unsupported("the model is compiled; give it as it was before torch.compile")
+    stance: AbstractContextManager[Any] = torch.compiler.set_stance("force_eager")
+    return stance
 
 
 def _checked(method: Method, query: Query, result: Any) -> Tensor:

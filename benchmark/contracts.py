@@ -296,6 +296,8 @@ class Method(Entry):
     needs: tuple[str, ...] = ()
     """What the preflight asks of a model before the method runs: see `attribug.preflight.PREFLIGHT`."""
     fits_training_data: bool = False
+    conserves: bool = False
+    """Whether maps sum to what the function states with `query.promise`: measured, stored, warned of."""
     output: Literal["attributions", "probabilities"] = "attributions"
 
     def __post_init__(self) -> None:

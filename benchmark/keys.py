@@ -54,6 +54,12 @@ def _canonical(value: Any) -> Any:  # noqa: PLR0911 - one line a type
         return ["partial", _canonical(value.func), _canonical(value.args), _canonical(value.keywords)]
     if isinstance(value, MethodType):
         return ["method", _canonical(value.__self__), _canonical(value.__func__)]
+    if isinstance(value, set | frozenset):
+        return ["set", sorted(json.dumps(_canonical(item), sort_keys=True) for item in value)]
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(value, torch.Tensor):
+        content = value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
+        return ["tensor", str(value.dtype), list(value.shape), hashlib.sha256(content).hexdigest()]
     if callable(value):
         wrapped = getattr(value, "__wrapped_function__", None)  # a plain function, registered as a method
         return ["function", function_code(value)] if wrapped is None else _canonical(wrapped)
@@ -176,7 +182,10 @@ def _is_near(other: str, module: str) -> bool:
     """Whether an import is part of attribug, of the module's own package, or a file beside a plugin file."""
     own = module.partition(".")[0]
     if other.partition(".")[0] in {"attribug", own}:
-        return other != "attribug"
+        return other not in {
+            "attribug",
+            "attribug.methods",
+        }  # its front door opens on adapters, which methods do not use
     path, root = _source_path(other), _source_path(module)
     if path is None or root is None or own == "attribug":
         return False

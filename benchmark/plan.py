@@ -66,7 +66,8 @@ class Plan:
         if cell.contrast is None:
             raise ValueError(f"{cell.name}: there is nothing to record")
         return keys.digest(
-            "record", replace(cell.contrast, checks=()), chosen.name, chosen.function, chosen.output, dict(parameters),
+            "record", replace(cell.contrast, checks=()), chosen.name, chosen.function, chosen.output, chosen.needs,
+            dict(parameters),
             yardsticks, self.settings, self.device, keys.code("attribug.scoring"), keys.versions(*LIBRARIES),
         )  # fmt: skip
 

@@ -6,6 +6,7 @@ import weakref
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from types import BuiltinFunctionType, FunctionType, MethodType
 from typing import Any
 
 import torch
@@ -29,6 +30,7 @@ PIECEWISE_LINEAR = ROUTING | {
 (where, clamp, a product with a mask)."""
 SHUFFLING = {"Clamp", "Flip", "Index", "Roll"}  # at a model's end these hide no more than routing does
 PROBABILITIES = {"Softmax", "LogSoftmax", "Sigmoid", "LogSigmoid"}
+PLAIN = (bool, int, float, str, tuple, FunctionType, MethodType, BuiltinFunctionType)  # attributes that a model's forward may depend on
 SUMS_TO_ONE = 1e-4  # how near to 1 the outputs of three unlike inputs must sum to be taken for probabilities
 
 
@@ -39,7 +41,8 @@ def preflight(query: Query, needs: tuple[str, ...]) -> None:
         if need not in PREFLIGHT:
             raise ValueError(f"needs: expected one of {', '.join(sorted(PREFLIGHT))}, found {need!r}")
         require(query, need, PREFLIGHT[need])
-    classes, query.channels_last = _passed[query.model].classes, _passed[query.model].channels_last
+        if need == "logits":
+            classes, query.channels_last = _passed[query.model].classes, _passed[query.model].channels_last
     if len(query.targets) and not 0 <= int(query.targets.min()) <= int(query.targets.max()) < classes:
         found = f"{int(query.targets.min())} to {int(query.targets.max())}"
         raise InputError(f"targets: expected classes from 0 to {classes - 1}, found {found}")
@@ -47,7 +50,7 @@ def preflight(query: Query, needs: tuple[str, ...]) -> None:
 
 def require(query: Query, need: str, check: Callable[[Query], None]) -> None:
     """Raises `Unsupported` if `check` does. A refusal is remembered with the query; what passed, with the model as long
-    as it consists of the same modules and is asked about inputs of one shape."""
+    as it is what it was: see `stamp`."""
     passed = _passed.get(query.model)
     if passed is None or not passed.holds_for(query):
         passed = _passed[query.model] = _Passed.of(query)
@@ -68,9 +71,8 @@ class _Passed:
     """What a model has been found to have."""
 
     modules: tuple[weakref.ref[nn.Module], ...]
-    forwards: tuple[Any, ...]
-    """Functions that stand in for a module's own `forward`."""
-    shape: tuple[Any, ...]
+    stamp: tuple[Any, ...]
+    form: tuple[Any, ...]
     needs: set[str] = field(default_factory=set)
     classes: int = 0
     channels_last: bool = False
@@ -79,21 +81,30 @@ class _Passed:
     def of(query: Query) -> _Passed:
         """A query's model as it stands."""
         modules = tuple(weakref.ref(module) for module in query.model.modules())
-        return _Passed(modules, _forwards(query.model), _form(query))
+        return _Passed(modules, stamp(query.model), _form(query))
 
     def holds_for(self, query: Query) -> bool:
         """Whether the model still is what was looked at."""
         modules = list(query.model.modules())
         same = len(modules) == len(self.modules)
         same = same and all(known() is module for known, module in zip(self.modules, modules, strict=True))
-        return same and (self.forwards, self.shape) == (_forwards(query.model), _form(query))
+        return same and (self.stamp, self.form) == (stamp(query.model), _form(query))
 
 
 _passed: weakref.WeakKeyDictionary[nn.Module, _Passed] = weakref.WeakKeyDictionary()
 
 
-def _forwards(model: nn.Module) -> tuple[Any, ...]:
-    return tuple(vars(module).get("forward") for module in model.modules() if "forward" in vars(module))
+def stamp(model: nn.Module) -> tuple[Any, ...]:
+    """What tells whether a model is still the same: its tensors with their versions, its modules' plain attributes and
+    functions. Weights written through `.data` do not show."""
+    tensors = tuple((id(t), t._version, t.data_ptr()) for t in [*model.parameters(), *model.buffers()])
+    plain = tuple(
+        (name, value)
+        for module in model.modules()
+        for name, value in vars(module).items()
+        if name != "training" and (value is None or isinstance(value, PLAIN))
+    )
+    return tensors, plain, tuple(getattr(type(module), "forward", None) for module in model.modules())
 
 
 def _form(query: Query) -> tuple[Any, ...]:
@@ -102,12 +113,14 @@ def _form(query: Query) -> tuple[Any, ...]:
 
 def logits(query: Query) -> None:
     """Refuses outputs that are no logits (N, K), or probabilities, or the same whatever the input."""
-    first = query.inputs[:1].detach()
-    leaf = torch.cat([first, 1 + first, first.flip(-1) / 2 - 1]).requires_grad_(True)
+    first = query.inputs[:1]
+    leaf = torch.cat([first, first.amax() + first.amin() - first, first.flip(-1)]).requires_grad_(True)  # data's range
     query.channels_last = leaf.ndim == 4 and leaf.device.type == "cpu"
     with torch.enable_grad():
         try:
             outputs = _all_outputs(query, leaf)
+            if outputs.requires_grad:
+                torch.autograd.grad(outputs.sum(), leaf, allow_unused=True, retain_graph=True)
         except RuntimeError as error:
             if not query.channels_last or "view size is not compatible" not in str(error):
                 raise
@@ -119,14 +132,24 @@ def logits(query: Query) -> None:
     while last is not None and operation(last) in ROUTING | SHUFFLING and last.next_functions:
         last = last.next_functions[0][0]
     values = outputs.detach()
-    ones = len(values) and (values >= 0).all() and ((values.sum(1) - 1).abs() < SUMS_TO_ONE).all()
-    ones = ones or (len(values) and (values.logsumexp(1).abs() < SUMS_TO_ONE).all())  # of their logarithms
+    with torch.no_grad():
+        twice = _all_outputs(query, first.repeat(2, *[1] * (first.ndim - 1)))[:1]
+    near = torch.finfo(values.dtype).eps ** 0.5 * _largest(values)
+    if not torch.allclose(twice, values[:1], rtol=0, atol=near, equal_nan=True):
+        raise Unsupported("an example's outputs depend on the other examples of its batch, or on chance")
+    ones = (values >= 0).all() and ((values.sum(1) - 1).abs() < SUMS_TO_ONE).all()
+    ones = ones or (values.logsumexp(1).abs() < SUMS_TO_ONE).all()  # of their logarithms
     if last is not None and operation(last) in PROBABILITIES:
         raise Unsupported(f"the model ends in {operation(last)}; give it without, so that it returns logits")
     if ones and values.shape[1] > 1:
         raise Unsupported("the model returns probabilities (they sum to 1) or their logarithms; let it return logits")
-    if not _reaches(outputs, leaf) and torch.equal(values, values[:1].expand_as(values)):
+    told = not torch.equal(leaf[:1], leaf[1:2])  # else nothing can depend on it
+    if told and not _reaches(outputs, leaf) and torch.equal(values, values[:1].expand_as(values)):
         raise Unsupported("the model's output does not depend on its input")
+
+
+def _largest(values: Tensor) -> float:
+    return float(values.abs().max()) if values.isfinite().all() else 1.0
 
 
 def _all_outputs(query: Query, inputs: Tensor) -> Tensor:
@@ -186,7 +209,9 @@ class Trace:
 
 
 def trace(model: nn.Module, inputs: Tensor) -> Trace:
-    """Runs a model on its first input and looks at what happens."""
+    """Runs a model on its first input and looks at what happens; refuses TorchScript, which takes no hooks."""
+    if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
+        raise Unsupported("the model is TorchScript, whose modules take no hooks")
     calls: list[tuple[nn.Module, tuple[Any, ...], Any]] = []
     leaves = [module for module in model.modules() if not any(True for _ in module.children())]
 

@@ -66,7 +66,7 @@ def primitive(function: Callable[Concatenate[Query, P], R]) -> Callable[Concaten
     @functools.wraps(function)
     def remembered(self: Query, *args: P.args, **kwargs: P.kwargs) -> R:
         arguments = [(name, _identity(value)) for name, value in [*enumerate(args), *sorted(kwargs.items())]]
-        key = (function.__name__, tuple(arguments), hooks(self.model))
+        key = (function.__name__, tuple(arguments), hooks(self.model), self.channels_last)
         if key in self._memo:
             if key not in self._passes.charged:
                 self._passes.saved.add(self._passes.prices[key])
@@ -85,7 +85,8 @@ class Query:
     """One model, the inputs to explain and the classes asked about.
 
     inputs (N, *shape), targets (N,) int64, ids (N,) int64. `rows` bounds the examples of a single pass; it belongs to
-    the suite, because another bound may change last bits. Raises `InputError` unless targets and ids are one an input.
+    the suite, because another bound may change last bits. Raises `InputError` for no inputs, and unless targets and ids
+    are one an input.
     """
 
     def __init__(
@@ -102,6 +103,8 @@ class Query:
         self.model = model
         self.inputs = inputs.detach()
         self.targets = targets
+        if not len(inputs):
+            raise InputError("inputs: expected at least one example, found none")
         self.ids = torch.arange(len(inputs)) if ids is None else ids
         _one_an_input("targets", self.targets, len(inputs))
         _one_an_input("ids", self.ids, len(inputs))
@@ -142,7 +145,7 @@ class Query:
 
     def forget_passes(self) -> None:
         """Sets the passes of the method at work back to none, before it is tried again."""
-        self._passes.total = Cost()
+        self._passes.total, self._passes.saved, self._passes.charged = Cost(), Cost(), set()
 
     def charge(self, cost: Cost) -> None:
         """Adds what something kept from an earlier query has cost to the method at work."""
@@ -177,7 +180,7 @@ class Query:
             logits = self.target_logits(leaf, targets)
             if not logits.requires_grad:
                 raise Unsupported("the model's output does not depend on its input")
-        return self.backward(logits, leaf)
+        return self.backward(logits, leaf).contiguous()
 
     def backward(self, logits: Tensor, at: Tensor) -> Tensor:
         """Gradient of the summed `logits` (B,) with respect to the tensor `at`, whose shape it has."""

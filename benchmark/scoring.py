@@ -200,7 +200,7 @@ class _Work:
         self.record.cost.add(costing.cost)
         self.explaining_seconds += time.perf_counter() - started
         if self.method.output == "attributions":
-            self.record.census.count(maps, query.promised)
+            self.record.census.count(maps, query.promised if self.method.conserves else None)
         if query.rows < self.rows:
             self.record.rows = min(query.rows, self.record.rows or query.rows)
         return maps.cpu()

@@ -10,7 +10,7 @@ from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, Literal
 
 from attribug import keys
-from attribug.contracts import Method
+from attribug.contracts import Method, Unsupported
 from attribug.registry import InputError
 
 if TYPE_CHECKING:
@@ -24,11 +24,10 @@ NEEDS = {
     "DeepLift": (*HOOKS, "layers_run_once"), "DeepLiftShap": (*HOOKS, "layers_run_once"),
 }  # fmt: skip
 """What captum's classes need of a model that they would otherwise explain wrongly without a word."""
-DRAWS = (
-    "NoiseTunnel", "Lime", "LimeBase", "KernelShap", "GradientShap", "ShapleyValueSampling", "ShapleyValues",
-    "FeaturePermutation",
-)  # fmt: skip
-"""captum's classes that draw from global random states."""
+DRAWS = {"NoiseTunnel", "LimeBase", "GradientShap", "ShapleyValueSampling"}
+"""captum's classes that draw from global random states, and whatever inherits from them."""
+MIXES = "FeaturePermutation"
+"""captum's class that permutes examples of a batch among each other: no map of one example."""
 
 
 def from_function(name: str, function: Callable[..., Any], **facts: Any) -> None:
@@ -54,8 +53,10 @@ def from_captum(name: str, build: Callable[..., Any], **arguments: Any) -> None:
     """
     facts, arguments = _facts(arguments)
     kind, trusted = getattr(build, "__name__", ""), "needs" in facts
-    facts.setdefault("needs", NEEDS.get(kind, ()))
-    facts.setdefault("stochastic", kind in DRAWS)
+    facts.setdefault("needs", _needs(build))
+    facts.setdefault("stochastic", _draws(build))
+    if MIXES in _kinds(build):
+        raise InputError(f"method {name!r}: {MIXES} mixes the examples of a batch; its maps belong to no single one")
     if not callable(build):
         raise InputError(f"method {name!r}: expected a captum class, found {type(build).__name__}")
 
@@ -64,7 +65,7 @@ def from_captum(name: str, build: Callable[..., Any], **arguments: Any) -> None:
         known = inspect.signature(build).parameters
         constructor = {key: value for key, value in given.items() if key in known}
         if isinstance(constructor.get("layer"), str):
-            constructor["layer"] = query.model.get_submodule(constructor["layer"])
+            constructor["layer"] = _layer(query.model, constructor["layer"])
         rest = {key: value for key, value in given.items() if key not in constructor}
         instance = build(query.model, **constructor)
         if not trusted:
@@ -77,7 +78,28 @@ def from_captum(name: str, build: Callable[..., Any], **arguments: Any) -> None:
 
     captum_method.__doc__ = f"captum's {kind}."
     told = {key: keys.told(value) for key, value in arguments.items()}
-    _enter(name, ("captum", build, told, facts["stochastic"]), captum_method, facts)
+    _enter(name, ("captum", build, told, facts["stochastic"], trusted), captum_method, facts)
+
+
+def _kinds(attribution: Any) -> set[str]:
+    """Names of a class, or of an object's class, and of what it inherits from."""
+    kind = attribution if isinstance(attribution, type) else type(attribution)
+    return {each.__name__ for each in kind.__mro__}
+
+
+def _needs(attribution: Any) -> tuple[str, ...]:
+    return max((NEEDS.get(kind, ()) for kind in _kinds(attribution)), key=len)
+
+
+def _draws(attribution: Any) -> bool:
+    return bool(_kinds(attribution) & DRAWS)
+
+
+def _layer(model: Any, name: str) -> Any:
+    try:
+        return model.get_submodule(name)
+    except AttributeError:
+        raise Unsupported(f"the model has no layer {name!r}") from None
 
 
 def _look_at(attribution: Any, query: Query, name: str, stochastic: bool) -> None:
@@ -85,9 +107,9 @@ def _look_at(attribution: Any, query: Query, name: str, stochastic: bool) -> Non
     from attribug.preflight import preflight
 
     for each in (attribution, getattr(attribution, "attribution_method", None)):
-        kind = type(each).__name__
-        preflight(query, NEEDS.get(kind, ()))
-        if kind in DRAWS and not stochastic:
+        preflight(query, _needs(each))
+        if _draws(each) and not stochastic:
+            kind = type(each).__name__
             raise InputError(f"method {name!r}: captum's {kind} draws at random; register it with stochastic=True")
 
 
@@ -121,7 +143,7 @@ def from_zennit(
 
     zennit_method.__doc__ = f"zennit's {getattr(composite, '__name__', 'composite')}."
     key = ("zennit", composite, [keys.told(canonizer) for canonizer in instances], start, every_operation)
-    _enter(name, key, zennit_method, {"needs": ("relu_modules",), **facts})
+    _enter(name, key, zennit_method, {"needs": ("relu_modules",), "conserves": every_operation, **facts})
 
 
 def as_method(function: Callable[..., Any], *, one_by_one: bool = False) -> Callable[..., Tensor]:

@@ -39,7 +39,9 @@ def lime(query: Query, *, samples: int = 200, segments: int | Tensor = GRID) -> 
     return _spread(query, ridge(present.double(), outputs, weights, RIDGE), labels)
 
 
-@methods.register("kernel_shap", stochastic=True, paper="Lundberg & Lee 2017, theorem 2; Covert & Lee 2021: pairing")
+@methods.register(
+    "kernel_shap", stochastic=True, conserves=True, paper="Lundberg & Lee 2017, theorem 2; Covert & Lee 2021: pairing"
+)
 def kernel_shap(query: Query, *, samples: int = 200, segments: int | Tensor = GRID) -> Tensor:
     """Shapley values of segments from the weighted regression that has them as its solution; they sum to F(x) − F(0).
 

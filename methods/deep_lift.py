@@ -10,13 +10,17 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from attribug import methods
+from attribug.contracts import Unsupported
 from attribug.query import Baseline, Query
 
 SMALLEST = 1e-10  # differences of inputs below it take the gradient in place of the quotient, as in captum
 
 
 @methods.register(
-    "deep_lift", needs=("relu_modules", "pool_modules"), paper="Shrikumar et al. 2017, section 3.5.1: rescale rule"
+    "deep_lift",
+    needs=("relu_modules", "pool_modules"),
+    conserves=True,
+    paper="Shrikumar et al. 2017, section 3.5.2: rescale rule",
 )
 def deep_lift(query: Query, *, baseline: Baseline = 0.0) -> Tensor:
     """(x − b) ⊙ multipliers: ReLUs hand back Δoutput / Δinput in place of their slope, max-pooling alike.
@@ -24,10 +28,11 @@ def deep_lift(query: Query, *, baseline: Baseline = 0.0) -> Tensor:
     Works on networks that use one ReLU several times. `baseline`: a number or a tensor that broadcasts to the inputs.
     Completeness: maps sum to F_t(x) − F_t(b).
     """
-    query.promise(query.outputs().gather(1, query.targets[:, None])[:, 0] - query.baseline_outputs(baseline))
     start = query.at_baseline(baseline)
     rows = max(1, query.rows // 2)  # every input brings its baseline along
     maps = []
+    totals = query.outputs().gather(1, query.targets[:, None])[:, 0] - query.baseline_outputs(baseline)
+    query.promise(totals)
     handles = [m.register_forward_hook(_relu) for m in query.model.modules() if isinstance(m, nn.ReLU)]
     handles += [m.register_forward_hook(_pool) for m in query.model.modules() if isinstance(m, nn.MaxPool2d)]
     try:
@@ -39,7 +44,11 @@ def deep_lift(query: Query, *, baseline: Baseline = 0.0) -> Tensor:
     finally:
         for handle in handles:
             handle.remove()
-    return torch.cat(maps)
+    result = torch.cat(maps)
+    missed = (result.flatten(1).double().sum(1) - totals).abs().max()
+    if missed > torch.finfo(result.dtype).eps ** 0.5 * (1 + totals.abs().max()):
+        raise Unsupported("multipliers do not add up to F(x) − F(b): the model mixes or reorders its examples")
+    return result
 
 
 def _relu(module: nn.Module, args: tuple[Tensor], output: Tensor) -> Tensor:

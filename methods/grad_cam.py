@@ -83,6 +83,8 @@ def _cut(logits: Tensor, leaf: Tensor, seen: list[tuple[nn.Module, Tensor]]) -> 
         around = graph(logits, without=output.grad_fn)
         if any(getattr(node, "variable", None) is leaf for node in around):
             continue
+        if not output.requires_grad:
+            raise Unsupported("the last convolution's output carries no gradient")
         if output.shape[2:].numel() == 1:
             raise Unsupported("the convolution that runs last has no spatial map")
         mixing = [name for name in ATTENTION if any(operation(node).startswith(name) for node in around)]

@@ -8,7 +8,9 @@ from attribug import methods
 from attribug.query import Baseline, Query
 
 
-@methods.register("integrated_gradients", uses="path_gradients", paper="Sundararajan et al. 2017, eq. 1")
+@methods.register(
+    "integrated_gradients", uses="path_gradients", conserves=True, paper="Sundararajan et al. 2017, eq. 1"
+)
 def integrated_gradients(query: Query, *, steps: int = 50, baseline: Baseline = 0.0) -> Tensor:
     """(x − b) ⊙ ∫₀¹ ∂F_t(b + α(x − b))/∂x dα: Gauss–Legendre quadrature with `steps` points.
 

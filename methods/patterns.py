@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
@@ -17,7 +17,7 @@ from torch.nn.grad import conv2d_weight
 
 from attribug import methods
 from attribug.contracts import Unsupported
-from attribug.preflight import trace
+from attribug.preflight import stamp, trace
 from attribug.query import Cost, Query
 
 ROUNDING = 100  # times the rounding of a neuron's power: where it varies less, it has no pattern
@@ -63,10 +63,9 @@ class _Sums:
 class _Fitted:
     """Patterns, and what they were fitted to."""
 
-    weights: str
-    """Digest of the model's weights."""
-    inputs: weakref.ref[Tensor]
-    version: int
+    stamp: tuple[Any, ...]
+    digest: str
+    """Of the model's weights and its training inputs."""
     patterns: tuple[Tensor, ...]
     cost: Cost
 
@@ -76,21 +75,21 @@ _kept: weakref.WeakKeyDictionary[nn.Module, _Fitted] = weakref.WeakKeyDictionary
 
 def patterns(query: Query) -> Patterns:
     """The patterns of the query's model, shaped as its weights; fitted once for a model and its training examples."""
-    inputs, weights = query.train.inputs, _told(query.model)
-    kept = _kept.get(query.model)
-    if kept is None or kept.inputs() is not inputs or (kept.version, kept.weights) != (inputs._version, weights):
-        fitted, cost = query.priced(lambda: fit(query.model, query.train_inputs, query.rows, query.forward))
-        kept = _Fitted(weights, weakref.ref(inputs), inputs._version, tuple(fitted.values()), cost)
+    inputs, kept = query.train_inputs, _kept.get(query.model)
+    found = stamp(query.model), _digest([*query.model.parameters(), inputs])
+    if kept is None or (kept.stamp, kept.digest) != found:
+        fitted, cost = query.priced(lambda: fit(query.model, inputs, query.rows, query.forward))
+        kept = _Fitted(*found, tuple(fitted.values()), cost)
         _kept[query.model] = kept
     else:
         query.charge(kept.cost)
     return dict(zip(_layers(query.model), kept.patterns, strict=True))
 
 
-def _told(model: nn.Module) -> str:
+def _digest(tensors: Iterable[Tensor]) -> str:
     digest = hashlib.sha256()
-    for weight in model.parameters():
-        digest.update(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    for tensor in tensors:
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 
@@ -154,7 +153,10 @@ def _rectified(model: nn.Module, example: Tensor) -> set[nn.Module]:
     flat = all(output.ndim == 2 for layer, _, output in calls if isinstance(layer, nn.Linear))
     if not flat:
         raise Unsupported("patterns are defined for dense layers on vectors (N, D)")
-    return {before for (before, _, _), (after, _, _) in pairwise(calls) if isinstance(after, nn.ReLU)}
+    if set(_layers(model)) - {layer for layer, _, _ in calls}:
+        raise Unsupported("patterns are defined for layers that run; one of the model's does not")
+    chain = [module for module, _, _ in calls if not isinstance(module, nn.MaxPool2d)]  # it commutes with ReLU
+    return {before for before, after in pairwise(chain) if isinstance(after, nn.ReLU)}
 
 
 def _collector(sums: dict[Layer, _Sums], rectified: set[nn.Module]) -> Callable[..., None]:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from attribug import methods
 from attribug.contracts import Unsupported
-from attribug.preflight import ROUTING, operation, require, trace
+from attribug.preflight import ROUTING, operation, trace
 from attribug.query import Query
 
 Start = Literal["logit", "one"]
@@ -24,7 +24,7 @@ GAMMA = 0.25
 SAME_OUTPUT = 1e-3  # how much merged batch norms may move the outputs, of their largest
 
 
-@methods.register("lrp_epsilon", needs=("relu_modules",), paper="Bach et al. 2015, eq. 58")
+@methods.register("lrp_epsilon", needs=("relu_modules",), conserves=True, paper="Bach et al. 2015, eq. 58")
 def lrp_epsilon(query: Query, *, epsilon: float = EPSILON) -> Tensor:
     """ε-rule in every layer; on networks of ReLU and max-pooling it collapses to input × gradient."""
     from zennit.rules import Epsilon
@@ -32,7 +32,9 @@ def lrp_epsilon(query: Query, *, epsilon: float = EPSILON) -> Tensor:
     return relevance(query, partial(composite, partial(Epsilon, epsilon=epsilon), partial(Epsilon, epsilon=epsilon)))
 
 
-@methods.register("lrp_spaf", needs=("relu_modules",), paper="Alber et al. 2019: sequential preset A flat")
+@methods.register(
+    "lrp_spaf", needs=("relu_modules",), conserves=True, paper="Alber et al. 2019: sequential preset A flat"
+)
 def lrp_spaf(query: Query, *, epsilon: float = DENSE_EPSILON) -> Tensor:
     """ε-rule in dense layers, α1β0 with bias in convolutions, flat rule in the first layer."""
     from zennit.rules import Epsilon, Flat, ZPlus
@@ -40,7 +42,7 @@ def lrp_spaf(query: Query, *, epsilon: float = DENSE_EPSILON) -> Tensor:
     return relevance(query, partial(composite, ZPlus, partial(Epsilon, epsilon=epsilon), first=Flat))
 
 
-@methods.register("deep_taylor", needs=("relu_modules",), paper="Montavon et al. 2017, section 4")
+@methods.register("deep_taylor", needs=("relu_modules",), conserves=True, paper="Montavon et al. 2017, section 4")
 def deep_taylor(query: Query) -> Tensor:
     """α1β0 with bias in every layer."""
     from zennit.rules import ZPlus
@@ -48,7 +50,9 @@ def deep_taylor(query: Query) -> Tensor:
     return relevance(query, partial(composite, ZPlus, ZPlus))
 
 
-@methods.register("lrp_epsilon_plus_flat", needs=("relu_modules",), paper="Kohlbrenner et al. 2020: LRP-CMP")
+@methods.register(
+    "lrp_epsilon_plus_flat", needs=("relu_modules",), conserves=True, paper="Kohlbrenner et al. 2020: LRP-CMP"
+)
 def lrp_epsilon_plus_flat(query: Query) -> Tensor:
     """zennit's EpsilonPlusFlat: ε-rule in dense layers, z⁺ in convolutions, flat rule in the first layer."""
     from zennit.composites import EpsilonPlusFlat
@@ -56,7 +60,7 @@ def lrp_epsilon_plus_flat(query: Query) -> Tensor:
     return relevance(query, lambda: EpsilonPlusFlat(canonizers=canonizers()))
 
 
-@methods.register("lrp_gamma", needs=("relu_modules",), paper="Montavon et al. 2019, section 10.2.3")
+@methods.register("lrp_gamma", needs=("relu_modules",), conserves=True, paper="Montavon et al. 2019, section 10.2.3")
 def lrp_gamma(query: Query, *, gamma: float = GAMMA, epsilon: float = EPSILON) -> Tensor:
     """γ-rule in convolutions, ε-rule in dense layers."""
     from zennit.rules import Epsilon, Gamma
@@ -64,7 +68,7 @@ def lrp_gamma(query: Query, *, gamma: float = GAMMA, epsilon: float = EPSILON) -
     return relevance(query, partial(composite, partial(Gamma, gamma=gamma), partial(Epsilon, epsilon=epsilon)))
 
 
-@methods.register("excitation_backprop", needs=("relu_modules",), paper="Zhang et al. 2018, eq. 5")
+@methods.register("excitation_backprop", needs=("relu_modules",), conserves=True, paper="Zhang et al. 2018, eq. 5")
 def excitation_backprop(query: Query) -> Tensor:
     """z⁺ without bias in every layer, started with one at the target: zennit's ExcitationBackprop."""
     from zennit.composites import ExcitationBackprop
@@ -80,7 +84,7 @@ def relevance(query: Query, make: Composite, *, start: Start = "logit", every_op
     weights' gradients and merges batch norms while it works; both are undone.
     """
     if every_operation:
-        refuse_without_rules(query, make)
+        refuse_without_rules(query, make())
     maps, totals = [], []
     for inputs, targets in zip(query.inputs.split(query.rows), query.targets.split(query.rows), strict=True):
         leaf = inputs.detach().clone().requires_grad_(True)
@@ -130,14 +134,8 @@ def canonizers() -> list[Any]:
     return [Merge(), ResNetBottleneckCanonizer(), ResNetBasicBlockCanonizer()]
 
 
-def refuse_without_rules(query: Query, make: Composite) -> None:
-    """Raises `Unsupported` unless rules reach every operation of the canonised model."""
-    made = make()
-    kind = f"rules {type(made).__name__} {[type(canonizer).__name__ for canonizer in made.canonizers]}"
-    require(query, kind, lambda query: _refuse_without_rules(query, made))
-
-
-def _refuse_without_rules(query: Query, made: Any) -> None:
+def refuse_without_rules(query: Query, made: Any) -> None:
+    """Raises `Unsupported` unless a composite's rules reach every operation of the canonised model."""
     from zennit.composites import SpecialFirstLayerMapComposite
     from zennit.layer import Sum
     from zennit.types import Activation, AvgPool, Convolution
@@ -150,10 +148,16 @@ def _refuse_without_rules(query: Query, made: Any) -> None:
         before = query.model(query.inputs[:1].clone())
     with _canonised(query.model, made.canonizers) as merged:
         seen = trace(query.model, query.inputs)
+        context: dict[str, Any] = {}
+        modules = list(query.model.named_modules())
+        with_rule = {module for name, module in modules if made.module_map(context, name, module) is not None}
     if not torch.allclose(seen.outputs.detach(), before, rtol=0, atol=SAME_OUTPUT * float(before.abs().max())):
         raise Unsupported("merging batch norms into the layers before them changes the model's outputs")
     layers = (AvgPool, Convolution, nn.Linear, Sum)
     ruled = [(m, output) for m, _, output in seen.calls if isinstance(m, (Activation, *layers)) or m in merged]
+    without = sorted({type(m).__name__ for m, _ in ruled if isinstance(m, layers) and m not in with_rule | merged})
+    if without:
+        raise Unsupported(f"the composite has no rule for {without[0]} (every_operation=False lets it pass as it is)")
     beyond = sorted({operation(node) for node in seen.nodes - {output.grad_fn for _, output in ruled}} - ROUTING)
     if beyond:
         raise Unsupported(f"no rule reaches the operation {beyond[0]}, which no module with a rule carries out")

@@ -187,9 +187,9 @@ def promising(share):
         return maps
     return method
 
-methods.register("census_exact")(promising(0.0))
-methods.register("census_near")(promising(0.04))
-methods.register("census_far")(promising(0.07))
+methods.register("census_exact", conserves=True)(promising(0.0))
+methods.register("census_near", conserves=True)(promising(0.04))
+methods.register("census_far", conserves=True)(promising(0.07))
 
 @methods.register("census_flat")
 def flat(query):

@@ -11,7 +11,7 @@ import attribug
 from attribug import methods
 from attribug.attribution import attributions
 from attribug.contracts import Method
-from attribug.preflight import PREFLIGHT, preflight, trace
+from attribug.preflight import PREFLIGHT, preflight, stamp, trace
 from attribug.query import Query
 
 torch.set_num_threads(1)
@@ -34,14 +34,19 @@ class Ending(nn.Module):
 
 
 class Counting(nn.Module):
-    """Counts the examples that pass."""
+    """Counts the examples that pass, in a list: a plain number would be part of its state."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        self.model, self.count = model, 0
+        self.model = model
+        self.sizes: list[int] = []
+
+    @property
+    def count(self) -> int:
+        return sum(self.sizes)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        self.count += len(inputs)
+        self.sizes.append(len(inputs))
         return self.model(inputs)
 
 
@@ -269,7 +274,7 @@ def test_answers_are_remembered(needs):
     asked, still = query(model), Method("still", lambda q: q.inputs + 0, needs=needs)
     attributions(still, asked, {})
     passed = model.count
-    assert 0 < passed <= 3 + len(needs)
+    assert 0 < passed <= 5 + len(needs)
     attributions(still, asked, {})
     attributions(Method("other", lambda q: q.inputs + 1, needs=needs[:1]), asked, {})
     assert model.count == passed
@@ -321,7 +326,7 @@ def test_refusals_are_remembered_with_the_query():
     for _ in range(3):
         with pytest.raises(attribug.Unsupported, match="ends in Softmax"):
             maps(asked)
-    assert model.count == 3
+    assert model.count == 5
 
 
 def test_one_need_that_fails_does_not_hide_another():
@@ -394,3 +399,88 @@ def test_a_trace_shows_the_calls_of_modules_in_order():
     assert [module for module, _, _ in seen.calls] == list(model)
     assert seen.outputs.shape == (1, CLASSES)
     torch.testing.assert_close(seen.outputs, model(images()[:1]))
+
+
+# --- what could go stale, and what one example's trace does not show ---
+
+
+def test_a_weight_or_a_switch_that_changes_is_looked_at_anew():
+    class Switching(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body, self.probabilities = small(), False
+
+        def forward(self, inputs: Tensor) -> Tensor:
+            outputs = self.body(inputs)
+            return outputs.softmax(1) if self.probabilities else outputs
+
+    model = Switching()
+    assert maps(query(model)).isfinite().all()
+    model.probabilities = True
+    with pytest.raises(attribug.Unsupported, match="ends in Softmax"):
+        maps(query(model))
+
+
+def test_stamps_tell_changes_apart():
+    model = small(nn.ReLU(), nn.BatchNorm2d(3))
+    seen = {stamp(model)}
+    for change in (
+        lambda: model[0].weight.detach().mul_(2),
+        lambda: setattr(model[2], "eps", 1.0),
+        lambda: model[2].running_mean.add_(1),
+        lambda: setattr(model[4], "bias", nn.Parameter(model[4].bias.detach().clone())),
+        lambda: setattr(model[1], "forward", functional.gelu),
+    ):
+        with torch.no_grad():
+            change()
+        assert stamp(model) not in seen
+        seen.add(stamp(model))
+    assert stamp(model) in seen
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        nn.BatchNorm1d(CLASSES, track_running_stats=False),
+        functional.dropout,
+        lambda z: z - z.mean(0),
+        lambda z: z @ (z.T @ z),
+    ],
+)
+def test_outputs_that_depend_on_the_batch_or_on_chance_are_refused(end):
+    assert refusal(Ending(end)) == "an example's outputs depend on the other examples of its batch, or on chance"
+
+
+def test_a_probe_stays_within_the_range_of_the_data():
+    class Careful(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = small()
+
+        def forward(self, inputs: Tensor) -> Tensor:
+            if not 0 <= float(inputs.min()) <= float(inputs.max()) <= 1:
+                raise ValueError("expected pixels in [0, 1]")
+            return self.body(inputs)
+
+    assert maps(query(Careful())).isfinite().all()
+
+
+def test_compiled_models_run_as_they_are_written():
+    torch.manual_seed(0)
+    plain = small(nn.ReLU())
+    compiled = torch.compile(plain, backend="eager")
+    compiled(images())
+    expected, found = (maps(query(model), "guided_backprop") for model in (plain, compiled))
+    torch.testing.assert_close(found, expected)
+    assert not torch.allclose(maps(query(plain)), expected)
+
+
+def test_scripted_models_are_refused_by_what_needs_hooks():
+    scripted = torch.jit.script(small(nn.ReLU()))
+    with pytest.raises(attribug.Unsupported, match="TorchScript"):
+        maps(query(scripted), "guided_backprop")
+
+
+def test_no_inputs_are_refused():
+    with pytest.raises(attribug.InputError, match="inputs: expected at least one example, found none"):
+        Query(small(), images()[:0], TARGETS[:0])

@@ -419,7 +419,7 @@ def test_zennits_guided_backpropagation_needs_no_rule_for_every_operation(as_zen
     assert (logits > 0).all()
     scaled = attribug.explain(as_zennit(composites.GuidedBackprop, every_operation=False), model, inputs, best)
     close(scaled, attribug.explain("guided_backprop", model, inputs, best) * logits[:, None, None, None])
-    with pytest.raises(attribug.Unsupported, match="no rule reaches"):
+    with pytest.raises(attribug.Unsupported, match="the composite has no rule for Conv2d"):
         attribug.explain(as_zennit(composites.GuidedBackprop), model, inputs, targets)
     with pytest.raises(attribug.Unsupported, match="are function calls"):
         attribug.explain(as_zennit(composites.GuidedBackprop, every_operation=False), Functional(), inputs, targets)
@@ -528,3 +528,24 @@ def test_adapted_methods_promise_what_theirs_promise(as_zennit, make_cnn, make_i
     query = Query(model, inputs, targets)
     attributions(methods.get(as_zennit(composites.EpsilonPlusFlat)), query, {})
     close(query.promised, model(inputs).gather(1, targets[:, None])[:, 0].detach())
+
+
+class Inheriting(attr.GuidedBackprop):
+    """A class of one's own."""
+
+
+def test_what_a_class_inherits_counts(as_captum, make_inputs):
+    inputs, targets = make_inputs()
+    with pytest.raises(attribug.Unsupported, match="function calls that hooks cannot see"):
+        attribug.explain(as_captum(Inheriting), Functional(), inputs, targets)
+
+
+def test_permuted_batches_are_refused():
+    with pytest.raises(attribug.InputError, match="FeaturePermutation mixes the examples of a batch"):
+        methods.from_captum(NAME, attr.FeaturePermutation)
+
+
+def test_a_layer_that_is_not_there_is_unsupported(as_captum, make_cnn, make_inputs):
+    model, (inputs, targets) = make_cnn(), make_inputs()
+    with pytest.raises(attribug.Unsupported, match="the model has no layer 'conv9'"):
+        attribug.explain(as_captum(attr.LayerGradCam, layer="conv9"), model, inputs, targets)

@@ -59,7 +59,7 @@ def outcomes(network: str) -> dict[str, str]:
         except attribug.Unsupported as reason:
             found[name] = str(reason)
         else:
-            found[name] = "" if sound(maps) else "NOT SOUND"
+            found[name] = "" if name in NULL or sound(maps) else "NOT SOUND"
     return found
 
 

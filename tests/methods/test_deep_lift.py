@@ -66,6 +66,7 @@ class Copy(nn.Module):
 def captums(chain, inputs, targets, baseline=0.0, *, apart=True):
     """Captum's map; `apart`: with a copy after every module, since captum hooks the tensor that a ReLU and the pool
     right after it share, and then hands the ReLU what the pool was given instead of what it hands back."""
+    inputs = inputs.contiguous(memory_format=torch.channels_last)  # as ours: it settles ties in flat baselines' pools
     model = nn.Sequential(*(layer for module in chain for layer in (module, Copy()))) if apart else chain
     if isinstance(baseline, torch.Tensor):
         baseline = baseline.expand_as(inputs).clone()
@@ -273,3 +274,20 @@ def test_a_baseline_of_another_shape_is_refused(shape, make_cnn, make_inputs):
     model, (inputs, targets) = make_cnn(), make_inputs()
     with pytest.raises(attribug.InputError, match=r"baseline: expected a number or \(3, 3, 16, 16\), found \(\d"):
         attribug.explain("deep_lift", model, inputs, targets, baseline=torch.zeros(shape))
+
+
+class Mixing(nn.Module):
+    """Passes its batch in parts: no hook then sees inputs and baselines side by side."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, x):
+        return torch.cat([self.model(part) for part in x.split(2)])
+
+
+def test_a_model_that_cuts_its_batch_is_refused(make_cnn, make_inputs):
+    model, (inputs, targets) = Mixing(make_cnn()), make_inputs()
+    with pytest.raises(attribug.Unsupported, match="the model mixes or reorders its examples"):
+        attribug.explain("deep_lift", model, inputs, targets)

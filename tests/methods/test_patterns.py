@@ -259,12 +259,18 @@ def test_the_bound_on_passes_does_not_matter(name, images):
 
 
 class Counted(nn.Sequential):
-    """A chain that counts the examples passed through it."""
+    """A chain that counts the examples passed through it, in a list: a plain number would be part of its state."""
 
-    examples = 0
+    def __init__(self, *layers):
+        super().__init__(*layers)
+        self.sizes = []
+
+    @property
+    def examples(self):
+        return sum(self.sizes)
 
     def forward(self, x):
-        self.examples += len(x)
+        self.sizes.append(len(x))
         return super().forward(x)
 
 
@@ -423,3 +429,39 @@ def test_without_training_examples_they_are_refused(name, images):
     for wrong in (images[1][:0], images[1][:, :1]):
         with pytest.raises((attribug.Unsupported, attribug.InputError), match="training examples"):
             attribug.explain(name, network(), images[0], TARGETS, train_inputs=wrong)
+
+
+def test_another_module_in_the_same_place_is_noticed(images):
+    inputs, train = images
+    model = nn.Sequential(*network())
+    attribug.explain("pattern_net", model, inputs, TARGETS, train_inputs=train)
+    place = next(i for i, module in enumerate(model) if isinstance(module, nn.MaxPool2d))
+    model[place] = nn.AvgPool2d(model[place].kernel_size, model[place].stride)
+    found, fresh = (
+        attribug.explain("pattern_net", each, inputs, TARGETS, train_inputs=train)
+        for each in (model, copy.deepcopy(model))
+    )
+    assert torch.equal(found, fresh)
+
+
+def test_training_examples_written_behind_autograds_back_are_noticed(images):
+    inputs, train = images[0], images[1].clone()
+    model = nn.Sequential(*network())
+    before = attribug.explain("pattern_net", model, inputs, TARGETS, train_inputs=train)
+    train.data.mul_(-0.5)
+    assert not torch.allclose(attribug.explain("pattern_net", model, inputs, TARGETS, train_inputs=train), before)
+
+
+def test_pools_before_and_after_a_relu_have_the_same_patterns(images):
+    inputs, train = images
+    torch.manual_seed(3)
+    conv, pool, dense = nn.Conv2d(2, 3, 3).double(), nn.MaxPool2d(2), nn.Linear(12, 3).double()
+    size = conv(inputs).shape[-1] // 2
+    dense = nn.Linear(3 * size * size, 3).double()
+    after, before = (
+        attribug.explain(
+            "pattern_net", nn.Sequential(conv, *pair, nn.Flatten(), dense), inputs, TARGETS % 3, train_inputs=train
+        )
+        for pair in ((nn.ReLU(), pool), (pool, nn.ReLU()))
+    )  # fmt: skip
+    torch.testing.assert_close(after, before)

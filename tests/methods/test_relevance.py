@@ -380,7 +380,7 @@ REFUSED = {
     "no weights": (small(nn.BatchNorm2d(3, affine=False)), "batch norm 'layers.middle0' has no weights or statistics"),
     "no statistics": (
         small(nn.BatchNorm2d(3, track_running_stats=False)),
-        "batch norm .* has no weights or statistics",
+        "outputs depend on the other examples",
     ),
     "a batch norm first": (lively(Called("norm conv relu", norm=nn.BatchNorm2d(2), conv=nn.Conv2d(2, 3, 3))), UNMERGED),
     "a batch norm after a ReLU": (small(nn.ReLU(), nn.BatchNorm2d(3)), UNMERGED),
@@ -483,3 +483,19 @@ def test_model_and_gradients_are_left_alone(name, calls, images):
         assert parameter.grad is gradient
         assert (gradient == number).all()
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+
+
+def test_a_layer_without_a_rule_in_the_composite_is_refused():
+    """A composite that forgets dense layers would hand their gradient on in place of relevance."""
+    from zennit.composites import LayerMapComposite
+    from zennit.rules import Epsilon, Pass
+    from zennit.types import Activation, Convolution
+
+    name = "test_half_a_composite"
+    methods.from_zennit(name, lambda: LayerMapComposite([(Activation, Pass()), (Convolution, Epsilon())]))
+    model = small(nn.ReLU())
+    try:
+        with pytest.raises(attribug.Unsupported, match="the composite has no rule for Linear"):
+            attribug.explain(name, model, torch.rand(1, 2, 5, 5).double(), torch.tensor([0]))
+    finally:
+        methods._registry.forget(name)
