@@ -30,7 +30,7 @@ PIECEWISE_LINEAR = ROUTING | {
 (where, clamp, a product with a mask)."""
 SHUFFLING = {"Clamp", "Flip", "Index", "Roll"}  # at a model's end these hide no more than routing does
 PROBABILITIES = {"Softmax", "LogSoftmax", "Sigmoid", "LogSigmoid"}
-PLAIN = (bool, int, float, str, tuple, FunctionType, MethodType, BuiltinFunctionType)  # attributes that a model's forward may depend on
+PLAIN = (bool, int, float, str, tuple, FunctionType, MethodType, BuiltinFunctionType)  # what a forward may depend on
 SUMS_TO_ONE = 1e-4  # how near to 1 the outputs of three unlike inputs must sum to be taken for probabilities
 
 

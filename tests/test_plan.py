@@ -240,10 +240,10 @@ def test_a_bug_that_describes_no_contrast_failed(bug: Callable[..., str], answer
 def test_a_contrast_of_unknown_content_failed(bug: Callable[..., str]) -> None:
     def odd(task: Task, level: Level, seed: int, seeds: Sequence[int]) -> Contrast:
         contrast = plain(task, level, seed, seeds)
-        model = replace(task.clean(seed), recipe=torch.zeros(2))
+        model = replace(task.clean(seed), recipe=object())
         return replace(contrast, contaminated=Side(model, task.examples("test")))
 
-    reason = "TypeError: content key: expected plain values, dataclasses or functions, found Tensor"
+    reason = "TypeError: content key: expected plain values, dataclasses or functions, found object"
     assert_only_its_own(with_made(bug(odd)), "made", "failed", reason)
 
 

@@ -485,7 +485,7 @@ def test_model_and_gradients_are_left_alone(name, calls, images):
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
 
 
-def test_a_layer_without_a_rule_in_the_composite_is_refused():
+def test_a_layer_without_a_rule_in_the_composite_is_refused(images):
     """A composite that forgets dense layers would hand their gradient on in place of relevance."""
     from zennit.composites import LayerMapComposite
     from zennit.rules import Epsilon, Pass
@@ -496,6 +496,6 @@ def test_a_layer_without_a_rule_in_the_composite_is_refused():
     model = small(nn.ReLU())
     try:
         with pytest.raises(attribug.Unsupported, match="the composite has no rule for Linear"):
-            attribug.explain(name, model, torch.rand(1, 2, 5, 5).double(), torch.tensor([0]))
+            attribug.explain(name, model, images, TARGETS)
     finally:
         methods._registry.forget(name)
