@@ -133,9 +133,8 @@ def plan_lines(plan: Plan) -> list[str]:
         )
     lines += [f"{cell.verdict}: {cell.name}: {cell.reason}" for cell in plan.cells if cell.verdict]
     for task in dict.fromkeys(cell.task for cell in plan.cells):
-        missing = tasks_registry.get(task).missing
-        if missing is not None and missing():
-            lines.append(f"missing data: {task}: {missing()}")
+        if absent := tasks_registry.get(task).absent:
+            lines.append(f"missing data: {task}: {absent}")
     return lines
 
 

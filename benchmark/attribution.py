@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import copy
-import random
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from attribug.contracts import Method, Unsupported
 from attribug.preflight import preflight
 from attribug.query import Query
+from attribug.streams import global_states_restored
 
 OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "ALLOC_FAILED")  # words of the CPU's, CUDA's and cuBLAS's
 
@@ -133,16 +132,10 @@ def guarded(model: nn.Module, *inputs: Tensor) -> Iterator[None]:
     weights = [*model.parameters(), *model.buffers()]
     restore_weights = [_restorer(weight) for weight in weights]
     restore_inputs = [_restorer(tensor) for tensor in inputs]
-    states = torch.get_rng_state(), np.random.get_state(), random.getstate()
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
     try:
-        yield
+        with global_states_restored():
+            yield
     finally:
-        torch.set_rng_state(states[0])
-        if cuda:
-            torch.cuda.set_rng_state_all(cuda)
-        np.random.set_state(states[1])
-        random.setstate(states[2])
         replaced = list(map(id, [*model.parameters(), *model.buffers()])) != list(map(id, weights))
         for table, before in tables:
             table.clear()

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import functools
 import itertools
-import random
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
 
 from attribug import methods, metrics, tasks
@@ -31,6 +29,7 @@ from attribug.keys import digest
 from attribug.level_zero import Memory, expect_one_half, table
 from attribug.registry import InputError, one_line
 from attribug.scoring import Settings
+from attribug.streams import global_states_restored, seed_globally
 from attribug.task_conformance import small
 from attribug.training import Lab
 
@@ -240,7 +239,7 @@ def _home(known: list[Task], model: ModelSpec) -> list[str]:
 
 def _other_tasks(task: Task) -> list[Task]:
     """The other registered tasks whose data are here."""
-    return [small(name) for name in tasks.names() if name != task.name and not _missing(name)]
+    return [small(name) for name in tasks.names() if name != task.name and not tasks.get(name).absent]
 
 
 # --- what bugs are given ---
@@ -251,7 +250,7 @@ def task_of(bug: Bug) -> Task:
     """The first task, in small, that the bug takes at its last level; raises `Nonconformant` with the first refusal."""
     refusals = []
     for name in dict.fromkeys([*FIRST_TASKS, *tasks.names()]):
-        if not _missing(name):
+        if not tasks.get(name).absent:
             try:
                 bug.function(small(name), bug.levels[-1], SEEDS[0], SEEDS)
             except (InputError, Unsupported) as error:
@@ -271,21 +270,9 @@ def _all(bug: Bug) -> list[tuple[Level, Contrast]]:
 
 
 def _with_global_seed(bug: Bug, level: Level, seed: int) -> list[Contrast]:
-    states = np.random.get_state(), random.getstate()
-    try:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            np.random.seed(seed)
-            random.seed(seed)
-            return described(bug, level)
-    finally:
-        np.random.set_state(states[0])
-        random.setstate(states[1])
-
-
-def _missing(name: str) -> str:
-    missing = tasks.get(name).missing
-    return "" if missing is None else missing()
+    with global_states_restored():
+        seed_globally(seed)
+        return described(bug, level)
 
 
 @functools.cache

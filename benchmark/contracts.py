@@ -265,6 +265,11 @@ class TaskSource(Entry):
     missing: Callable[[], str] | None = None
     """Returns how to get data that are not on this machine, or an empty text."""
 
+    @property
+    def absent(self) -> str:
+        """How to get the data where they are not on this machine, else an empty text."""
+        return "" if self.missing is None else self.missing()
+
 
 @dataclass(frozen=True)
 class Bug(Entry):

@@ -17,6 +17,7 @@ from pathlib import Path
 from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
+FRONT_DOORS = {"attribug", "attribug.methods"}  # packages that lead to pieces which no importer of theirs computes with
 DIGEST_CHARACTERS = 32  # 128 bits: collisions are out of reach, file names stay readable
 
 
@@ -182,10 +183,7 @@ def _is_near(other: str, module: str) -> bool:
     """Whether an import is part of attribug, of the module's own package, or a file beside a plugin file."""
     own = module.partition(".")[0]
     if other.partition(".")[0] in {"attribug", own}:
-        return other not in {
-            "attribug",
-            "attribug.methods",
-        }  # its front door opens on adapters, which methods do not use
+        return other not in FRONT_DOORS
     path, root = _source_path(other), _source_path(module)
     if path is None or root is None or own == "attribug":
         return False

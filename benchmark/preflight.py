@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from attribug.contracts import Unsupported
-from attribug.query import Query, as_logits, hooks
+from attribug.query import Query, as_logits, forward_hooks, hooks
 from attribug.registry import InputError
 
 ROUTING = {
@@ -43,7 +43,7 @@ def preflight(query: Query, needs: tuple[str, ...]) -> None:
         require(query, need, PREFLIGHT[need])
         if need == "logits":
             classes, query.channels_last = _passed[query.model].classes, _passed[query.model].channels_last
-    if len(query.targets) and not 0 <= int(query.targets.min()) <= int(query.targets.max()) < classes:
+    if not 0 <= int(query.targets.min()) <= int(query.targets.max()) < classes:
         found = f"{int(query.targets.min())} to {int(query.targets.max())}"
         raise InputError(f"targets: expected classes from 0 to {classes - 1}, found {found}")
 
@@ -144,7 +144,7 @@ def logits(query: Query) -> None:
     if ones and values.shape[1] > 1:
         raise Unsupported("the model returns probabilities (they sum to 1) or their logarithms; let it return logits")
     told = not torch.equal(leaf[:1], leaf[1:2])  # else nothing can depend on it
-    if told and not _reaches(outputs, leaf) and torch.equal(values, values[:1].expand_as(values)):
+    if told and not reaches(graph(outputs), leaf) and torch.equal(values, values[:1].expand_as(values)):
         raise Unsupported("the model's output does not depend on its input")
 
 
@@ -218,14 +218,9 @@ def trace(model: nn.Module, inputs: Tensor) -> Trace:
     def note(module: nn.Module, arguments: tuple[Any, ...], output: Any) -> None:
         calls.append((module, arguments, output))
 
-    handles = [module.register_forward_hook(note) for module in leaves]
-    try:
-        leaf = inputs[:1].detach().clone().requires_grad_(True)
-        with torch.enable_grad():
-            outputs = as_logits(model(leaf))
-    finally:
-        for handle in handles:
-            handle.remove()
+    leaf = inputs[:1].detach().clone().requires_grad_(True)
+    with forward_hooks(leaves, note), torch.enable_grad():
+        outputs = as_logits(model(leaf))
     return Trace(outputs, leaf, graph(outputs), calls)
 
 
@@ -247,5 +242,6 @@ def graph(outputs: Tensor, without: Any = None) -> set[Any]:
     return seen
 
 
-def _reaches(outputs: Tensor, leaf: Tensor) -> bool:
-    return any(getattr(node, "variable", None) is leaf for node in graph(outputs))
+def reaches(nodes: set[Any], leaf: Tensor) -> bool:
+    """Whether operations lead back to a leaf."""
+    return any(getattr(node, "variable", None) is leaf for node in nodes)

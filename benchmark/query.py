@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import functools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
@@ -190,16 +191,27 @@ class Query:
             raise Unsupported("the model's output does not depend on its input")
         return gradient
 
+    def parts(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Inputs and targets of one bounded pass after another."""
+        return zip(self.inputs.split(self.rows), self.targets.split(self.rows), strict=True)
+
     def input_gradients(self) -> Tensor:
         """Gradient of every target's logit in bounded passes, anew at each call: for methods that alter the passes."""
-        pairs = zip(self.inputs.split(self.rows), self.targets.split(self.rows), strict=True)
-        return torch.cat([self.input_gradient(inputs, targets) for inputs, targets in pairs])
+        return torch.cat([self.input_gradient(inputs, targets) for inputs, targets in self.parts()])
 
     @primitive
     def outputs(self) -> Tensor:
         """Logits (N, K)."""
         with torch.no_grad():
             return torch.cat([self.forward(rows.clone()) for rows in self.inputs.split(self.rows)])
+
+    def target_outputs(self) -> Tensor:
+        """The logit of each example's target, (N,), from `outputs`."""
+        return self.outputs().gather(1, self.targets[:, None])[:, 0]
+
+    def gains(self, baseline: Baseline = 0.0) -> Tensor:
+        """F_t(x) − F_t(b), (N,): what complete maps sum to."""
+        return self.target_outputs() - self.baseline_outputs(baseline)
 
     @primitive
     def gradient(self) -> Tensor:
@@ -210,18 +222,14 @@ class Query:
     def noisy_gradients(self, samples: int, noise: float) -> Moments:
         """Moments of gradients at inputs with Gaussian noise of `noise` · (max − min) of each input (Smilkov et al.
         2017, eq. 2). All examples' samples run in one stream of bounded passes; sums are kept in float64."""
-        _at_least_one("samples", samples)
+        at_least_one("samples", samples)
         streams = self.generators("noisy_gradients", samples, float(noise))  # 1 and 1.0 are one argument: one stream
-        shape, dtype, flat = self.inputs.shape[1:], self.inputs.dtype, self.inputs.flatten(1)
-        spread = noise * (flat.amax(1) - flat.amin(1))  # (N,)
+        dtype, spread = self.inputs.dtype, self._spread(noise)
         first = torch.zeros_like(self.inputs, dtype=torch.float64)  # its deviations keep a constant's variance at 0
         total, squares, square_deviations = (torch.zeros_like(first) for _ in range(3))
         for start, index in self._numbered_stream(samples):
-            draws = [torch.randn(shape, generator=streams[i], dtype=dtype) for i in index.tolist()]
             rows = index.to(self.inputs.device)
-            scale = spread[rows].reshape(-1, *[1] * (self.inputs.ndim - 1))
-            noisy = self.inputs[rows] + scale * torch.stack(draws).to(self.inputs.device)
-            gradient = self.input_gradient(noisy, self.targets[rows]).double()
+            gradient = self.input_gradient(self._noisy(index, streams, spread), self.targets[rows]).double()
             begins = (start + torch.arange(len(rows), device=rows.device)) % samples == 0
             first[rows[begins]] = gradient[begins]
             deviation = gradient - first[rows]
@@ -235,7 +243,7 @@ class Query:
     def path_gradients(self, steps: int, baseline: Baseline = 0.0) -> Tensor:
         """Mean gradient on the straight path from a baseline b to the input, ∫₀¹ ∇F(b + α(x − b)) dα by
         Gauss–Legendre, (N, *shape). `baseline`: a number, or a tensor that broadcasts to the inputs."""
-        _at_least_one("steps", steps)
+        at_least_one("steps", steps)
         start_point = self.at_baseline(baseline)
         difference = self.inputs - start_point
         nodes, areas = np.polynomial.legendre.leggauss(steps)
@@ -255,21 +263,17 @@ class Query:
     def expected_gradients(self, samples: int, noise: float) -> Tensor:
         """Mean of (x̃ − b) ⊙ ∇F(b + α(x̃ − b)) over baselines b drawn from the training examples and α uniform in
         [0, 1), (N, *shape) (Erion et al. 2021, eq. 3); x̃: the input, with Gaussian noise of `noise` · (max − min)."""
-        _at_least_one("samples", samples)
+        at_least_one("samples", samples)
         streams = self.generators("expected_gradients", samples, float(noise))
-        train, shape, dtype = self.train_inputs, self.inputs.shape[1:], self.inputs.dtype
+        train, dtype, spread = self.train_inputs, self.inputs.dtype, self._spread(noise)
         choices = torch.stack([torch.randint(len(train), (samples,), generator=stream) for stream in streams])
         alphas = torch.stack([torch.rand(samples, generator=stream, dtype=dtype) for stream in streams])
-        flat, ones = self.inputs.flatten(1), [1] * (self.inputs.ndim - 1)
-        spread = noise * (flat.amax(1) - flat.amin(1))  # (N,)
+        ones = [1] * (self.inputs.ndim - 1)
         total = torch.zeros_like(self.inputs, dtype=torch.float64)
         for start, index in self._numbered_stream(samples):
             rows = index.to(self.inputs.device)
             numbers = (start + torch.arange(len(index))) % samples
-            points = self.inputs[rows]
-            if noise:
-                draws = torch.stack([torch.randn(shape, generator=streams[i], dtype=dtype) for i in index.tolist()])
-                points = points + spread[rows].reshape(-1, *ones) * draws.to(points)
+            points = self._noisy(index, streams, spread) if noise else self.inputs[rows]
             baselines = train[choices[index, numbers].to(train.device)].to(points)
             difference = points - baselines
             step = alphas[index, numbers].to(points).reshape(-1, *ones)
@@ -313,6 +317,26 @@ class Query:
                 outputs[start : start + len(rows)] = self.target_logits(masked, self.targets[rows])
         return outputs.reshape(len(self.inputs), len(keep))
 
+    def _spread(self, noise: float) -> Tensor:
+        """Standard deviations `noise` · (max − min) of each input, (N, 1, …)."""
+        flat = self.inputs.flatten(1)
+        return (noise * (flat.amax(1) - flat.amin(1))).reshape(-1, *[1] * (self.inputs.ndim - 1))
+
+    def _noisy(self, index: Tensor, streams: list[torch.Generator], spread: Tensor) -> Tensor:
+        """Inputs at `index` (B,) with Gaussian noise of `spread`, each drawn from its example's stream."""
+        rows, shape = index.to(self.inputs.device), self.inputs.shape[1:]
+        draws = [torch.randn(shape, generator=streams[i], dtype=self.inputs.dtype) for i in index.tolist()]
+        return self.inputs[rows] + spread[rows] * torch.stack(draws).to(self.inputs)
+
+    def refuse_all_but_images(self) -> None:
+        """Raises `Unsupported` unless the inputs are images (N, C, H, W)."""
+        if self.inputs.ndim != 4:
+            raise Unsupported(f"expected images (N, C, H, W), found {tuple(self.inputs.shape)}")
+
+    def over_channels(self, maps: Tensor) -> Tensor:
+        """Maps (N, H, W) spread evenly over the images' channels, so that the channel sum is the map itself."""
+        return (maps / self.inputs.shape[1])[:, None].expand_as(self.inputs)
+
     def _numbered_stream(self, samples: int) -> Iterator[tuple[int, Tensor]]:
         """Bounded passes over examples, each `samples` times in a row: first row's number, example indices (B,)."""
         everything = torch.arange(len(self.inputs)).repeat_interleave(samples)
@@ -327,6 +351,17 @@ class Query:
 def _identity(value: Any) -> Any:
     """What tells an argument of a primitive: of a tensor, which one it is and how often it was changed."""
     return ("tensor", id(value), value._version) if isinstance(value, Tensor) else value
+
+
+@contextmanager
+def forward_hooks(modules: Iterable[nn.Module], hook: Callable[..., Any]) -> Iterator[None]:
+    """Modules with a forward hook, which is taken off again."""
+    handles = [module.register_forward_hook(hook) for module in modules]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def hooks(model: nn.Module) -> tuple[int, ...]:
@@ -353,7 +388,8 @@ def _text(shape: torch.Size) -> str:
     return ", ".join(map(str, shape))
 
 
-def _at_least_one(name: str, number: int) -> None:
+def at_least_one(name: str, number: int) -> None:
+    """Raises `InputError` for a parameter below 1."""
     if number < 1:
         raise InputError(f"{name}: expected at least 1, found {number}")
 

@@ -15,7 +15,7 @@ from attribug.conformance import Check, Nonconformant, expect
 from attribug.contracts import Data, Task, TaskSource, Unsupported
 from attribug.keys import digest
 from attribug.registry import one_line
-from attribug.streams import generator
+from attribug.streams import generator, global_states_restored, seed_globally
 from attribug.training import seeded
 
 SMALL = {"train": 120, "test": 30, "epochs": 1, "width": 4}
@@ -29,8 +29,7 @@ VARIANTS: tuple[dict[str, Any], ...] = (
 
 def check_data_are_here(source: TaskSource) -> None:
     """Nothing can be checked without data; the task says how to get them."""
-    missing = source.missing() if source.missing is not None else ""
-    expect(not missing, f"missing data: {missing}")
+    expect(not source.absent, f"missing data: {source.absent}")
     task: object = _task(source)
     expect(isinstance(task, Task), f"expected a Task, found {type(task).__name__}")
 
@@ -119,19 +118,14 @@ def check_a_key_tells_everything(source: TaskSource) -> None:
     """The same seed gives the same key and data whatever the global seeds, which loading leaves alone."""
     for split in SPLITS:
         loaded, keys = [], []
-        states = torch.get_rng_state(), np.random.get_state(), random.getstate()
         for global_seed in (1, 2):
-            torch.manual_seed(global_seed)
-            np.random.seed(global_seed)
-            random.seed(global_seed)
-            before = _global_states()
-            examples = _make(source, 0).examples(split)
-            loaded.append(examples.load())
-            keys.append(examples.key)
-            untouched = _global_states() == before
-            torch.set_rng_state(states[0])
-            np.random.set_state(states[1])
-            random.setstate(states[2])
+            with global_states_restored():
+                seed_globally(global_seed)
+                before = _global_states()
+                examples = _make(source, 0).examples(split)
+                loaded.append(examples.load())
+                keys.append(examples.key)
+                untouched = _global_states() == before
             expect(untouched, f"{split}: loading draws from a global generator; use attribug.streams.generator")
         expect(keys[0] == keys[1], f"{split}: expected one key for one seed, found two")
         parts = [part for part in ("inputs", "labels", "ids") if not _same(loaded[0], loaded[1], part)]

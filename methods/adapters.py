@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import inspect
-import random
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, Literal
 
 from attribug import keys
@@ -150,12 +149,16 @@ def as_method(function: Callable[..., Any], *, one_by_one: bool = False) -> Call
     """A function of (model, inputs, targets) as a function of a query."""
     import torch
 
+    from attribug.streams import global_states_restored, seed_globally
+
     def method(query: Query, **parameters: Any) -> Tensor:
         streams = query.generators("global seeds") if one_by_one else []
         parts = []
         for start in range(0, len(query.inputs), 1 if one_by_one else query.rows):
             part = slice(start, start + (1 if one_by_one else query.rows))
-            with _global_seeds(streams[start].initial_seed()) if one_by_one else nullcontext():
+            with global_states_restored() if one_by_one else nullcontext():
+                if one_by_one:
+                    seed_globally(streams[start].initial_seed())
                 maps = function(query.model, query.inputs[part].clone(), query.targets[part].clone(), **parameters)
             parts.append(_tensor(maps, query))
         return torch.cat(parts)
@@ -175,24 +178,6 @@ def _tensor(maps: Any, query: Query) -> Tensor:
     if not tensor.is_floating_point():
         return tensor  # whole numbers are refused, not turned
     return tensor.detach().to(query.inputs)
-
-
-@contextmanager
-def _global_seeds(seed: int) -> Iterator[None]:
-    """For code that knows global random states only: these come from a seed, and are put back afterwards."""
-    import numpy as np
-    import torch
-
-    states = np.random.get_state(), random.getstate()
-    try:
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
-            np.random.seed(seed % 2**32)
-            random.seed(seed)
-            yield
-    finally:
-        np.random.set_state(states[0])
-        random.setstate(states[1])
 
 
 def _enter(name: str, content: Any, method: Callable[..., Tensor], facts: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from attribug import methods
 from attribug.contracts import Unsupported
-from attribug.query import Query
+from attribug.query import Query, at_least_one
 from attribug.registry import InputError
 from attribug.streams import generator
 
@@ -30,7 +30,7 @@ def lime(query: Query, *, samples: int = 200, segments: int | Tensor = GRID) -> 
     spatial shape.
     """
     labels, count = _segments(query, segments)
-    _enough(samples)
+    at_least_one("samples", samples)
     stream = generator("coalitions", query.seed, "lime", samples, count)
     present = torch.rand(samples, count, generator=stream, dtype=torch.float64) < 0.5
     present[0] = True  # the input itself
@@ -49,7 +49,7 @@ def kernel_shap(query: Query, *, samples: int = 200, segments: int | Tensor = GR
     coalitions, these are enumerated and the values are exact. `segments` as in `lime`.
     """
     labels, count = _segments(query, segments)
-    _enough(samples)
+    at_least_one("samples", samples)
     stream = generator("coalitions", query.seed, "kernel_shap", samples, count)
     present, weights = shapley_coalitions(count, samples, stream)
     ends = torch.stack([torch.zeros(count, dtype=torch.bool), torch.ones(count, dtype=torch.bool)])
@@ -124,11 +124,6 @@ def _segments(query: Query, segments: int | Tensor) -> tuple[Tensor, int]:
     across = [min(segments, side) for side in spatial]
     rows, columns = (torch.arange(side) * count // side for side, count in zip(spatial, across, strict=True))
     return rows[:, None] * across[1] + columns, across[0] * across[1]
-
-
-def _enough(samples: int) -> None:
-    if samples < 1:
-        raise InputError(f"samples: expected at least 1, found {samples}")
 
 
 def _spread(query: Query, values: Tensor, labels: Tensor) -> Tensor:

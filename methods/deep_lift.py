@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from attribug import methods
 from attribug.contracts import Unsupported
-from attribug.query import Baseline, Query
+from attribug.query import Baseline, Query, forward_hooks
 
 SMALLEST = 1e-10  # differences of inputs below it take the gradient in place of the quotient, as in captum
 
@@ -31,19 +31,15 @@ def deep_lift(query: Query, *, baseline: Baseline = 0.0) -> Tensor:
     start = query.at_baseline(baseline)
     rows = max(1, query.rows // 2)  # every input brings its baseline along
     maps = []
-    totals = query.outputs().gather(1, query.targets[:, None])[:, 0] - query.baseline_outputs(baseline)
+    totals = query.gains(baseline)
     query.promise(totals)
-    handles = [m.register_forward_hook(_relu) for m in query.model.modules() if isinstance(m, nn.ReLU)]
-    handles += [m.register_forward_hook(_pool) for m in query.model.modules() if isinstance(m, nn.MaxPool2d)]
-    try:
+    relus, pools = ([m for m in query.model.modules() if isinstance(m, kind)] for kind in (nn.ReLU, nn.MaxPool2d))
+    with forward_hooks(relus, _relu), forward_hooks(pools, _pool):
         for first in range(0, len(query.inputs), rows):
             part = slice(first, first + rows)
             pair = torch.cat([query.inputs[part], start[part]])
             multipliers = query.input_gradient(pair, query.targets[part].repeat(2)).chunk(2)[0]
             maps.append((query.inputs[part] - start[part]) * multipliers)
-    finally:
-        for handle in handles:
-            handle.remove()
     result = torch.cat(maps)
     missed = (result.flatten(1).double().sum(1) - totals).abs().max()
     if missed > torch.finfo(result.dtype).eps ** 0.5 * (1 + totals.abs().max()):

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from attribug import methods
 from attribug.contracts import Unsupported
-from attribug.preflight import graph, operation
-from attribug.query import Query
+from attribug.preflight import graph, operation, reaches
+from attribug.query import Query, forward_hooks
 
 ATTENTION = ("Softmax", "ScaledDotProduct", "Bmm", "Baddbmm")  # operations that mix positions by their content
 
@@ -23,16 +23,15 @@ def grad_cam(query: Query) -> Tensor:
     Where the last convolution is only one of several branches (residual networks), A is the output of the last module
     with convolutions inside that every path passes, a stage of the network.
     """
-    if query.inputs.ndim != 4:
-        raise Unsupported(f"expected images (N, C, H, W), found {tuple(query.inputs.shape)}")
+    query.refuse_all_but_images()
     maps = []
-    for inputs, targets in zip(query.inputs.split(query.rows), query.targets.split(query.rows), strict=True):
+    for inputs, targets in query.parts():
         activation, gradient = last_convolution(query, inputs, targets)
         weights = gradient.mean((2, 3), keepdim=True)
         cam = (weights * activation).sum(1, keepdim=True).clamp(min=0)  # (B, 1, h, w)
         large = nn.functional.interpolate(cam, size=inputs.shape[2:], mode="bilinear", align_corners=False)
-        maps.append((large / inputs.shape[1]).expand_as(inputs))
-    return torch.cat(maps)
+        maps.append(large[:, 0])
+    return query.over_channels(torch.cat(maps))
 
 
 def last_convolution(query: Query, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
@@ -58,14 +57,9 @@ def _watched(
         seen.append((module, output, output._version))
         return output.clone() if copying else output
 
-    handles = [module.register_forward_hook(keep) for module in _convolving(query.model)]
-    try:
-        with torch.enable_grad():
-            leaf = inputs.detach().requires_grad_(True)
-            return seen, query.target_logits(leaf, targets), leaf
-    finally:
-        for handle in handles:
-            handle.remove()
+    with forward_hooks(_convolving(query.model), keep), torch.enable_grad():
+        leaf = inputs.detach().requires_grad_(True)
+        return seen, query.target_logits(leaf, targets), leaf
 
 
 def _convolving(model: nn.Module) -> list[nn.Module]:
@@ -81,7 +75,7 @@ def _cut(logits: Tensor, leaf: Tensor, seen: list[tuple[nn.Module, Tensor]]) -> 
     last = next(i for i, (_, output) in enumerate(seen) if output is convolutions[-1])
     for _, output in [seen[last], *reversed(seen[last + 1 :])]:
         around = graph(logits, without=output.grad_fn)
-        if any(getattr(node, "variable", None) is leaf for node in around):
+        if reaches(around, leaf):
             continue
         if not output.requires_grad:
             raise Unsupported("the last convolution's output carries no gradient")

@@ -16,7 +16,7 @@ def integrated_gradients(query: Query, *, steps: int = 50, baseline: Baseline = 
 
     `baseline`: a number or a tensor that broadcasts to the inputs. Completeness: maps sum to F_t(x) − F_t(b).
     """
-    query.promise(query.outputs().gather(1, query.targets[:, None])[:, 0] - query.baseline_outputs(baseline))
+    query.promise(query.gains(baseline))
     return (query.inputs - query.at_baseline(baseline)) * query.path_gradients(steps, baseline)
 
 

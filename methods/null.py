@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from attribug import methods
-from attribug.contracts import Unsupported
 from attribug.query import Query
 
 
@@ -20,8 +19,7 @@ def random(query: Query) -> Tensor:
 @methods.register("edges", uses_target=False, paper="Adebayo et al. 2018, section 5: an edge detector")
 def edges(query: Query) -> Tensor:
     """Sobel magnitude of the input, channel by channel, scaled as `skimage.filters.sobel`: knows the input alone."""
-    if query.inputs.ndim != 4:
-        raise Unsupported(f"expected images (N, C, H, W), found {tuple(query.inputs.shape)}")
+    query.refuse_all_but_images()
     padded = torch.nn.functional.pad(query.inputs, (1, 1, 1, 1), mode="replicate")
     x, y = _slopes(padded), _slopes(padded.transpose(2, 3)).transpose(2, 3)
     return torch.sqrt((x.square() + y.square()) / 2)

@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from attribug import methods
-from attribug.contracts import Unsupported
 from attribug.query import Query
 from attribug.registry import InputError
 
@@ -20,19 +19,16 @@ def occlusion(query: Query, *, window: int = 0, stride: int = 0) -> Tensor:
     `window`: side in pixels (0: a quarter of the shorter side); `stride`: 0 for half a window. Spread evenly over the
     channels, so that the channel sum is the map itself; pixels that no window hides get zero.
     """
-    if query.inputs.ndim != 4:
-        raise Unsupported(f"expected images (N, C, H, W), found {tuple(query.inputs.shape)}")
+    query.refuse_all_but_images()
     if window < 0 or stride < 0:
         raise InputError(f"window, stride: expected pixels, or 0 for the default, found {window}, {stride}")
-    channels, height, width = query.inputs.shape[1:]
+    height, width = query.inputs.shape[2:]
     side = window or max(1, min(height, width) // WINDOWS_ACROSS)
     hidden = windows(height, width, side, stride or max(1, side // 2))  # (M, H, W)
-    full = query.outputs().gather(1, query.targets[:, None])  # (N, 1)
-    loss = full - query.masked_outputs(~hidden)  # (N, M)
+    loss = query.target_outputs()[:, None] - query.masked_outputs(~hidden)  # (N, M)
     weight = hidden.to(loss)
     total = torch.einsum("nm,mhw->nhw", loss, weight)
-    mean = total / weight.sum(0).clamp(min=1)
-    return (mean / channels)[:, None].expand_as(query.inputs)
+    return query.over_channels(total / weight.sum(0).clamp(min=1))
 
 
 def windows(height: int, width: int, side: int, stride: int) -> Tensor:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
@@ -15,10 +14,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.grad import conv2d_weight
 
-from attribug import methods
+from attribug import keys, methods
 from attribug.contracts import Unsupported
 from attribug.preflight import stamp, trace
-from attribug.query import Cost, Query
+from attribug.query import Cost, Query, forward_hooks
 
 ROUNDING = 100  # times the rounding of a neuron's power: where it varies less, it has no pattern
 Layer = nn.Conv2d | nn.Linear
@@ -76,7 +75,7 @@ _kept: weakref.WeakKeyDictionary[nn.Module, _Fitted] = weakref.WeakKeyDictionary
 def patterns(query: Query) -> Patterns:
     """The patterns of the query's model, shaped as its weights; fitted once for a model and its training examples."""
     inputs, kept = query.train_inputs, _kept.get(query.model)
-    found = stamp(query.model), _digest([*query.model.parameters(), inputs])
+    found = stamp(query.model), keys.digest(*query.model.parameters(), inputs)
     if kept is None or (kept.stamp, kept.digest) != found:
         fitted, cost = query.priced(lambda: fit(query.model, inputs, query.rows, query.forward))
         kept = _Fitted(*found, tuple(fitted.values()), cost)
@@ -84,13 +83,6 @@ def patterns(query: Query) -> Patterns:
     else:
         query.charge(kept.cost)
     return dict(zip(_layers(query.model), kept.patterns, strict=True))
-
-
-def _digest(tensors: Iterable[Tensor]) -> str:
-    digest = hashlib.sha256()
-    for tensor in tensors:
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
 
 
 def fit(model: nn.Module, inputs: Tensor, rows: int, forward: Callable[[Tensor], Tensor] | None = None) -> Patterns:
@@ -104,14 +96,9 @@ def fit(model: nn.Module, inputs: Tensor, rows: int, forward: Callable[[Tensor],
     place = next(model.parameters())
     rectified = _rectified(model, inputs[:1].to(place))
     sums: dict[Layer, _Sums] = {}
-    handles = [layer.register_forward_hook(_collector(sums, rectified)) for layer in layers]
-    try:
-        with torch.no_grad():
-            for batch in inputs.split(rows):
-                (forward or model)(batch.to(place))
-    finally:
-        for handle in handles:
-            handle.remove()
+    with forward_hooks(layers, _collector(sums, rectified)), torch.no_grad():
+        for batch in inputs.split(rows):
+            (forward or model)(batch.to(place))
     return {layer: _pattern(layer, sums[layer]) for layer in layers}
 
 
@@ -123,12 +110,8 @@ def back_projecting(weights: Patterns) -> Iterator[None]:
         other = _linear_part(layer, args[0], weights[layer])
         return other + (output - other).detach()
 
-    handles = [layer.register_forward_hook(hook) for layer in weights]
-    try:
+    with forward_hooks(weights, hook):
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _layers(model: nn.Module) -> list[Layer]:

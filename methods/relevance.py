@@ -86,7 +86,7 @@ def relevance(query: Query, make: Composite, *, start: Start = "logit", every_op
     if every_operation:
         refuse_without_rules(query, make())
     maps, totals = [], []
-    for inputs, targets in zip(query.inputs.split(query.rows), query.targets.split(query.rows), strict=True):
+    for inputs, targets in query.parts():
         leaf = inputs.detach().clone().requires_grad_(True)
         with torch.enable_grad(), make().context(query.model):
             # a view, because hooks on the first module would meet the leaf itself

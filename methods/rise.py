@@ -7,7 +7,6 @@ from torch import Tensor
 from torch.nn import functional
 
 from attribug import methods
-from attribug.contracts import Unsupported
 from attribug.query import Query
 from attribug.registry import InputError
 from attribug.streams import generator
@@ -21,8 +20,7 @@ def rise(query: Query, *, samples: int = 500, cells: int = 7, keep: float = 0.5)
     shifted at random; the same for all examples. The paper weighs with probabilities; we explain logits. Spread evenly
     over the channels, so that the channel sum is the map itself.
     """
-    if query.inputs.ndim != 4:
-        raise Unsupported(f"expected images (N, C, H, W), found {tuple(query.inputs.shape)}")
+    query.refuse_all_but_images()
     if samples < 1 or cells < 1 or not 0 < keep < 1:
         raise InputError(f"rise: expected samples, cells ≥ 1 and 0 < keep < 1, found {samples}, {cells}, {keep}")
     stream = generator("rise", query.seed, samples, cells, float(keep))
@@ -30,7 +28,7 @@ def rise(query: Query, *, samples: int = 500, cells: int = 7, keep: float = 0.5)
     masks = soft_masks(height, width, samples, cells, keep, stream).to(query.inputs)  # (M, H, W)
     outputs = query.masked_outputs(masks)  # (N, M)
     maps = (outputs @ masks.flatten(1)).reshape(-1, *masks.shape[1:]) / (samples * keep)
-    return (maps / query.inputs.shape[1])[:, None].expand_as(query.inputs)
+    return query.over_channels(maps)
 
 
 def soft_masks(height: int, width: int, samples: int, cells: int, keep: float, stream: torch.Generator) -> Tensor:
