@@ -50,6 +50,11 @@ class Run:
         return tables.headline(self.results, self.plan)
 
     @property
+    def analysis(self) -> dict[str, pd.DataFrame]:
+        """What follows from the scores, by name: headline, added, ranking, severity, posts (those that exist)."""
+        return {path.stem: pd.read_csv(path) for path in sorted((self.folder / tables.ANALYSIS).glob("*.csv"))}
+
+    @property
     def complete(self) -> bool:
         """Whether no record failed or is missing."""
         return self.outcome is None or not self.outcome.faults
@@ -131,6 +136,7 @@ def plan_lines(plan: Plan) -> list[str]:
             f"{cost.basis} on {cost.machine}: {cost.cold_minutes:g} minutes, {cost.cached_minutes:g} with models, "
             f"{cost.peak_gigabytes:g} GB a worker, {cost.disk_megabytes:g} MB on disk"
         )
+    lines += [f"not measured: {reason}" for reason in plan.refusals]
     lines += [f"{cell.verdict}: {cell.name}: {cell.reason}" for cell in plan.cells if cell.verdict]
     for task in dict.fromkeys(cell.task for cell in plan.cells):
         if absent := tasks_registry.get(task).absent:

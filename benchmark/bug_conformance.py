@@ -50,12 +50,15 @@ def check_contrasts_are_described(bug: Bug) -> None:
 
 
 def check_facts_fit_together(bug: Bug) -> None:
-    """The primary metric exists and reads attributions; where it is an alignment the bug tells the truth it expects."""
+    """The primary metric exists, reads attributions, is more than a reproduction, and finds in every contrast what it
+    needs: a truth to align with, other versions of the inputs."""
     ((metric, _),) = metrics.measured_as(bug.primary)
     expect(metric.reads == "attributions", f"primary: expected a metric of attributions, found {bug.primary}")
-    if metric.kind == "alignment":
-        told = all(contrast.truth is not None for level in bug.levels for contrast in described(bug, level))
-        expect(told, f"{bug.primary} aligns maps with masks: expected a contrast's truth, found None")
+    expect(not metric.reproduction, f"primary: {bug.primary} only repeats published numbers and decides nothing")
+    for level in bug.levels:
+        for contrast in described(bug, level):
+            missing = ", ".join(sorted(metric.required - contrast.offers))
+            expect(not missing, f"{bug.primary} needs {missing} of a contrast, found none at level {level}")
 
 
 def check_references_meet_other_controls(bug: Bug) -> None:
@@ -97,6 +100,9 @@ def check_sides_see_the_same_examples(bug: Bug) -> None:
         if contrast.keep is not None:
             same = torch.equal(_load(contrast.keep).ids, ours.ids)
             expect(same, f"level {level}: keep: expected the ids of the explained examples, found others")
+        for version, examples in contrast.extra.items():
+            same = torch.equal(_load(examples).ids, ours.ids) and torch.equal(_load(examples).labels, ours.labels)
+            expect(same, f"level {level}: extra {version!r}: expected the ids and labels explained, found others")
         if contrast.truth is not None:
             expect(ours.masks is not None, f"level {level}: truth {contrast.truth!r}: expected masks, found none")
 
@@ -144,11 +150,10 @@ def check_level_zero_is_the_identity(bug: Bug) -> None:
     known: list[tuple[Method, dict[str, Any]]] = [(methods.get(name), {}) for name in EXPLAINING]
     names = [*READ, *([ALIGNED] if contrasts[0].truth is not None else []), bug.primary]
     measured = list(dict.fromkeys(pair for name in names for pair in metrics.measured_as(name)))
-    truth = contrasts[0].truth is not None
     expected = {
         (method.name, metric.name)
         for (method, _), (metric, _) in itertools.product(known, measured)
-        if metric.reads == method.output and (metric.kind == "similarity" or truth)
+        if metric.reads == method.output and metric.applies(contrasts[0])
     }
     count = min(EXPLAINED.examples, len(_load(contrasts[0].contaminated.examples)))
     for visible in (None, 0.0):

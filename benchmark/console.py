@@ -94,7 +94,10 @@ def print_run(run: Run) -> None:
         console.print(f"nothing to do: {run.folder} holds this run already")
     for line in _faults(run):
         console.print(line, soft_wrap=True)
-    files = f"{len(run.results)} rows in {run.folder}/results.csv; run.json has every check, figures/ the galleries"
+    files = (
+        f"{len(run.results)} rows in {run.folder}/results.csv; analysis/ ranks, adds and compares; run.json has every "
+        "check, figures/ the galleries"
+    )
     console.print(files, soft_wrap=True)
 
 
@@ -111,6 +114,7 @@ def _faults(run: Run) -> list[str]:
     unsupported = run.results[run.results["verdict"] == "unsupported"]
     for (bug, method, reason), _ in unsupported.groupby(["bug", "method", "reason"], sort=False):
         lines.append(f"unsupported: {bug} / {method}: {reason}")
+    lines += [f"not measured: {reason}" for reason in run.plan.refusals]
     measured = {f"{metric.name}@{post}" for metric, post in run.plan.measured}
     for name, bug in run.plan.bugs.items():
         if bug.primary not in measured:
@@ -136,9 +140,27 @@ def matrix(task: str, rows: pd.DataFrame, run: Run) -> Table:
                 line.append(Text(""))
                 continue
             verdict, effect = str(row.verdict), float(row.effect)  # type: ignore[arg-type]
-            number = "" if math.isnan(effect) else f" {effect:.2f}"
             sure = method == "predictions" and run.plan.bugs[bug].seen_in_predictions and verdict == "detects"
-            style = STYLES.get(verdict, "red")
-            line.append(Text(f"{SYMBOLS[verdict]}{number}{'*' if sure else ''}", style))
+            line.append(_cell(verdict, effect, sure))
         table.add_row(method, *line)
+    for label, asked in _queries(task, run).items():
+        table.add_row(label, *(asked.get(place, Text("")) for place in places))
     return table
+
+
+def _queries(task: str, run: Run) -> dict[str, dict[tuple[str, str], Text]]:
+    """Rows of the direct queries, what outputs tell of another version of the input, by name and place."""
+    queries = [m.name for m, _ in run.plan.measured if m.kind == "response" and m.reads == "probabilities"]
+    rows = run.results[(run.results["task"] == task) & run.results["metric"].isin(queries)]
+    found: dict[str, dict[tuple[str, str], Text]] = {}
+    for row in rows.itertuples():
+        sure = str(row.reason).startswith("true by construction")
+        text = _cell(str(row.verdict), float(row.effect), sure)  # type: ignore[arg-type]
+        found.setdefault(f"{row.method}, {row.metric}", {})[str(row.bug), str(row.level)] = text
+    return found
+
+
+def _cell(verdict: str, effect: float, sure: bool) -> Text:
+    """Symbol and effect, marked where the row is true by construction."""
+    number = "" if math.isnan(effect) else f" {effect:.2f}"
+    return Text(f"{SYMBOLS[verdict]}{number}{'*' if sure else ''}", STYLES.get(verdict, "red"))

@@ -198,6 +198,9 @@ class Contrast:
     """The explained examples under other labels: only those to which the contaminated model gives these are kept."""
     secondary: Mapping[str, tuple[Side, ...]] = field(default_factory=dict)
     """Further control sets by name: each gives rows of its own, never the headline."""
+    extra: Mapping[str, Examples] = field(default_factory=dict)
+    """The explained examples in other versions (`background_only`, `swapped_background`, `clean_inputs`), the same ids
+    in the same order: metrics that ask for a version read each side's model on it."""
 
     @property
     def contaminated_sides(self) -> tuple[Side, ...]:
@@ -208,6 +211,15 @@ class Contrast:
     def control_sets(self) -> dict[str, tuple[Side, ...]]:
         """Control sets by name, the main one first."""
         return {self.control: self.controls, **self.secondary}
+
+    @property
+    def offers(self) -> frozenset[str]:
+        """What metrics may ask of a contrast: `truth`, and the names of its extra versions."""
+        return frozenset(self.extra) | ({"truth"} if self.truth is not None else set())
+
+    def seen(self, side: Side, version: str) -> Side:
+        """A side's model on another version of the explained examples; `""`: the side itself."""
+        return replace(side, examples=self.extra[version]) if version else side
 
     @property
     def sides(self) -> tuple[Side, ...]:
@@ -286,6 +298,8 @@ class Bug(Entry):
     levels: tuple[Level, ...] = ()
     primary: str = "spearman@sum"
     """The `metric@post` whose verdict is the headline."""
+    graded: bool = True
+    """Whether levels are strengths of one contamination, so that an effect can be drawn against them."""
     seen_in_predictions: bool = False
     """Whether the checks are measured on the explained predictions: their row is then true by construction."""
 
@@ -312,12 +326,15 @@ class Method(Entry):
 
 @dataclass(frozen=True)
 class Metric(Entry):
-    """A registered metric: `function(a, b)` for a similarity, `function(a, masks)` for an alignment; (N,) float64.
+    """A registered metric; values (N,) float64, NaN where undefined (a constant map, an empty mask): counted, never
+    dropped.
 
-    NaN means undefined for that example (a constant map, an empty mask): counted, never dropped.
+    `similarity`: `function(a, b)`, two models' maps of one input; a bug lowers it.
+    `alignment`: `function(a, masks)`, one model's maps and the truth mask; a bug raises it.
+    `response`: `function(a, beside)`, what one model says of an input and of its other version; a bug raises it.
     """
 
-    kind: Literal["similarity", "alignment"] = "similarity"
+    kind: Literal["similarity", "alignment", "response"] = "similarity"
     bounds: tuple[float, float] = (-1.0, 1.0)
     visible: float = 0.1
     """δ: the smallest difference that counts as seen; our choice."""
@@ -326,16 +343,40 @@ class Metric(Entry):
     prepare: Callable[[Tensor], Any] | None = None
     """Makes of post-processed maps the form in which one map meets many; a slice or (M,) int64 selects examples."""
     symmetric: bool = True
-    nonnegative: bool = False
-    """Whether maps must not be negative: posts that cannot promise it are refused."""
+    domain: tuple[float | None, float | None] = (None, None)
+    """Lowest and highest value a map may have (None: any): posts that do not promise it are refused."""
+    channels: bool = False
+    """Whether an alignment reads maps (N, C, H, W) instead of (N, H, W)."""
     reads: Literal["attributions", "probabilities"] = "attributions"
+    inputs: str = ""
+    """Version of the explained examples (of `Contrast.extra`) whose maps are read instead of theirs."""
+    beside: str = ""
+    """Version whose maps under the same model are a last argument, post-processed and prepared alike."""
+    needs: tuple[str, ...] = ()
+    """What else a contrast must offer (`truth`, a version): elsewhere the metric has no rows."""
+    reproduction: bool = False
+    """Kept to repeat published numbers: never a bug's primary metric."""
 
     def __post_init__(self) -> None:
         """Raises `ValueError` for a fact that means nothing."""
-        _one_of("kind", self.kind, ("similarity", "alignment"))
+        _one_of("kind", self.kind, ("similarity", "alignment", "response"))
         _one_of("reads", self.reads, ("attributions", "probabilities"))
         if not self.posts:
             raise ValueError("posts: expected at least one post, found none")
+        if self.kind == "response" and not self.beside:
+            raise ValueError("beside: a response compares two versions of an input, expected the second's name")
+        if self.kind == "similarity" and self.beside:
+            raise ValueError(f"beside: a similarity compares two models, expected none, found {self.beside!r}")
+
+    @property
+    def required(self) -> frozenset[str]:
+        """What a contrast must offer for this metric to have rows."""
+        truth = {"truth"} if self.kind == "alignment" else set()
+        return frozenset({*self.needs, *truth, self.inputs, self.beside} - {""})
+
+    def applies(self, contrast: Contrast | None) -> bool:
+        """Whether a contrast offers all that this metric needs; None, which stands for no contrast, offers nothing."""
+        return self.required <= (frozenset() if contrast is None else contrast.offers)
 
 
 def _one_of(fact: str, value: object, known: tuple[str, ...]) -> None:

@@ -38,8 +38,8 @@ def check_one_float64_number_an_example(metric: Metric) -> None:
     """(N,) float64 and finite, for maps in single and double precision."""
     for name in _posts(metric):
         for dtype in (torch.float32, torch.float64):
-            one, other = operands(metric)
-            values: Any = measure(name, one.to(dtype), other if other.dtype == torch.bool else other.to(dtype))
+            given = [each if each.dtype == torch.bool else each.to(dtype) for each in operands(metric)]
+            values: Any = measure(name, *given)
             expect(isinstance(values, Tensor), f"expected a tensor, found {type(values).__name__}")
             form = f"{tuple(values.shape)} {values.dtype}"
             expect(form == f"({N},) torch.float64", f"expected ({N},) torch.float64, found {form} ({name}, {dtype})")
@@ -52,9 +52,9 @@ def check_bounds(metric: Metric) -> None:
     low, high = metric.bounds
     largest = -float("inf")
     for one in odd_maps(metric):
-        for other in [masks_of(one.shape[2:])] if metric.kind == "alignment" else odd_maps(metric):
-            for name in _posts(metric):
-                values = measure(name, one, other)
+        for other in odd_maps(metric) if metric.kind != "alignment" or metric.beside else [one]:
+            for name in _posts(metric) if other.shape == one.shape or metric.kind == "similarity" else []:
+                values = measure(name, one, *_others(metric, other))
                 outside = values[~((values >= low) & (values <= high) | values.isnan())].tolist()
                 expect(not outside, f"expected values in [{low:g}, {high:g}], found {outside[:1]} ({name})")
                 largest = max([largest, *values[values.isfinite()].tolist()])
@@ -63,41 +63,46 @@ def check_bounds(metric: Metric) -> None:
 
 
 def check_symmetry(metric: Metric) -> None:
-    """A similarity does not mind which map comes first, unless it says so."""
-    if metric.kind == "similarity" and metric.symmetric:
+    """A similarity or a response does not mind which map comes first, unless it says so."""
+    if metric.kind != "alignment" and metric.symmetric:
         for name in _posts(metric):
             one, other = operands(metric)
             _expect_equal(measure(name, one, other), measure(name, other, one), f"with maps exchanged ({name})")
 
 
 def check_best_is_the_upper_bound(metric: Metric) -> None:
-    """A similarity is highest for equal maps; an alignment for the mask itself, and lowest for its complement."""
-    low, high = metric.bounds
+    """A similarity is highest for equal maps, a response lowest; an alignment is highest for the mask itself, and less
+    for the same pattern elsewhere."""
     for name in _posts(metric):
-        one, other = operands(metric)
+        one, *others = operands(metric)
         if metric.kind == "alignment":
-            planes = other[:, None].to(one).expand(N, 3, *other.shape[1:])
-            best, worst = measure(name, planes, other), measure(name, 1 - planes, other)
-            _expect_value(worst, low, f"for relevance exactly outside the mask ({name})")
-            _expect_value(best, high, f"for relevance exactly on the mask ({name})")
+            planes = others[0][:, None].to(one).expand(N, 3, *others[0].shape[1:])
+            beside = [planes] if metric.beside else []
+            best, elsewhere = (measure(name, each, others[0], *beside) for each in (planes, planes.roll(7, 2)))
+            expect((elsewhere < best - 1e-6).all(), f"expected less for relevance elsewhere than on the mask ({name})")
+            _expect_value(best, metric.bounds[1], f"for relevance exactly on the mask ({name})")
+        elif metric.kind == "response":
+            still, moved = measure(name, one, one), measure(name, one, *others)
+            expect((moved > still + 1e-6).all(), f"expected more for unlike versions than for equal ones ({name})")
+            _expect_value(still, metric.bounds[0], f"for equal versions ({name})")
         else:
-            best, unlike = measure(name, one, one), measure(name, one, other)
+            best, unlike = measure(name, one, one), measure(name, one, *others)
             expect((unlike < best - 1e-6).all(), f"expected less for unlike maps than for equal ones ({name})")
-            _expect_value(best, high, f"for equal maps ({name})")
+            _expect_value(best, metric.bounds[1], f"for equal maps ({name})")
 
 
 def check_undefined_is_nan(metric: Metric) -> None:
     """Zero maps, empty masks and NaN give NaN, for that example alone."""
-    one, other = operands(metric)
-    plain = {name: measure(name, one, other) for name in _posts(metric)}
+    one, *others = operands(metric)
+    plain = {name: measure(name, one, *others) for name in _posts(metric)}
     one[3].view(-1)[1] = torch.nan
     undefined = {3: "a map with NaN"}
     if metric.reads == "attributions":
         one[0], undefined[0] = 0, "a zero map"
     if metric.kind == "alignment":
-        other[2], undefined[2] = False, "an empty mask"
+        others[0][2], undefined[2] = False, "an empty mask"
     for name in _posts(metric):
-        values = measure(name, one, other)
+        values = measure(name, one, *others)
         for row, value in enumerate(values.tolist()):
             if row in undefined:
                 expect(math.isnan(value), f"expected NaN for {undefined[row]}, found {value:g} ({name})")
@@ -109,21 +114,21 @@ def check_undefined_is_nan(metric: Metric) -> None:
 def check_examples_are_independent(metric: Metric) -> None:
     """An example's value depends on neither the others nor their order."""
     for name in _posts(metric):
-        one, other = operands(metric)
-        together = measure(name, one, other)
-        alone = torch.cat([measure(name, one[i : i + 1], other[i : i + 1]) for i in range(N)])
+        given = operands(metric)
+        together = measure(name, *given)
+        alone = torch.cat([measure(name, *(each[i : i + 1] for each in given)) for i in range(N)])
         _expect_equal(alone, together, f"one by one and together ({name})")
-        _expect_equal(measure(name, one[ORDER], other[ORDER]), together[ORDER], f"in another order ({name})")
+        _expect_equal(measure(name, *(each[ORDER] for each in given)), together[ORDER], f"in another order ({name})")
 
 
 def check_forms_are_indexable(metric: Metric) -> None:
     """What `prepare` makes takes a slice and (M,) int64, and gives what the same examples alone give."""
     for post in metric.posts:
-        form, second = _forms(metric, post)
-        values = metric.function(form, second)
+        forms = _forms(metric, post)
+        values = metric.function(*forms)
         for index in INDICES:
             try:
-                some = form[index], second[index]
+                some = [form[index] for form in forms]
             except (TypeError, KeyError, IndexError, AttributeError) as error:
                 raise Nonconformant(f"expected prepared maps that take {index}, found {error}") from error
             _expect_equal(metric.function(*some), values[index], f"for prepared maps at {index} and for all ({post})")
@@ -132,10 +137,10 @@ def check_forms_are_indexable(metric: Metric) -> None:
 def check_operands_are_left_alone(metric: Metric) -> None:
     """Maps and masks are as they were, and the same ones give the same values again."""
     for name in _posts(metric):
-        one, other = operands(metric)
-        before = one.clone(), other.clone()
-        first, again = measure(name, one, other), measure(name, one, other)
-        untouched = torch.equal(one, before[0]) and torch.equal(other, before[1])
+        given = operands(metric)
+        before = [each.clone() for each in given]
+        first, again = measure(name, *given), measure(name, *given)
+        untouched = all(map(torch.equal, given, before))
         expect(untouched, f"expected maps and masks to be left alone, found them changed ({name})")
         expect(torch.equal(first, again), f"the same maps twice gave values that differ ({name})")
 
@@ -143,16 +148,16 @@ def check_operands_are_left_alone(metric: Metric) -> None:
 def check_prepared_maps_serve_many(metric: Metric) -> None:
     """A prepared map meets one map after another: no meeting changes it."""
     for post in metric.posts:
-        form, second = _forms(metric, post)
-        first = metric.function(form, second)
-        metric.function(form, second if metric.kind == "alignment" else form)
-        expect(torch.equal(metric.function(form, second), first), f"measuring changes the prepared maps ({post})")
+        forms = _forms(metric, post)
+        first = metric.function(*forms)
+        metric.function(*forms if metric.kind == "alignment" else (forms[0], forms[0]))
+        expect(torch.equal(metric.function(*forms), first), f"measuring changes the prepared maps ({post})")
 
 
 def check_default_is_the_first_post(metric: Metric) -> None:
     """Without `@post` the metric measures under its first one."""
-    one, other = operands(metric)
-    same = torch.equal(measure(metric.name, one, other), measure(_posts(metric)[0], one, other))
+    given = operands(metric)
+    same = torch.equal(measure(metric.name, *given), measure(_posts(metric)[0], *given))
     expect(same, f"{metric.name} and {_posts(metric)[0]} gave values that differ")
 
 
@@ -167,10 +172,16 @@ CHECKS: list[Check] = [
 # --- what metrics are given ---
 
 
-def operands(metric: Metric, size: tuple[int, int] | None = None) -> tuple[Tensor, Tensor]:
-    """Ordinary maps, and others or masks."""
+def operands(metric: Metric, size: tuple[int, int] | None = None) -> list[Tensor]:
+    """Ordinary maps, and others; or masks, and others where the metric reads a second version."""
     size = _size(metric) if size is None else size
-    return _maps(metric, 0, size), masks_of(size) if metric.kind == "alignment" else _maps(metric, 1, size)
+    return [_maps(metric, 0, size), *_others(metric, _maps(metric, 1, size))]
+
+
+def _others(metric: Metric, maps: Tensor) -> list[Tensor]:
+    """What stands beside the first maps: masks or nothing for an alignment, and maps where they are read."""
+    masks = [masks_of(maps.shape[2:])] if metric.kind == "alignment" else []
+    return [*masks, *([] if masks and not metric.beside else [maps])]
 
 
 def masks_of(size: tuple[int, ...]) -> Tensor:
@@ -222,9 +233,9 @@ def _maps(metric: Metric, seed: int, size: tuple[int, int]) -> Tensor:
     return torch.randn(N, 3, *size, generator=stream, dtype=torch.float64)
 
 
-def _forms(metric: Metric, post: str) -> tuple[Any, Any]:
-    one, other = operands(metric)
-    return prepared(metric, one, post), other if metric.kind == "alignment" else prepared(metric, other, post)
+def _forms(metric: Metric, post: str) -> list[Any]:
+    """Operands as the metric receives them."""
+    return [each if each.dtype == torch.bool else prepared(metric, each, post) for each in operands(metric)]
 
 
 def _posts(metric: Metric) -> list[str]:

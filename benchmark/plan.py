@@ -94,6 +94,18 @@ class Plan:
             keys.code("attribug.tables"),
         )  # fmt: skip
 
+    @property
+    def refusals(self) -> list[str]:
+        """Why some metric is not measured under some of the suite's posts, a line each."""
+        chosen = {name.partition("@")[0]: metrics.measured_as(name)[0][0] for name in self.suite.metrics}
+        reasons = [
+            metrics.refusal(metric, post)
+            for metric in chosen.values()
+            for post in self.suite.posts
+            if metric.reads == "attributions"
+        ]
+        return [reason for reason in reasons if reason]
+
     def counts(self) -> dict[str, int]:
         """Size of the plan."""
         contrasts = sum(cell.contrast is not None for cell in self.cells)
@@ -248,14 +260,10 @@ def _with_posts(name: str, posts: list[str]) -> list[tuple[Metric, str]]:
         return pairs
     from attribug.metrics.postprocessing import steps
 
-    swept = []
+    metric = pairs[0][0]
     for post in posts:
         steps(post)  # an unknown post is the user's error; one that this metric cannot take is not
-        try:
-            swept += metrics.measured_as(f"{pairs[0][0].name}@{post}")
-        except InputError:
-            continue
-    return swept
+    return [(metric, post) for post in dict.fromkeys(posts) if not metrics.refusal(metric, post)]
 
 
 def _refuse_unknown(key: str, given: Iterable[str], known: Iterable[str]) -> None:

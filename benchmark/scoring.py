@@ -90,8 +90,10 @@ def score_block(
     if not len(positions):
         return {method.name: Record(verdict="failed", reason="no example is left to explain") for method, _ in methods}
     work = {method.name: _Work(contrast, method, measured, settings, len(positions)) for method, _ in methods}
+    versions = sorted({version for job in work.values() for version in job.versions})
     for start in range(0, len(positions), settings.chunk):
-        queries = _queries(contrast, lab, positions[start : start + settings.chunk], settings)
+        chunk = positions[start : start + settings.chunk]
+        queries = _queries(contrast, versions, lab, chunk, settings)
         for method, parameters in methods:
             job = work[method.name]
             if not job.record.verdict:
@@ -100,14 +102,19 @@ def score_block(
                 explaining = job.explaining_seconds - explaining
                 job.record.scoring_seconds += time.perf_counter() - started - explaining
                 if job.record.verdict:  # passes that it shared may come from a model it had changed
-                    queries = _queries(contrast, lab, positions[start : start + settings.chunk], settings)
-                report("scoring", min(settings.chunk, len(positions) - start))
+                    queries = _queries(contrast, versions, lab, chunk, settings)
+                report("scoring", len(chunk))
     data = lab.data(contrast.contaminated.examples).select(positions)
     return {name: job.finished(data) for name, job in work.items()}
 
 
-def _queries(contrast: Contrast, lab: Lab, positions: Tensor, settings: Settings) -> dict[Side, tuple[Query, Data]]:
-    chunks = {side: lab.data(side.examples).select(positions) for side in contrast.sides}
+Queries = dict[Side, tuple[Query, Data]]
+
+
+def _queries(contrast: Contrast, versions: Sequence[str], lab: Lab, positions: Tensor, settings: Settings) -> Queries:
+    """What every side is asked, on every version of the inputs that some metric reads."""
+    sides = dict.fromkeys(contrast.seen(side, version) for side in contrast.sides for version in ("", *versions))
+    chunks = {side: lab.data(side.examples).select(positions) for side in sides}
     targets: Tensor | None = None
     if contrast.target == "reference":
         reference = contrast.references[0]
@@ -141,29 +148,20 @@ def _predicted(lab: Lab, side: Side, data: Data) -> Tensor:
 
 
 def _explain_chunk(
-    job: _Work,
-    parameters: Mapping[str, Any],
-    queries: dict[Side, tuple[Query, Data]],
-    start: int,
-    report: Report,
+    job: _Work, parameters: Mapping[str, Any], queries: Queries, start: int, report: Report
 ) -> None:
     """One method, one chunk: references and controls stay prepared, contaminated maps are scored on arrival."""
     contrast = job.contrast
     first = [*contrast.references, *(side for sides in contrast.control_sets.values() for side in sides)]
+    examples = {version: queries[contrast.seen(contrast.contaminated, version)][1] for version in job.versions}
     try:
-        job.each(Measurement.begin, queries[contrast.contaminated][1], start)
+        job.each(Measurement.begin, examples, start)
         for side in dict.fromkeys(first):
-            query, data = queries[side]
-            maps = job.explain(query, parameters)
-            job.each(Measurement.keep, side, maps, data, start)
-            job.remember(side, maps)
+            job.each(Measurement.keep, side, job.views(side, queries, parameters), start)
             report("explaining", 1)
-        job.each(Measurement.compare_controls, len(queries[contrast.contaminated][1]), start)
+        job.each(Measurement.compare_controls, len(examples[""]), start)
         for draw, side in enumerate(contrast.contaminated_sides):
-            query, data = queries[side]
-            maps = job.explain(query, parameters)
-            job.each(Measurement.compare_contaminated, draw, maps, data, start)
-            job.remember(side, maps)
+            job.each(Measurement.compare_contaminated, draw, job.views(side, queries, parameters), start)
             report("explaining", 1)
     except Unsupported as reason:
         job.record = Record(verdict="unsupported", reason=str(reason))
@@ -186,14 +184,29 @@ class _Work:
         self.measurements = [
             Measurement(contrast, metric, post, seed=settings.seed, count=count)
             for metric, post in measured
-            if metric.reads == method.output and (metric.kind == "similarity" or contrast.truth is not None)
+            if metric.reads == method.output and metric.applies(contrast)
         ]
         self.record = Record()
         self.explaining_seconds = 0.0
         self.shown: dict[Side, Tensor] = {}
 
+    @property
+    def versions(self) -> list[str]:
+        """Versions of the inputs that are explained: `""` always, others where a metric reads them."""
+        asked = {version for measurement in self.measurements for version in measurement.versions}
+        return ["", *sorted(asked - {""})]
+
+    def views(self, side: Side, queries: Queries, parameters: Mapping[str, Any]) -> dict[str, tuple[Tensor, Data]]:
+        """The method's maps of a side and the examples, by version of the inputs."""
+        found = {}
+        for version in self.versions:
+            query, data = queries[self.contrast.seen(side, version)]
+            found[version] = self.explain(query, parameters), data
+        self.remember(side, found[""][0])
+        return found
+
     def explain(self, query: Query, parameters: Mapping[str, Any]) -> Tensor:
-        """The method's maps of one side."""
+        """The method's maps of one query."""
         started = time.perf_counter()
         with query.costing() as costing:
             maps = attributions(self.method, query, parameters)

@@ -1,4 +1,4 @@
-"""Outcome → files: results.csv, scores.parquet, costs.csv, run.json, figures; each whole or not at all."""
+"""Outcome → files: results.csv, scores.parquet, costs.csv, analysis, run.json, figures; each whole or not at all."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ import pandas as pd
 
 import attribug
 from attribug import keys
+from attribug.analysis import analyses, main_controls, primary_metrics, visible_differences
 from attribug.attribution import Census
-from attribug.contracts import Method, trainings
+from attribug.contracts import Bug, Contrast, Method, Metric, trainings
 from attribug.plan import LIBRARIES, Cell, Plan
 from attribug.registry import InputError, one_line
 from attribug.results import figures
@@ -35,12 +36,12 @@ from attribug.results.summary import matrix, summarise
 from attribug.runner import Outcome
 from attribug.store import Records, read_json, write_atomically, write_json
 
-RESULTS, SCORES, COSTS, RUN, FIGURES = "results.csv", "scores.parquet", "costs.csv", "run.json", "figures"
+RESULTS, SCORES, COSTS, RUN = "results.csv", "scores.parquet", "costs.csv", "run.json"
+ANALYSIS, FIGURES = "analysis", "figures"
 COST_COLUMNS = (
     "kind", "task", "bug", "level", "seed", "method", "key", "seconds", "scoring_seconds", "forward", "backward",
     "peak_megabytes",
 )  # fmt: skip
-NO_CONTROL = "-"
 TOLERANCE = 0.05  # share of the sums they promise (completeness, conservation) that maps may miss without a warning
 
 
@@ -81,7 +82,8 @@ def finished(out: Path, plan: Plan) -> bool:
 
 def _checksums(out: Path) -> dict[str, str]:
     """Checksums of tables and figures: a damaged or missing one makes the run unfinished."""
-    paths = [*(out / name for name in (RESULTS, SCORES, COSTS)), *sorted((out / FIGURES).glob("*"))]
+    folders = [path for folder in (ANALYSIS, FIGURES) for path in sorted((out / folder).glob("*"))]
+    paths = [*(out / name for name in (RESULTS, SCORES, COSTS)), *folders]
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths if path.is_file()}
 
 
@@ -90,27 +92,36 @@ def write(outcome: Outcome, out: Path) -> pd.DataFrame:
     scores, costs = scores_of(outcome), costs_of(outcome)
     results = results_of(outcome, scores)
     write_atomically(out / SCORES, lambda path: scores.to_parquet(path, compression="zstd", index=False))
-    write_atomically(
-        out / COSTS, lambda path: costs.to_csv(path, index=False, float_format="%.6g", lineterminator="\n")
-    )
+    _write_csv(costs, out / COSTS)
     write_results(results, out / RESULTS)
+    _write_analyses(analyses(scores, results, outcome.plan), out / ANALYSIS)
     undrawn = _draw(outcome, results, out)
     write_json(out / RUN, run_facts(outcome, results) | {"files": _checksums(out), "undrawn": undrawn})
     return read_results(out / RESULTS)  # rounded as in the file, so that everyone reads the same numbers
 
 
+def _write_csv(table: pd.DataFrame, path: Path) -> None:
+    write_atomically(path, lambda place: table.to_csv(place, index=False, float_format="%.6g", lineterminator="\n"))
+
+
+def _write_analyses(found: dict[str, pd.DataFrame], folder: Path) -> None:
+    """One file a table; those of an earlier run that this one has not are removed."""
+    for name, table in found.items():
+        _write_csv(table, folder / f"{name}.csv")
+    for stale in set(folder.glob("*.csv")) - {folder / f"{name}.csv" for name in found}:
+        stale.unlink()
+
+
 def results_of(outcome: Outcome, scores: pd.DataFrame) -> pd.DataFrame:
     """The results table: every planned row, with numbers or with the reason why there are none."""
     plan = outcome.plan
-    facts = {metric.name: metric for metric, _ in plan.measured}
-    default = plan.suite.visible
     columns = [*KEYS, "verdict", "reason", "seeds", "n"]
     results = summarise(
         scores,
         suite=plan.suite.name,
         seeds_total=plan.suite.seeds,
-        kinds={name: metric.kind for name, metric in facts.items()},
-        visible={name: metric.visible if default is None else default for name, metric in facts.items()},
+        kinds={metric.name: metric.kind for metric, _ in plan.measured},
+        visible=visible_differences(plan),
         outcomes=pd.DataFrame(list(_outcomes(outcome)), columns=columns),
     )
     planned = pd.DataFrame(list(_planned(outcome)), columns=columns).drop_duplicates(list(KEYS))
@@ -124,13 +135,7 @@ def results_of(outcome: Outcome, scores: pd.DataFrame) -> pd.DataFrame:
 
 def headline(results: pd.DataFrame, plan: Plan) -> pd.DataFrame:
     """The matrix of methods and bugs: verdict and effect of each bug's primary metric and main control."""
-    primary = {name: bug.primary for name, bug in plan.bugs.items()}
-    return matrix(results, primary, main_control={name: _main_control(plan, name) for name in plan.bugs})
-
-
-def _main_control(plan: Plan, bug: str) -> str:
-    controls = (cell.contrast.control for cell in plan.cells if cell.bug == bug and cell.contrast is not None)
-    return next(controls, NO_CONTROL)
+    return matrix(results, primary_metrics(plan), main_control=main_controls(plan))
 
 
 def scores_of(outcome: Outcome) -> pd.DataFrame:
@@ -182,9 +187,9 @@ def _empty_rows(
     plan: Plan, cell: Cell, method: Method, verdict: str, reason: str, seeds: int
 ) -> Iterator[dict[str, Any]]:
     contrast = cell.contrast
-    controls = [_main_control(plan, cell.bug)] if contrast is None else list(contrast.control_sets)
+    controls = [main_controls(plan)[cell.bug]] if contrast is None else list(contrast.control_sets)
     for metric, post in plan.measured:
-        if metric.reads == method.output and (metric.kind == "similarity" or (contrast and contrast.truth)):
+        if metric.reads == method.output and metric.applies(contrast):
             for control in controls:
                 yield {
                     "task": cell.task, "bug": cell.bug, "level": cell.level, "control": control,
@@ -198,11 +203,25 @@ def _place(cell: Any) -> tuple[str, str, str]:
 
 
 def _mark_constructed(results: pd.DataFrame, plan: Plan) -> pd.DataFrame:
-    """Rows of `predictions` say so where the bug's checks are measured on predictions themselves."""
-    bugs = [name for name, bug in plan.bugs.items() if bug.seen_in_predictions]
-    outputs = [method.name for method, _ in plan.methods if method.output == "probabilities"]
-    marked = results["bug"].isin(bugs) & results["method"].isin(outputs) & (results["verdict"] == "detects")
+    """Rows of `predictions` say so where what they measure is what the bug's checks are measured on."""
+    outputs = {metric.name: metric for metric, _ in plan.measured if metric.reads == "probabilities"}
+    constructed = {
+        (cell.bug, name)
+        for cell in plan.cells
+        for name, metric in outputs.items()
+        if cell.contrast is not None and _is_checked(plan.bugs[cell.bug], cell.contrast, metric)
+    }
+    found = pd.MultiIndex.from_frame(results[["bug", "metric"]]).isin(list(constructed))
+    marked = found & (results["verdict"] == "detects")
     return results.assign(reason=results["reason"].mask(marked, "true by construction"))
+
+
+def _is_checked(bug: Bug, contrast: Contrast, metric: Metric) -> bool:
+    """Whether a metric of outputs reads what the bug's checks read: outputs explained, or the same other version."""
+    versions = {metric.inputs, metric.beside} - {""}
+    if not versions:
+        return bug.seen_in_predictions
+    return any(check.examples == contrast.extra.get(version) for check in contrast.checks for version in versions)
 
 
 def _warn_of_imbalance(results: pd.DataFrame, outcome: Outcome) -> pd.DataFrame:

@@ -12,7 +12,7 @@ KNOWS_ITS_OWN = 0.90  # accuracy of each model on its own test set
 
 
 @bugs.register(
-    "ood", stage="test", levels=("textures",), primary="spearman@sum",
+    "ood", stage="test", levels=("textures",), primary="spearman@sum", graded=False,
     paper="Adebayo et al. 2020, section 6 (out-of-distribution test examples)",
 )  # fmt: skip
 def ood(task: Task, level: Level, seed: int, seeds: Sequence[int]) -> Contrast:

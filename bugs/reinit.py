@@ -43,6 +43,7 @@ def reinit_bottom(task: Task, level: Level, seed: int, seeds: Sequence[int]) -> 
 
 @bugs.register(
     "reinit_single", stage="model", levels=(1, 5, 8), primary="spearman@sum", seen_in_predictions=True,
+    graded=False,
     paper="Adebayo et al. 2018, section 3 (independent randomisation)",
 )  # fmt: skip
 def reinit_single(task: Task, level: Level, seed: int, seeds: Sequence[int]) -> Contrast:

@@ -38,8 +38,8 @@ def spurious_background(task: Task, level: float, seed: int, seeds: Sequence[int
         Check("aligned", (contaminated,), aligned, at_least=ALIGNED),
         Check("swapped, against clean models", (contaminated,), swapped, minus=tuple(clean.values()), at_most=-FALL),
     ]
+    alone = task.examples("test", share=1.0, foreground=False)
     if level == 1:
-        alone = task.examples("test", share=1.0, foreground=False)
         checks += [
             Check("swapped", (contaminated,), swapped, at_most=FULLY_SWAPPED),
             Check("background alone", (contaminated,), alone, at_least=BACKGROUND_ALONE),
@@ -52,4 +52,9 @@ def spurious_background(task: Task, level: float, seed: int, seeds: Sequence[int
         target="label",
         truth="background",
         checks=tuple(checks),
+        extra={
+            "background_only": alone,
+            "clean_inputs": task.examples("test"),
+            "swapped_background": swapped,
+        },
     )

@@ -15,29 +15,38 @@ register = _registry.register
 names = _registry.names
 get = _registry.get
 
-__all__ = ["get", "measure", "measured_as", "names", "register"]
+__all__ = ["get", "measure", "measured_as", "names", "prepared", "refusal", "register"]
 
 
 def measured_as(name: str) -> list[tuple[Metric, str]]:
     """The metric and posts that `metric` (all its default posts) or `metric@post` names; raises `InputError`."""
-    from attribug.metrics.postprocessing import is_nonnegative, reduces_channels, steps
+    from attribug.metrics.postprocessing import steps
 
     base, at, post = name.partition("@")
     metric = get(base)
     posts = (post,) if at else metric.posts
     for each in posts:
         steps(each)
-        if metric.nonnegative and not is_nonnegative(each):
-            raise InputError(
-                f"metric {base!r} needs a map without negative values; post {each!r} cannot promise it (abs_… can)"
-            )
-        if metric.kind == "alignment" and not reduces_channels(each):
-            raise InputError(
-                f"metric {base!r} needs one value a pixel; post {each!r} keeps the channels (…_sum does not)"
-            )
-        if metric.reads == "probabilities" and each != "none":
-            raise InputError(f"metric {base!r} reads probabilities: the only post is 'none', found {each!r}")
+        reason = refusal(metric, each)
+        if reason:
+            raise InputError(reason)
     return [(metric, each) for each in posts]
+
+
+def refusal(metric: Metric, post: str) -> str:
+    """Why a metric does not take a post; empty where it does."""
+    from attribug.metrics.postprocessing import range_after, reduces_channels
+
+    if metric.reads == "probabilities" and post != "none":
+        return f"metric {metric.name!r} reads probabilities: the only post is 'none', found {post!r}"
+    if metric.kind == "alignment" and not metric.channels and not reduces_channels(post):
+        return f"metric {metric.name!r} needs one value a pixel; post {post!r} keeps the channels (…_sum does not)"
+    low, high = metric.domain
+    lowest, highest = range_after(post)
+    if (low is None or lowest >= low) and (high is None or highest <= high):
+        return ""
+    wanted, able = ("without negative values", "abs_…") if high is None else (f"in [{low}, {high}]", "…_minmax")
+    return f"metric {metric.name!r} needs a map {wanted}; post {post!r} cannot promise it ({able} can)"
 
 
 def prepared(metric: Metric, maps: Tensor, post: str) -> object:
@@ -48,30 +57,40 @@ def prepared(metric: Metric, maps: Tensor, post: str) -> object:
     return processed if metric.prepare is None else metric.prepare(processed)
 
 
-def measure(name: str, maps: Tensor, other: Tensor) -> Tensor:
+def measure(name: str, maps: Tensor, other: Tensor, beside: Tensor | None = None) -> Tensor:
     """One number an example, (N,) float64: `name` is `metric@post`, or a metric with its default post.
 
-    maps (N, C, H, W), or probabilities (N, K) for a metric that reads these; other: as maps for a similarity, masks
-    (N, H, W) bool for an alignment. NaN where undefined. Raises `InputError` for wrong names and shapes, `Unsupported`
-    where a metric declines.
+    maps (N, C, H, W), or probabilities (N, K) for a metric that reads these. other: as maps for a similarity; masks
+    (N, H, W) bool for an alignment; for a response, as maps, of the same inputs' other version. beside: as maps, for an
+    alignment that reads a second version (`gt2_ssim`). NaN where undefined. Raises `InputError` for wrong names and
+    shapes, `Unsupported` where a metric declines.
     """
     metric, post = measured_as(name)[0]
-    _check_operands(name, metric, maps, other)
-    if metric.kind == "alignment":
-        values: Tensor = metric.function(prepared(metric, maps, post), other)
-        return values
-    similarities: Tensor = metric.function(prepared(metric, maps, post), prepared(metric, other, post))
-    return similarities
+    _check_operands(name, metric, maps, other, beside)
+    if metric.kind != "alignment":
+        similarities: Tensor = metric.function(prepared(metric, maps, post), prepared(metric, other, post))
+        return similarities
+    second = [] if beside is None else [prepared(metric, beside, post)]
+    values: Tensor = metric.function(prepared(metric, maps, post), other, *second)
+    return values
 
 
-def _check_operands(name: str, metric: Metric, maps: Tensor, other: Tensor) -> None:
+def _check_operands(name: str, metric: Metric, maps: Tensor, other: Tensor, beside: Tensor | None) -> None:
     import torch
 
-    for operand in (maps, other):
+    second = metric.kind == "alignment" and bool(metric.beside)
+    if second != (beside is not None):
+        expected = f"the maps of {metric.beside} as third operand" if second else "two operands"
+        raise InputError(f"{name}: expected {expected}, found {'none' if second else 'three'}")
+    for operand in (maps, other, *([] if beside is None else [beside])):
         if not isinstance(operand, torch.Tensor):
             raise InputError(f"{name}: expected tensors, found {type(operand).__name__}")
     found = f"found {tuple(maps.shape)} and {tuple(other.shape)}"
     if metric.reads == "probabilities" and (maps.ndim != 2 or other.ndim != 2 or len(maps) != len(other)):
         raise InputError(f"{name}: expected probabilities (N, K) of the same examples, {found}")
-    if metric.reads == "attributions" and metric.kind == "similarity" and maps.shape != other.shape:
+    if metric.reads == "probabilities" and metric.kind == "response" and maps.shape != other.shape:
+        raise InputError(f"{name}: expected two versions' outputs of one shape, {found}")
+    if metric.reads == "attributions" and metric.kind != "alignment" and maps.shape != other.shape:
         raise InputError(f"{name}: expected two maps of one shape, {found}")
+    if beside is not None and beside.shape != maps.shape:
+        raise InputError(f"{name}: expected two maps of one shape, found {tuple(maps.shape)} and {tuple(beside.shape)}")

@@ -1,37 +1,51 @@
-"""Alignment of a map (N, H, W) with a truth mask (N, H, W) bool: NaN for an empty mask or a map that says nothing."""
+"""Alignment of a map (N, H, W) with a truth mask (N, H, W) bool: NaN for an empty mask or a map that says nothing.
+
+Ties never depend on an order of pixels: a value that several pixels share counts as if it were drawn among them.
+"""
 
 from __future__ import annotations
 
 import torch
+from scipy import ndimage, stats
 from torch import Tensor
 
 from attribug import metrics
 from attribug.contracts import Unsupported
 
+TOLERANCE = 15 / 224
+"""Zhang et al. allow 15 pixels, on images of a few hundred; ours is that share of the shorter side."""
+
 
 @metrics.register(
-    "mass_accuracy", kind="alignment", bounds=(0, 1), visible=0.05, posts=("abs_sum",), nonnegative=True,
+    "mass_accuracy", kind="alignment", bounds=(0, 1), visible=0.05, posts=("abs_sum",), domain=(0, None),
     symmetric=False, paper="Arras et al. 2022, eq. 2 (relevance mass accuracy)",
 )  # fmt: skip
 def mass_accuracy(a: Tensor, masks: Tensor) -> Tensor:
     """Σ_G R / Σ R: the share of a non-negative map's relevance inside the mask. Undefined: no relevance at all."""
-    maps, inside = _flat(a, masks)
-    scale = maps.amax(1, keepdim=True)  # relative to the largest value, so that tiny maps keep their digits
-    share = torch.where(inside, maps / scale, 0).sum(1) / (maps / scale).sum(1)
-    return _defined(share, inside, maps.amax(1) > 0)
+    maps, inside = flat(a, masks)
+    return defined(_mass(maps, inside), inside, maps.amax(1) > 0)
 
 
 @metrics.register(
-    "iou", kind="alignment", bounds=(0, 1), visible=0.05, posts=("abs_sum",), symmetric=False,
-    paper="Boggust et al. 2022 (Shared Interest)",
+    "energy_pointing_game", kind="alignment", bounds=(0, 1), visible=0.05, posts=("sum",), symmetric=False,
+    paper="Wang et al. 2020 (Score-CAM), section 4.3",
 )  # fmt: skip
-def iou(a: Tensor, masks: Tensor) -> Tensor:
-    """|S ∩ G| / |S ∪ G|, S the pixels above the map's mean + one standard deviation. Undefined: a constant map."""
-    maps, inside = _flat(a, masks)
-    threshold = maps.mean(1, keepdim=True) + maps.std(1, correction=0, keepdim=True)
-    salient = maps > threshold
-    overlap = (salient & inside).sum(1) / (salient | inside).sum(1).double()
-    return _defined(overlap, inside, _varies(maps) & threshold[:, 0].isfinite())
+def energy_pointing_game(a: Tensor, masks: Tensor) -> Tensor:
+    """Σ_G max(R, 0) / Σ max(R, 0): the share of positive relevance inside the mask. Undefined: none is positive."""
+    maps, inside = flat(a, masks)
+    positive = maps.clamp(min=0)
+    return defined(_mass(positive, inside), inside, positive.amax(1) > 0)
+
+
+@metrics.register(
+    "rank_accuracy", kind="alignment", bounds=(0, 1), visible=0.05, posts=("abs_sum",), symmetric=False,
+    paper="Arras et al. 2022, eq. 3 (relevance rank accuracy)",
+)  # fmt: skip
+def rank_accuracy(a: Tensor, masks: Tensor) -> Tensor:
+    """|top-K ∩ G| / K with K = |G|: the share of the K highest pixels that lie inside. Undefined: a constant map."""
+    maps, inside = flat(a, masks)
+    size = inside.sum(1, keepdim=True)
+    return defined((among_highest(maps, size) * inside).sum(1) / size[:, 0], inside, varies(maps))
 
 
 @metrics.register(
@@ -40,13 +54,73 @@ def iou(a: Tensor, masks: Tensor) -> Tensor:
 )  # fmt: skip
 def pointing_game(a: Tensor, masks: Tensor) -> Tensor:
     """1 where the map's maximum lies in the mask, else 0; the share of hits among tied maxima. Undefined: constant."""
-    maps, inside = _flat(a, masks)
-    highest = maps == maps.amax(1, keepdim=True)
-    hits = (highest & inside).sum(1) / highest.sum(1).double()
-    return _defined(hits, inside, _varies(maps))
+    return _hits(*flat(a, masks), masks.flatten(1))
 
 
-def _flat(maps: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
+@metrics.register(
+    "pointing_game_tolerant", kind="alignment", bounds=(0, 1), visible=0.05, posts=("abs_sum",), symmetric=False,
+    paper="Zhang et al. 2018, section 4.2; tolerance scaled with the image",
+)  # fmt: skip
+def pointing_game_tolerant(a: Tensor, masks: Tensor) -> Tensor:
+    """`pointing_game` with a hit up to 15/224 of the shorter side away from the mask, rounded to whole pixels.
+
+    Zhang et al. allow 15 pixels whatever the size; that would reach over half of a 32-pixel image.
+    """
+    maps, inside = flat(a, masks)
+    reach = round(TOLERANCE * min(masks.shape[1:]))
+    far = [torch.from_numpy(ndimage.distance_transform_edt(~mask.cpu().numpy())) for mask in masks]
+    near = torch.stack(far).to(masks.device) <= reach
+    return _hits(maps, inside, near.flatten(1))
+
+
+@metrics.register(
+    "auroc", kind="alignment", bounds=(0, 1), visible=0.05, posts=("abs_sum",), symmetric=False,
+    paper="Fawcett 2006, section 7",
+)  # fmt: skip
+def auroc(a: Tensor, masks: Tensor) -> Tensor:
+    """P(a pixel inside is higher than one outside) + ½ P(equally high). Undefined: constant map, full mask.
+
+    From the ranks ρ, ties averaged: (Σ_G ρ − |G|(|G| + 1)/2) / (|G|·(D − |G|)), the Mann–Whitney statistic.
+    """
+    maps, inside = flat(a, masks)
+    ranks = torch.from_numpy(stats.rankdata(maps.cpu().numpy(), axis=1, nan_policy="propagate")).to(maps.device)
+    size = inside.sum(1).double()
+    wins = (ranks * inside).sum(1) - size * (size + 1) / 2
+    return defined(wins / (size * (maps.shape[1] - size)), inside, varies(maps) & ~inside.all(1))
+
+
+@metrics.register(
+    "average_precision", kind="alignment", bounds=(0, 1), visible=0.05, posts=("abs_sum",), symmetric=False,
+    paper="Zhu 2004; steps as in scikit-learn",
+)  # fmt: skip
+def average_precision(a: Tensor, masks: Tensor) -> Tensor:
+    """Σₙ (recallₙ − recallₙ₋₁)·precisionₙ over the map's distinct values as thresholds. Undefined: a constant map.
+
+    Not interpolated. A map that knows nothing scores about the mask's share of the image, not one half.
+    """
+    maps, inside = flat(a, masks)
+    order = maps.argsort(1, descending=True)
+    ordered, found = maps.gather(1, order), inside.gather(1, order)
+    places = torch.arange(maps.shape[1], device=maps.device).expand_as(ordered)
+    last = torch.ones_like(found)
+    last[:, :-1] = ordered[:, :-1] != ordered[:, 1:]  # where a value occurs for the last time
+    beyond = torch.where(last, places, maps.shape[1])
+    ends = beyond.flip(1).cummin(1).values.flip(1)  # (N, D): that place, for every pixel of the value
+    precision = (found.cumsum(1) / (places + 1.0).double()).gather(1, ends)
+    return defined((precision * found).sum(1) / inside.sum(1), inside, varies(maps))
+
+
+def among_highest(maps: Tensor, count: Tensor) -> Tensor:
+    """Share of each pixel in the `count` (N, 1) highest ones, (N, D): 1 or 0, between where values tie at the end."""
+    descending = maps.sort(1, descending=True).values
+    least = descending.gather(1, (count - 1).clamp(min=0))  # the last value that is in
+    above, tied = maps > least, maps == least
+    share = (count - above.sum(1, keepdim=True)) / tied.sum(1, keepdim=True).double()
+    return torch.where(above, 1.0, torch.where(tied, share, 0.0))
+
+
+def flat(maps: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
+    """Maps and masks as (N, D), float64 and bool; raises `Unsupported` unless both are (N, H, W) and masks bool."""
     if maps.ndim != 3 or maps.shape != masks.shape:
         raise Unsupported(
             f"alignment needs maps and masks (N, H, W), found {tuple(maps.shape)} and {tuple(masks.shape)}"
@@ -56,9 +130,22 @@ def _flat(maps: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
     return maps.double().flatten(1), masks.flatten(1)
 
 
-def _varies(maps: Tensor) -> Tensor:
+def varies(maps: Tensor) -> Tensor:
+    """Whether a map (N, D) has two values, (N,); one with NaN has not."""
     return maps.amax(1) > maps.amin(1)
 
 
-def _defined(values: Tensor, inside: Tensor, meaningful: Tensor) -> Tensor:
+def defined(values: Tensor, inside: Tensor, meaningful: Tensor) -> Tensor:
+    """Values (N,) with NaN for empty masks, and where maps are not meaningful."""
     return torch.where(inside.any(1) & meaningful, values, torch.nan)
+
+
+def _mass(maps: Tensor, inside: Tensor) -> Tensor:
+    """Share of a non-negative map's sum inside a mask."""
+    relative = maps / maps.amax(1, keepdim=True)  # to the largest value, so that tiny maps keep their digits
+    return torch.where(inside, relative, 0).sum(1) / relative.sum(1)
+
+
+def _hits(maps: Tensor, inside: Tensor, near: Tensor) -> Tensor:
+    highest = maps == maps.amax(1, keepdim=True)
+    return defined((highest & near).sum(1) / highest.sum(1).double(), inside, varies(maps))

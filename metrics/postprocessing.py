@@ -1,39 +1,100 @@
 """Post-processing as data: named, ordered steps from attributions to what a metric reads.
 
 A post is its steps joined by `_`, in the order they apply: `abs_sum` takes absolute values, then sums the channels;
-`sum_abs` the other way round. `none` does nothing.
+`sum_abs` the other way round. `none` does nothing. Every step also says which values can come out of it, so that a
+metric that needs maps in a certain range can refuse the posts that do not promise it.
 """
 
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from attribug.contracts import Unsupported
 from attribug.registry import InputError, near_misses
 
-Step = Callable[[Tensor], Tensor]
+Range = tuple[float, float]
+"""Lowest and highest value that can occur."""
+
+CAP = 0.99  # quantile of absolute values at which SmoothGrad's authors cap a map
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step: what it does to maps (N, …), and to the range of their values."""
+
+    apply: Callable[[Tensor], Tensor]
+    range: Callable[[float, float], Range]
+    reduces: bool = False
+    """Whether it takes the channels away: (N, C, H, W) becomes (N, H, W)."""
 
 
 def minmax(maps: Tensor) -> Tensor:
     """Each example's values moved and scaled to [0, 1]; a constant map becomes NaN."""
-    flat = maps.flatten(1)
-    low, high = (extreme.reshape(-1, *[1] * (maps.ndim - 1)) for extreme in (flat.amin(1), flat.amax(1)))
+    low, high = _per_example(maps, maps.flatten(1).amin(1)), _per_example(maps, maps.flatten(1).amax(1))
     return (maps - low) / (high - low)
 
 
+def percentile(maps: Tensor) -> Tensor:
+    """Each example's values divided by the 99th percentile of their absolute values and capped to [−1, 1].
+
+    Smilkov et al. 2017 (SmoothGrad), section 3.2.1. A map whose percentile is 0 becomes NaN.
+    """
+    cap = np.quantile(maps.flatten(1).abs().cpu().numpy(), CAP, axis=1)
+    scale = _per_example(maps, torch.as_tensor(cap, dtype=maps.dtype, device=maps.device))
+    return torch.where(scale > 0, (maps / scale).clamp(-1, 1), torch.nan)
+
+
+def secondmoment(maps: Tensor) -> Tensor:
+    """Each example's values divided by the root of their mean square; a zero map becomes NaN.
+
+    Binder et al. 2023 (Shortcomings of top-down randomization-based sanity checks), section 3: keeps signs and zero,
+    and one extreme value moves it less than it moves `minmax`.
+    """
+    largest = _per_example(maps, maps.flatten(1).abs().amax(1))
+    scaled = maps / largest  # so that squares of tiny and huge values keep their digits
+    return scaled / _per_example(maps, scaled.flatten(1).square().mean(1).sqrt())
+
+
+def _per_example(maps: Tensor, numbers: Tensor) -> Tensor:
+    """Numbers (N,) in a shape that meets maps (N, …)."""
+    return numbers.reshape(-1, *[1] * (maps.ndim - 1))
+
+
+def _unbounded(low: float, high: float) -> Range:
+    """Signs stay, sizes may grow."""
+    return (0.0 if low >= 0 else -math.inf), (0.0 if high <= 0 else math.inf)
+
+
+def _absolute(low: float, high: float) -> Range:
+    return (0.0 if low <= 0 <= high else min(abs(low), abs(high))), max(abs(low), abs(high))
+
+
+def _capped(low: float, high: float) -> Range:
+    return (0.0 if low >= 0 else -1.0), (0.0 if high <= 0 else 1.0)
+
+
+def _same(low: float, high: float) -> Range:
+    return low, high
+
+
 STEPS: dict[str, Step] = {
-    "abs": lambda maps: maps.abs(),
-    "sum": lambda maps: maps.sum(1),  # (N, C, H, W) -> (N, H, W)
-    "mean": lambda maps: maps.mean(1),
-    "max": lambda maps: maps.amax(1),
-    "minmax": minmax,
-    "none": lambda maps: maps,
+    "abs": Step(lambda maps: maps.abs(), _absolute),
+    "sum": Step(lambda maps: maps.sum(1), _unbounded, reduces=True),  # (N, C, H, W) -> (N, H, W)
+    "mean": Step(lambda maps: maps.mean(1), _same, reduces=True),
+    "max": Step(lambda maps: maps.amax(1), _same, reduces=True),
+    "minmax": Step(minmax, lambda low, high: (0.0, 1.0)),
+    "percentile": Step(percentile, _capped),
+    "secondmoment": Step(secondmoment, _unbounded),
+    "none": Step(lambda maps: maps, _same),
 }
-REDUCES = {"sum", "mean", "max"}
-NONNEGATIVE_AFTER = {"abs", "minmax"}
+REDUCING = tuple(name for name, step in STEPS.items() if step.reduces)
 
 
 @functools.cache
@@ -43,8 +104,8 @@ def steps(post: str) -> tuple[str, ...]:
     for name in names:
         if name not in STEPS:
             raise InputError(f"post {post!r}: unknown step {name!r}{near_misses(name, STEPS)}")
-    if sum(name in REDUCES for name in names) > 1:
-        raise InputError(f"post {post!r}: expected at most one of sum, mean, max")
+    if sum(STEPS[name].reduces for name in names) > 1:
+        raise InputError(f"post {post!r}: expected at most one of {', '.join(REDUCING)}")
     return names
 
 
@@ -57,15 +118,18 @@ def postprocess(maps: Tensor, post: str) -> Tensor:
         raise Unsupported(f"post {post!r} reduces channels: expected maps (N, C, H, W), found {tuple(maps.shape)}")
     processed = maps.double()
     for name in steps(post):
-        processed = STEPS[name](processed)
+        processed = STEPS[name].apply(processed)
     return processed
 
 
-def is_nonnegative(post: str) -> bool:
-    """Whether a post's result cannot be negative, whatever the attributions."""
-    return any(name in NONNEGATIVE_AFTER for name in steps(post))
+def range_after(post: str) -> Range:
+    """The lowest and highest value a post's result can have, whatever the attributions; NaN apart."""
+    low, high = -math.inf, math.inf
+    for name in steps(post):
+        low, high = STEPS[name].range(low, high)
+    return low, high
 
 
 def reduces_channels(post: str) -> bool:
     """Whether a post's result is (N, H, W)."""
-    return any(name in REDUCES for name in steps(post))
+    return any(STEPS[name].reduces for name in steps(post))

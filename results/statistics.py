@@ -7,7 +7,7 @@ A *unit* is a seed in every role at once; leaving one out drops each triple it t
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +16,7 @@ from scipy.special import stdtrit
 
 from attribug.results.schema import TRIPLE, TableError
 
-Kind = Literal["similarity", "alignment"]
+Kind = Literal["similarity", "alignment", "response"]
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
@@ -36,7 +36,7 @@ FEWEST_MODELS = 3
 def tells(value: npt.ArrayLike, benign: npt.ArrayLike, visible: float, kind: Kind) -> Floats:
     """Does the metric tell contaminated from control? 1 yes, 0 the wrong way round, ½ no visible difference.
 
-    similarity: [v < b − δ] + ½[|v − b| ≤ δ]; alignment: [v > b + δ] + ½[|v − b| ≤ δ]; ½ where v or b is NaN.
+    similarity: [v < b − δ] + ½[|v − b| ≤ δ]; alignment, response: [v > b + δ] + ½[|v − b| ≤ δ]; ½ where v or b is NaN.
 
     Args:
         value: v, the metric under the contaminated model, any shape.
@@ -47,8 +47,8 @@ def tells(value: npt.ArrayLike, benign: npt.ArrayLike, visible: float, kind: Kin
     Raises:
         ValueError: an unknown kind, or δ negative or NaN.
     """
-    if kind not in ("similarity", "alignment"):
-        raise ValueError(f"expected kind 'similarity' or 'alignment', found {kind!r}")
+    if kind not in get_args(Kind):
+        raise ValueError(f"expected a kind ({', '.join(get_args(Kind))}), found {kind!r}")
     if not visible >= 0:
         raise ValueError(f"expected a visible difference of at least 0, found {visible}")
     v, b = np.asarray(value, np.float64), np.asarray(benign, np.float64)
@@ -86,11 +86,10 @@ def nested_mean(column: Floats, nesting: Nesting) -> Floats:
     return nesting.over_models(nesting.within_models(column))
 
 
-def jackknife(score: Floats, units: Integers, nesting: Nesting) -> tuple[Floats, Flags]:
-    """Variance of the effect over models: (U−1)/U · Σ_u (e₋ᵤ − mean of the e₋ᵤ)², (G,).
+def leave_one_out(score: Floats, units: Integers, nesting: Nesting) -> tuple[Floats, Flags]:
+    """Effects without the triples in which a unit has a role, (U, G), and which groups the unit occurs in, (U, G).
 
-    e₋ᵤ is the effect without the triples in which unit u has a role; U counts the group's units (all seeds of the
-    suite, unless some were left out). Second, whether it exists: no e₋ᵤ may be empty.
+    Where nothing is left the effect is NaN; where the unit does not occur it is the group's own.
 
     Args:
         score: triples' mean scores (T,), never NaN.
@@ -98,32 +97,44 @@ def jackknife(score: Floats, units: Integers, nesting: Nesting) -> tuple[Floats,
         nesting: of the T triples.
     """
     triple_group = nesting.group[nesting.model]  # (T,)
-    present: list[Flags] = []
-    without: list[Floats] = []
+    occurs: list[Flags] = []
+    left: list[Floats] = []
     for unit in range(int(units.max()) + 1):
         takes_part = (units == unit).any(axis=1)  # (T,)
-        present.append(np.bincount(triple_group[takes_part], minlength=nesting.groups) > 0)
-        without.append(nested_mean(np.where(takes_part, np.nan, score), nesting))
-    occurs, left = np.stack(present), np.stack(without)  # (units, G)
-    count = occurs.sum(axis=0)  # U ≥ 1: contaminated models are units
+        occurs.append(np.bincount(triple_group[takes_part], minlength=nesting.groups) > 0)
+        left.append(nested_mean(np.where(takes_part, np.nan, score), nesting))
+    return np.stack(left), np.stack(occurs)
+
+
+def jackknife(left: Floats, occurs: Flags) -> tuple[Floats, Flags]:
+    """Variance of the effect over models: (U−1)/U · Σ_u (e₋ᵤ − mean of the e₋ᵤ)², (G,).
+
+    U counts the units that occur in a group (all seeds of the suite, unless some were left out). Second, whether it
+    exists: no e₋ᵤ may be empty. Takes what `leave_one_out` gives.
+    """
+    count = np.maximum(occurs.sum(axis=0), 1)  # U ≥ 1: contaminated models are units
     exists: Flags = ~np.logical_or.reduce(occurs & np.isnan(left))
     left = np.where(occurs & exists, left, 0.0)
     spread = np.where(occurs, left - left.sum(axis=0) / count, 0.0)
     return (count - 1) / count * (spread**2).sum(axis=0), exists
 
 
-def image_variance(score: Floats, group: Integers, example: Integers, groups: int) -> tuple[Floats, Integers]:
-    """Variance of the effect over images: s²/n, s² the variance (ddof 1) of the n examples' mean scores; and n.
-
-    An example's mean is over all rows of its id, whatever the triple. (rows,) → (G,), (G,); n < 2: NaN.
-    """
+def image_means(score: Floats, group: Integers, example: Integers) -> tuple[Integers, Integers, Floats]:
+    """An example's mean score over a group's rows of its id, whatever the triple: group, id, mean, (images,) each."""
     order = np.lexsort((example, group))
     image = _index(group[order], example[order])  # (rows,) which image, over all groups
-    index = group[order][_firsts(image)]  # (images,)
-    means = _means(score[order], image, len(index))
-    n = np.bincount(index, minlength=groups)
-    deviation = means - _means(means, index, groups)[index]
-    squares = np.bincount(index, weights=deviation**2, minlength=groups)
+    first = _firsts(image)
+    return group[order][first], example[order][first], _means(score[order], image, len(first))
+
+
+def image_variance(group: Integers, means: Floats, groups: int) -> tuple[Floats, Integers]:
+    """Variance of the effect over images: s²/n, s² the variance (ddof 1) of the n examples' mean scores; and n.
+
+    Of what `image_means` gives, (images,) → (G,), (G,); n < 2: NaN.
+    """
+    n = np.bincount(group, minlength=groups)
+    deviation = means - _means(means, group, groups)[group]
+    squares = np.bincount(group, weights=deviation**2, minlength=groups)
     return np.where(n >= 2, squares / np.maximum(n - 1, 1) / np.maximum(n, 1), np.nan), n
 
 
@@ -145,6 +156,44 @@ def interval(effect: Floats, variance: Floats, seeds: Integers) -> tuple[Floats,
     return np.clip(effect - half, 0.0, 1.0), np.clip(effect + half, 0.0, 1.0)
 
 
+@dataclass(frozen=True)
+class Arranged:
+    """Rows of scores in their one order, with the triples they belong to."""
+
+    ids: dict[str, Integers]  # group, seed, draw, reference, control_seed, example, (rows,) each
+    columns: dict[str, Floats]  # tell, above_floor, value, benign, floor, (rows,) each
+    means: dict[str, Floats]  # of the columns over a triple's examples, (T,) each
+    nesting: Nesting
+    units: Integers  # by role (T, 3): contaminated model, reference, control; −1 where a role is vacant
+
+    @property
+    def undefined(self) -> Floats:
+        """Share of rows whose value or benign is NaN, (G,)."""
+        missing = np.isnan(self.columns["value"]) | np.isnan(self.columns["benign"])
+        return _means(missing.astype(np.float64), self.ids["group"], self.nesting.groups)
+
+    @property
+    def seeds(self) -> Integers:
+        """Contaminated models of a group, (G,)."""
+        return np.bincount(self.nesting.group, minlength=self.nesting.groups)
+
+
+def arrange(rows: pd.DataFrame, units: int) -> Arranged:
+    """Sorts rows (see `estimate`) and finds their triples; `units` is how many seeds the suite has.
+
+    Raises:
+        TableError: an example twice in a triple, or a contaminated model without a seed.
+    """
+    ids, columns = _sorted(rows)
+    triple = _index(*(ids[name] for name in ("group", *TRIPLE)))  # (rows,) which triple, 0 … T−1
+    first = _firsts(triple)
+    model = _index(ids["group"][first], ids["seed"][first])  # (T,)
+    nesting = Nesting(model, ids["group"][first][_firsts(model)], int(ids["group"][-1]) + 1)
+    means = {name: _means(column, triple, len(first)) for name, column in columns.items()}
+    roles = np.stack([ids[name][first] for name in ("seed", "reference", "control_seed")], axis=1)  # (T, 3)
+    return Arranged(ids, columns, means, nesting, np.where(roles < 0, -1, roles % units))
+
+
 def estimate(rows: pd.DataFrame, units: int) -> pd.DataFrame:
     """One row a group: counts, nested means, effect and interval.
 
@@ -161,22 +210,15 @@ def estimate(rows: pd.DataFrame, units: int) -> pd.DataFrame:
     Raises:
         TableError: an example twice in a triple, or a contaminated model without a seed.
     """
-    ids, columns = _sorted(rows)
-    missing = np.isnan(columns["value"]) | np.isnan(columns["benign"])
-    triple = _index(*(ids[name] for name in ("group", *TRIPLE)))  # (rows,) which triple, 0 … T−1
-    first = _firsts(triple)
-    model = _index(ids["group"][first], ids["seed"][first])  # (T,)
-    groups = int(ids["group"][-1]) + 1
-    nesting = Nesting(model, ids["group"][first][_firsts(model)], groups)
-    means = {name: _means(column, triple, len(first)) for name, column in columns.items()}  # (T,) each
+    arranged = arrange(rows, units)
+    nesting, means, seeds = arranged.nesting, arranged.means, arranged.seeds
     nested = {name: nested_mean(column, nesting) for name, column in means.items()}  # (G,) each
-    seeds = np.bincount(nesting.group, minlength=groups)
-    roles = np.stack([ids[name][first] for name in ("seed", "reference", "control_seed")], axis=1)  # (T, 3)
-    over_models, exists = jackknife(means["tell"], np.where(roles < 0, -1, roles % units), nesting)
-    over_images, n = image_variance(columns["tell"], ids["group"], ids["example"], groups)
+    over_models, exists = jackknife(*leave_one_out(means["tell"], arranged.units, nesting))
+    images = image_means(arranged.columns["tell"], arranged.ids["group"], arranged.ids["example"])
+    over_images, n = image_variance(images[0], images[2], nesting.groups)
     low, high = interval(nested["tell"], np.where(exists, over_models + over_images, np.nan), seeds)
     return pd.DataFrame({
-        "seeds": seeds, "n": n, "undefined": _means(missing.astype(np.float64), ids["group"], groups),
+        "seeds": seeds, "n": n, "undefined": arranged.undefined,
         "value": nested["value"], "sem": standard_error(means["value"], nesting),
         "benign": nested["benign"], "floor": nested["floor"],
         "effect": nested["tell"], "ci_low": low, "ci_high": high, "above_floor": nested["above_floor"],
@@ -186,7 +228,7 @@ def estimate(rows: pd.DataFrame, units: int) -> pd.DataFrame:
 
 
 def has_headroom(kind: Kind, share_above: float, benign: float, visible: float) -> bool:
-    """Could the maps have shown a bug? similarity: P(b > floor) > .6; alignment: mean b < 1 − δ.
+    """Could the maps have shown a bug? similarity: P(b > floor) > .6; alignment, response: mean b < 1 − δ.
 
     Maps that do not agree with themselves across models, or fill the mask anyway, have nothing to lose.
     """

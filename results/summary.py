@@ -79,12 +79,23 @@ def matrix(
         ValueError: a bug without primary metric or main control.
     """
     expect_columns(results.columns, RESULT_COLUMNS)
-    bugs = pd.unique(results["bug"])
-    _expect_entries("bug", bugs, {"primary metric": primary, "main control": main_control})
-    shown = results["bug"].map(dict(primary)).where(results["method"] != PREDICTIONS, predictions_metric)
-    wanted = results["metric"] + "@" + results["post"] == shown
-    main = results["control"] == results["bug"].map(dict(main_control))
-    return sort_results(results[wanted & main])[list(MATRIX_COLUMNS)]
+    wanted = is_headline(results, primary, main_control=main_control, predictions_metric=predictions_metric)
+    return sort_results(results[wanted])[list(MATRIX_COLUMNS)]
+
+
+def is_headline(
+    rows: pd.DataFrame,
+    primary: Mapping[str, str],
+    *,
+    main_control: Mapping[str, str],
+    predictions_metric: str = "total_variation@none",
+) -> pd.Series:
+    """Whether each row, of any table with the columns `KEYS`, belongs to the matrix; arguments as of `matrix`."""
+    _expect_entries("bug", pd.unique(rows["bug"]), {"primary metric": primary, "main control": main_control})
+    bug, method = rows["bug"].astype(str), rows["method"].astype(str)
+    shown = bug.map(dict(primary)).where(method != PREDICTIONS, predictions_metric)
+    measured = rows["metric"].astype(str) + "@" + rows["post"].astype(str)
+    return (measured == shown) & (rows["control"].astype(str) == bug.map(dict(main_control)))
 
 
 def _scored(
@@ -96,17 +107,31 @@ def _scored(
         raise ValueError(f"expected at least one seed, found {seeds_total}")
     if scores.empty:
         return pd.DataFrame(columns=list(RESULT_COLUMNS[1:]))
+    keys, rows = grouped(scores, kinds, visible)
+    table = pd.concat([keys, estimate(rows, seeds_total)], axis=1)
+    decisions = _decisions(table, kinds, visible)
+    return table.drop(columns=["above_floor", "no_interval"]).assign(
+        verdict=[text for text, _ in decisions], reason=[reason for _, reason in decisions]
+    )
+
+
+def grouped(
+    scores: pd.DataFrame, kinds: Mapping[str, Kind], visible: Mapping[str, float]
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The keys that occur (one row each, text), and the rows of `estimate`, their `group` the key's number.
+
+    Raises:
+        TableError: other columns than `SCORE_COLUMNS`, or a missing key.
+        ValueError: a metric without kind or visible difference.
+    """
+    expect_columns(scores.columns, SCORE_COLUMNS)
     if scores[list(KEYS)].isna().any(axis=None):
         raise TableError(f"expected text in every row of {', '.join(KEYS)}, found missing values")
     group = scores.groupby(list(KEYS), observed=True, sort=True).ngroup().to_numpy(np.int64)
     _, first = np.unique(group, return_index=True)
     rows = scores[[*TRIPLE, "example", "value", "benign", "floor"]].assign(group=group)
-    table = pd.concat([scores[list(KEYS)].iloc[first].reset_index(drop=True).astype(str),
-                       estimate(_told(rows, scores["metric"], kinds, visible), seeds_total)], axis=1)  # fmt: skip
-    decisions = _decisions(table, kinds, visible)
-    return table.drop(columns=["above_floor", "no_interval"]).assign(
-        verdict=[text for text, _ in decisions], reason=[reason for _, reason in decisions]
-    )
+    keys = scores[list(KEYS)].iloc[first].reset_index(drop=True).astype(str)
+    return keys, _told(rows, scores["metric"], kinds, visible)
 
 
 def _told(

@@ -1,0 +1,74 @@
+"""What follows from a run's scores and results: tables beside results.csv that judge, rank and compare the verdicts."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from attribug.plan import Plan
+from attribug.results.added import added
+from attribug.results.decisions import decisions
+from attribug.results.evidence import evidence, q_values
+from attribug.results.ranking import ranking
+from attribug.results.schema import KEYS
+from attribug.results.severity import by_post, severity
+from attribug.results.statistics import Kind
+from attribug.results.summary import PREDICTIONS, is_headline
+
+NO_CONTROL = "-"
+"""Stands for the control of a bug without a contrast."""
+HEADLINE_NUMBERS = ("effect", "ci_low", "ci_high", "verdict", "reason")
+
+
+def analyses(scores: pd.DataFrame, results: pd.DataFrame, plan: Plan) -> dict[str, pd.DataFrame]:
+    """By name: `headline` (the matrix, with q-values, decisions and what is added), `added`, `ranking`, `severity`,
+    `posts`."""
+    graded = [name for name, bug in plan.bugs.items() if bug.graded]
+    tables = {"severity": severity(results, graded), "posts": by_post(results)}
+    headline = _headline_of(results, plan)
+    if not len(scores):
+        return tables
+    kinds: dict[str, Kind] = {metric.name: metric.kind for metric, _ in plan.measured}
+    found = evidence(scores, seeds_total=plan.suite.seeds, kinds=kinds, visible=visible_differences(plan))
+    counted = pd.MultiIndex.from_frame(results.loc[~results["effect"].isna(), list(KEYS)])
+    found = found.select(pd.MultiIndex.from_frame(found.keys).isin(counted))  # effects that the table shows
+    tables["added"] = added(found)
+    main = found.select(_headline_of(found.keys, plan).to_numpy())
+    if len(main.keys):
+        explaining = tuple(method.name for method, _ in plan.methods if method.output == "attributions")
+        tables["ranking"] = ranking(main, explaining)
+        judged = decisions(scores[_headline_of(scores, plan)], seeds_total=plan.suite.seeds, kinds=kinds)
+        tables["headline"] = _merged(results[headline], main.keys.assign(q=q_values(main)), judged, added(main))
+    return tables
+
+
+def visible_differences(plan: Plan) -> dict[str, float]:
+    """δ by metric: the suite's, else each metric's own."""
+    default = plan.suite.visible
+    return {metric.name: metric.visible if default is None else default for metric, _ in plan.measured}
+
+
+def primary_metrics(plan: Plan) -> dict[str, str]:
+    """`metric@post` by bug: what the matrix shows."""
+    return {name: bug.primary for name, bug in plan.bugs.items()}
+
+
+def main_controls(plan: Plan) -> dict[str, str]:
+    """Name of the control by bug that its verdict is about."""
+    controls = {cell.bug: cell.contrast.control for cell in reversed(plan.cells) if cell.contrast is not None}
+    return {name: controls.get(name, NO_CONTROL) for name in plan.bugs}
+
+
+def _headline_of(rows: pd.DataFrame, plan: Plan) -> pd.Series:
+    return is_headline(rows, primary_metrics(plan), main_control=main_controls(plan))
+
+
+def _merged(rows: pd.DataFrame, q: pd.DataFrame, judged: pd.DataFrame, more: pd.DataFrame) -> pd.DataFrame:
+    """The matrix's rows with everything that is known of each."""
+    keys = list(KEYS)
+    more = more[more["yardstick"] == "total_variation"].rename(
+        columns={"yardstick_effect": PREDICTIONS, "ci_low": "added_low", "ci_high": "added_high"}
+    )[[*keys, PREDICTIONS, "added", "added_low", "added_high", "adds"]]
+    merged = rows[[*keys, *HEADLINE_NUMBERS]]
+    for table in (q, judged, more):
+        merged = merged.merge(table, on=keys, how="left", validate="one_to_one")
+    return merged

@@ -1,0 +1,150 @@
+"""What somebody could decide with a metric: raise an alarm at a fixed rate of false ones, or pick the buggy model.
+
+The effect asks which of two numbers is lower; a practitioner has one number and a threshold, or a few models of which
+one is broken. Raw scores are compared, whatever difference is visible.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from scipy.special import binom, stdtrit
+
+from attribug.results.schema import KEYS, SCORE_COLUMNS, TRIPLE, expect_columns
+from attribug.results.statistics import CONFIDENCE, FEWEST_MODELS, Floats, Integers, Kind
+
+FALSE_ALARMS = 0.05
+"""Share of controls that may raise an alarm."""
+MOST_MODELS = 3
+"""k: models to pick from, fewer where there are not two controls."""
+COLUMNS = (
+    *KEYS, "detection_rate", "detection_low", "detection_high", "pick_k", "pick_one_image", "pick_all_images",
+)  # fmt: skip
+SEEDS = ["seed", "reference", "control_seed"]
+
+
+def decisions(scores: pd.DataFrame, *, seeds_total: int, kinds: Mapping[str, Kind]) -> pd.DataFrame:
+    """One row a combination of `KEYS`, columns `COLUMNS`.
+
+    `detection_rate`: the share of contaminated scores beyond the threshold that 5 % of the control scores pass, with
+    its 95 % interval (jackknife over models; empty below three). Scores that tie at the threshold pass it in the share
+    that makes 5 %; so a method that cannot tell gets exactly .05.
+
+    `pick_one_image`: how often the contaminated model is picked out of `pick_k` models, itself and k − 1 controls, by
+    the metric on one image; `pick_all_images`: by the mean over images. Ties share the pick; chance is 1/k. k is 3, or
+    2 where a reference meets a single control.
+
+    An undefined score raises no alarm, and ties with every other in a pick.
+
+    Raises:
+        TableError: columns missing in `scores`.
+        ValueError: a metric without kind.
+    """
+    expect_columns(scores.columns, SCORE_COLUMNS)
+    rows = []
+    for key, part in scores.groupby(list(KEYS), observed=True, sort=True):
+        metric = str(key[KEYS.index("metric")])
+        if metric not in kinds:
+            raise ValueError(f"expected a kind of every metric, found none of {metric}")
+        sign = -1.0 if kinds[metric] == "similarity" else 1.0  # so that high is suspicious
+        triples = part.sort_values([*TRIPLE, "example"], kind="stable")
+        suspicious = triples.assign(value=sign * triples["value"], benign=sign * triples["benign"])
+        rows.append((*map(str, key), *_detection(suspicious, seeds_total), *_picks(suspicious)))
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def _detection(part: pd.DataFrame, seeds_total: int) -> tuple[float, float, float]:
+    """Detection rate, low and high end of its interval."""
+    value, benign = (part[name].fillna(-np.inf).to_numpy(np.float64) for name in ("value", "benign"))
+    triple, model = _numbered(part, TRIPLE), _numbered(part, ["seed"])
+    units = np.where(part[SEEDS] < 0, -1, part[SEEDS] % seeds_total)  # (rows, 3)
+    rate = detection_rate(value, benign, _weights(triple, model))
+    left = []
+    for unit in sorted(set(units[units >= 0].tolist())):
+        stays = ~(units == unit).any(axis=1)
+        if not stays.any():
+            return rate, np.nan, np.nan
+        left.append(detection_rate(value[stays], benign[stays], _weights(triple[stays], model[stays])))
+    seeds = int(model.max()) + 1
+    if seeds < FEWEST_MODELS:
+        return rate, np.nan, np.nan
+    spread = np.sqrt((len(left) - 1) / len(left) * np.square(np.array(left) - np.mean(left)).sum())
+    half = float(stdtrit(seeds - 1, (1 + CONFIDENCE) / 2) * spread)
+    return rate, max(rate - half, 0.0), min(rate + half, 1.0)
+
+
+def detection_rate(value: Floats, benign: Floats, weight: Floats, false_alarms: float = FALSE_ALARMS) -> float:
+    """Share of `value` above the threshold that the share `false_alarms` of `benign` passes, high being suspicious.
+
+    The receiver operating characteristic at one point, straight lines between its steps. All (n,), weights above 0.
+    """
+    pooled = np.concatenate([value, benign])
+    distinct, place = np.unique(-pooled, return_inverse=True)  # most suspicious first
+    place = place.ravel()
+    hits = np.bincount(place[: len(value)], weights=weight, minlength=len(distinct)).cumsum()
+    alarms = np.bincount(place[len(value) :], weights=weight, minlength=len(distinct)).cumsum()
+    at, found = np.append(0.0, alarms / alarms[-1]), np.append(0.0, hits / hits[-1])
+    last = int(np.searchsorted(at, false_alarms, side="right")) - 1  # the last step that raises no more alarms
+    if at[last] == false_alarms or last + 1 == len(at):
+        return float(found[last])
+    share = (false_alarms - at[last]) / (at[last + 1] - at[last])
+    return float(found[last] + share * (found[last + 1] - found[last]))
+
+
+def pick_probability(value: Floats, benign: Floats, k: int) -> Floats:
+    """How often the highest of a value and k − 1 of the controls is the value, over all choices of controls, (n,).
+
+    value (n,); benign (n, m), m ≥ k − 1. Ties share the pick, NaN ties with everything.
+    """
+    with np.errstate(invalid="ignore"):
+        tied = (benign == value[:, None]) | np.isnan(benign) | np.isnan(value)[:, None]
+        below = benign < value[:, None]
+    lower, equal = below.sum(axis=1), tied.sum(axis=1)
+    among_ties = [binom(equal, j) * binom(lower, k - 1 - j) / (j + 1) for j in range(k)]  # j controls tie with it
+    shares: Floats = np.sum(among_ties, axis=0) / binom(benign.shape[1], k - 1)
+    return shares
+
+
+def _picks(part: pd.DataFrame) -> tuple[int, float, float]:
+    """k, and how often the contaminated model is picked: by one image, by the mean over images."""
+    which, model = _numbered(part, ["seed", "draw", "reference"]), _numbered(part, ["seed"])
+    values, benign = (part[name].to_numpy(np.float64) for name in ("value", "benign"))
+    control = part["control_seed"].to_numpy(np.int64)
+    places = [np.flatnonzero(which == number) for number in range(int(which.max()) + 1)]
+    k = min(MOST_MODELS, min(len(np.unique(control[place])) for place in places) + 1)
+    one, every = np.empty(len(places)), np.empty(len(places))
+    for number, place in enumerate(places):
+        triples = len(np.unique(control[place]))  # each with the same images, in one order
+        controls = benign[place].reshape(triples, -1).T  # (images, m)
+        value = values[place].reshape(triples, -1)[0]
+        one[number] = pick_probability(value, controls, k).mean()
+        every[number] = pick_probability(_mean(value[:, None]), _mean(controls)[None], k)[0]
+    of_model = model[[place[0] for place in places]]
+    return k, _nested(one, of_model), _nested(every, of_model)
+
+
+def _nested(column: Floats, model: Integers) -> float:
+    """Mean over models of the means within a model."""
+    return float(np.mean(np.bincount(model, weights=column) / np.bincount(model)))
+
+
+def _mean(scores: Floats) -> Floats:
+    """Means over images (images, m) → (m,); NaN is skipped, nothing left is NaN."""
+    count = (~np.isnan(scores)).sum(axis=0)
+    means: Floats = np.divide(np.nansum(scores, axis=0), count, out=np.full(scores.shape[1], np.nan), where=count > 0)
+    return means
+
+
+def _numbered(part: pd.DataFrame, columns: Sequence[str]) -> Integers:
+    """Numbers of the combinations of columns that occur, (rows,)."""
+    numbers: Integers = part.groupby(list(columns), sort=True).ngroup().to_numpy(np.int64)
+    return numbers
+
+
+def _weights(triple: Integers, model: Integers) -> Floats:
+    """What a row counts: examples alike within a triple, triples within a model, models alike."""
+    numbers, first, examples = np.unique(triple, return_index=True, return_counts=True)
+    weights: Floats = 1.0 / (examples[np.searchsorted(numbers, triple)] * np.bincount(model[first])[model])
+    return weights

@@ -1,0 +1,136 @@
+"""Effects that can be combined: differences and means of effects, with the interval that their common models allow.
+
+Two effects of one suite are measured on the same models and images, so their errors go together. Here every effect
+keeps what it would be without each model, and what each image contributes; a weighted sum of effects then has the
+variance of that sum, not the sum of variances.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from scipy.special import stdtr, stdtrit
+
+from attribug.results.statistics import (
+    CONFIDENCE,
+    DETECTS,
+    FEWEST_MODELS,
+    Flags,
+    Floats,
+    Integers,
+    Kind,
+    arrange,
+    image_means,
+    jackknife,
+    leave_one_out,
+    nested_mean,
+)
+from attribug.results.summary import grouped
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """G effects with what they rest on; U units (seeds in every role at once), X images (examples of a task)."""
+
+    keys: pd.DataFrame
+    """(G) rows: task, bug, level, control, method, metric, post."""
+    effect: Floats  # (G,)
+    left: Floats
+    """(U, G): the effect without a unit; NaN where nothing is left."""
+    occurs: Flags  # (U, G): whether the unit has a role in the effect
+    image: Floats
+    """(X, G): an image's mean score less the effect's mean over images, over n, times √(n/(n−1)): the squares of a
+    column sum to the effect's variance over images; 0 where an effect does not rest on the image."""
+    seeds: Integers  # (G,): contaminated models
+    undefined: Floats  # (G,): share of undefined scores
+
+    def select(self, wanted: npt.ArrayLike) -> Evidence:
+        """The effects at a mask or at indices."""
+        at = np.asarray(wanted)
+        keys = self.keys[at] if at.dtype == bool else self.keys.iloc[at]
+        columns = (self.left[:, at], self.occurs[:, at], self.image[:, at])
+        return Evidence(keys.reset_index(drop=True), self.effect[at], *columns, self.seeds[at], self.undefined[at])
+
+    def combine(self, weights: Floats) -> Combined:
+        """Weighted sums of effects, weights (G, K): each with its interval; degrees of freedom are the fewest of any
+        effect that takes part."""
+        used = weights != 0
+        occurs = (self.occurs.astype(np.int64) @ used.astype(np.int64)) > 0  # (U, K)
+        absent = np.isnan(self.left).astype(np.int64) @ used.astype(np.int64) > 0  # (U, K)
+        left = np.where(absent, np.nan, np.nan_to_num(self.left) @ weights)  # (U, K)
+        over_models, exists = jackknife(left, occurs)
+        over_images = np.square(self.image @ weights).sum(0)
+        seeds = np.where(used, self.seeds[:, None], np.iinfo(np.int64).max).min(axis=0)
+        exists &= seeds >= FEWEST_MODELS
+        return Combined(self.effect @ weights, np.where(exists, over_models + over_images, np.nan), seeds)
+
+
+@dataclass(frozen=True)
+class Combined:
+    """K sums of effects; the variance is NaN where a sum has no interval."""
+
+    value: Floats  # (K,)
+    variance: Floats  # (K,)
+    seeds: Integers  # (K,)
+
+    def interval(self) -> tuple[Floats, Floats]:
+        """value ± t(.975, S−1)·√V, not clipped; NaN where there is none."""
+        half = stdtrit(np.maximum(self.seeds - 1, 1), (1 + CONFIDENCE) / 2) * np.sqrt(self.variance)
+        return self.value - half, self.value + half
+
+    def exceeds(self, bound: float) -> Floats:
+        """One-sided p-value of "the value is at most `bound`", (K,): P(t(S−1) ≥ (value − bound)/√V)."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            t = (self.value - bound) / np.sqrt(self.variance)  # V = 0: ±∞, or NaN at the bound itself
+        t = np.where((self.variance == 0) & np.isnan(t), 0.0, t)
+        return np.asarray(1 - stdtr(np.maximum(self.seeds - 1, 1), t))
+
+
+def evidence(
+    scores: pd.DataFrame, *, seeds_total: int, kinds: Mapping[str, Kind], visible: Mapping[str, float]
+) -> Evidence:
+    """What every combination of `KEYS` in scores (columns `SCORE_COLUMNS`) rests on; arguments as of `summarise`.
+
+    Raises:
+        TableError, ValueError: as `summarise`; also for an empty table.
+    """
+    keys, rows = grouped(scores, kinds, visible)
+    arranged = arrange(rows, seeds_total)
+    left, occurs = leave_one_out(arranged.means["tell"], arranged.units, arranged.nesting)
+    group, example, means = image_means(arranged.columns["tell"], arranged.ids["group"], arranged.ids["example"])
+    task = pd.factorize(keys["task"])[0].astype(np.int64)[group]
+    _, place = np.unique(np.stack([task, example]), axis=1, return_inverse=True)
+    image = np.zeros((int(place.max()) + 1, len(keys)))
+    image[place.ravel(), group] = _contributions(means, group, len(keys))
+    effect = nested_mean(arranged.means["tell"], arranged.nesting)
+    return Evidence(keys, effect, left, occurs, image, arranged.seeds, arranged.undefined)
+
+
+def q_values(found: Evidence) -> Floats:
+    """Of the detections, (G,): Benjamini–Hochberg over the effects of one task, bug and level, of "effect ≤ .6".
+
+    An effect without an interval has none (NaN). All effects share their models, so errors come in clusters: a false
+    detection is seldom alone.
+    """
+    p = found.combine(np.eye(len(found.keys))).exceeds(DETECTS)
+    q = np.full(len(p), np.nan)
+    family = found.keys.groupby(["task", "bug", "level"], sort=False).ngroup().to_numpy()
+    for number in range(int(family.max(initial=-1)) + 1):
+        at = np.flatnonzero(family == number)
+        tested = at[~np.isnan(p[at])]
+        order = tested[np.argsort(p[tested], kind="stable")]
+        ratio = p[order] * len(order) / np.arange(1, len(order) + 1)
+        q[order] = np.minimum(np.minimum.accumulate(ratio[::-1])[::-1], 1.0)
+    return q
+
+
+def _contributions(means: Floats, group: Integers, groups: int) -> Floats:
+    """What each image's mean adds to its group's effect, scaled so that squares sum to the variance; one image: NaN."""
+    n = np.bincount(group, minlength=groups)
+    centre = np.bincount(group, weights=means, minlength=groups) / n
+    scale = np.sqrt(n / np.where(n > 1, n - 1, np.nan)) / n
+    return (means - centre[group]) * scale[group]

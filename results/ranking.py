@@ -1,0 +1,84 @@
+"""Methods across bugs: mean effects with intervals, and the ranks that these leave open."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from attribug.results.evidence import Evidence
+from attribug.results.statistics import UNDEFINED, Flags, Floats, Integers
+from attribug.results.summary import PREDICTIONS
+
+CELL = ["task", "bug", "level", "control"]
+COLUMNS = ("method", "cells", "missing", "mean_effect", "ci_low", "ci_high", "rank_low", "rank_high", "reason")
+
+
+def ranking(found: Evidence, methods: tuple[str, ...] = ()) -> pd.DataFrame:
+    """One row a method, columns `COLUMNS`: best mean effect first, those without a rank last.
+
+    Takes one effect a method and cell (task, bug, level, control): the bugs' primary metrics. A method's mean is over
+    all cells that any method has; one that lacks a cell, or has more than 10 % undefined scores in it, gets neither
+    mean nor rank, for the mean of what is left would compare it with others on easier or harder bugs. `predictions`
+    gets a mean and no rank, since it explains nothing.
+
+    A rank is a range: `rank_low` is 1 + the number of methods whose mean is higher for certain (the 95 % interval of
+    the difference, on the same models and images, lies above 0), `rank_high` the number of methods less those whose
+    mean is lower for certain. The intervals hold pair by pair, not for all pairs at once.
+
+    Args:
+        found: the effects.
+        methods: further methods that belong to the table without an effect: refused, failed.
+
+    Raises:
+        ValueError: two effects of one method and cell.
+    """
+    if found.keys.duplicated([*CELL, "method"]).any():
+        raise ValueError("expected one effect a method and cell, found two: choose one metric and post a bug")
+    cells = found.keys.groupby(CELL, sort=False).ngroup().to_numpy()
+    names = list(dict.fromkeys([*found.keys["method"], *methods]))
+    at = np.full((len(names), int(cells.max()) + 1), -1)  # (methods, cells): which effect
+    at[[names.index(name) for name in found.keys["method"]], cells] = np.arange(len(found.keys))
+    usable = (at >= 0) & (found.undefined[at] <= UNDEFINED)
+    complete = usable.all(axis=1)
+    weights = _means(at[complete], len(found.keys))
+    mean = found.combine(weights)
+    low, high = (np.clip(bound, 0.0, 1.0) for bound in mean.interval())
+    ranked = np.array([name != PREDICTIONS for name in np.array(names)[complete]], dtype=bool)
+    best, worst = _ranks(found, weights, ranked)
+    reasons = [_reason(row, here) for row, here in zip(at, usable, strict=True)]
+    counts = {"cells": usable.sum(axis=1), "missing": (~usable).sum(axis=1)}
+    table = pd.DataFrame({"method": names, **counts, "reason": reasons})
+    columns = {"mean_effect": mean.value, "ci_low": low, "ci_high": high, "rank_low": best, "rank_high": worst}
+    for name, column in columns.items():
+        table[name] = np.nan
+        table.loc[complete, name] = column
+    order = table.sort_values(["mean_effect", "method"], ascending=[False, True], na_position="last", kind="stable")
+    return order.reset_index(drop=True)[list(COLUMNS)]
+
+
+def _means(at: Integers, effects: int) -> Floats:
+    """Weights of every method's mean over its cells, (G, methods)."""
+    weights = np.zeros((effects, len(at)))
+    for number, row in enumerate(at):
+        weights[row, number] = 1 / len(row)
+    return weights
+
+
+def _ranks(found: Evidence, weights: Floats, ranked: Flags) -> tuple[Floats, Floats]:
+    """Best and worst possible rank among the ranked methods, (methods,) each; NaN for the others."""
+    count = weights.shape[1]
+    one, other = np.meshgrid(np.arange(count), np.arange(count), indexing="ij")
+    low, high = found.combine(weights[:, one.ravel()] - weights[:, other.ravel()]).interval()
+    counted = ranked[None, :] & (one != other)
+    above = (high.reshape(count, count) < 0) & counted  # the other one is better for certain
+    below = (low.reshape(count, count) > 0) & counted
+    best, worst = 1.0 + above.sum(axis=1), ranked.sum() - below.sum(axis=1).astype(float)
+    return np.where(ranked, best, np.nan), np.where(ranked, worst, np.nan)
+
+
+def _reason(row: Integers, usable: Flags) -> str:
+    """Why a method has no rank: what it lacks."""
+    absent, undefined = int((row < 0).sum()), int(((row >= 0) & ~usable).sum())
+    parts = [f"no effect in {absent} of {len(row)} cells"] if absent else []
+    parts += [f"more than {UNDEFINED:.0%} undefined in {undefined} of {len(row)} cells"] if undefined else []
+    return "; ".join(parts)
