@@ -1,7 +1,7 @@
 """attribug: which explanation method reveals which bug in a machine-learning model?
 
-`run` the benchmark, `explain` inputs with a registered method, `measure` maps. Everything is imported when it is first
-used, so that the command line answers at once.
+`run` the benchmark, `explain` inputs with a registered method, `measure` maps; `fold_study` and `randomisation_study`
+judge methods over many models. Everything is imported when it is first used, so that the command line answers at once.
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ if TYPE_CHECKING:
     from attribug.contracts import Unsupported
     from attribug.metrics import measure
     from attribug.registry import InputError
+    from attribug.studies import fold_study, randomisation_study
 
 __version__ = version("attribug")
 __all__ = [
     "InputError", "Run", "Unsupported", "__version__",
-    "bugs", "explain", "measure", "methods", "metrics", "run", "tasks",
+    "bugs", "explain", "fold_study", "measure", "methods", "metrics", "randomisation_study", "run", "tasks",
 ]  # fmt: skip
 
 _HOMES = {
@@ -28,7 +29,9 @@ _HOMES = {
     "Run": "attribug.api",
     "Unsupported": "attribug.contracts",
     "explain": "attribug.api",
+    "fold_study": "attribug.studies",
     "measure": "attribug.metrics",
+    "randomisation_study": "attribug.studies",
     "run": "attribug.api",
 }
 

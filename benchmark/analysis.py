@@ -36,7 +36,9 @@ def analyses(scores: pd.DataFrame, results: pd.DataFrame, plan: Plan) -> dict[st
     if len(main.keys):
         explaining = tuple(method.name for method, _ in plan.methods if method.output == "attributions")
         tables["ranking"] = ranking(main, explaining)
-        judged = decisions(scores[_headline_of(scores, plan)], seeds_total=plan.suite.seeds, kinds=kinds)
+        names = main.keys.astype(scores[list(KEYS)].dtypes.to_dict())
+        shown = scores.merge(names, on=list(KEYS))  # rows of the matrix that have numbers
+        judged = decisions(shown, seeds_total=plan.suite.seeds, kinds=kinds)
         tables["headline"] = _merged(results[headline], main.keys.assign(q=q_values(main)), judged, added(main))
     return tables
 

@@ -19,7 +19,7 @@ from attribug import methods as registered
 from attribug import tasks as tasks_registry
 from attribug.plan import Plan
 from attribug.registry import InputError, load_plugin, near_misses
-from attribug.results.schema import read_results
+from attribug.results.schema import TEXTS, read_results
 from attribug.store import cache_folder, read_json
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class Run:
     @property
     def analysis(self) -> dict[str, pd.DataFrame]:
         """What follows from the scores, by name: headline, added, ranking, severity, posts (those that exist)."""
-        return {path.stem: pd.read_csv(path) for path in sorted((self.folder / tables.ANALYSIS).glob("*.csv"))}
+        return {path.stem: _read_analysis(path) for path in sorted((self.folder / tables.ANALYSIS).glob("*.csv"))}
 
     @property
     def complete(self) -> bool:
@@ -64,6 +64,13 @@ class Run:
         """What run.json tells: suite, versions, checks, failures."""
         facts: dict[str, Any] = read_json(self.folder / tables.RUN)
         return facts
+
+
+def _read_analysis(path: Path) -> pd.DataFrame:
+    """A table of `analysis/`: a level 1 is a name, not a number, and an empty reason is a text."""
+    texts = (*TEXTS, "adds", "smallest_detected")
+    table = pd.read_csv(path, dtype=dict.fromkeys(texts, str), keep_default_na=False, na_values=[""])
+    return table.fillna(dict.fromkeys(texts, ""))
 
 
 def run(

@@ -66,7 +66,7 @@ def check(kind: str, name: str, report: Report = lambda result: None) -> list[Re
     """
     entry = all_registries()[kind].get(name)
     results: list[Result] = []
-    with _one_thread():
+    with one_thread():
         for each in checks_of(kind):
             results.append(run_check(each, kind, entry))
             report(results[-1])
@@ -132,7 +132,7 @@ def _found(plugin: str) -> dict[str, list[str]]:
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
     """As in a run: torch with one thread, because two change last bits."""
     import torch
 

@@ -205,7 +205,7 @@ def _tasks(suite: Suite) -> list[Task]:
         if name not in made:
             source = tasks.get(name)
             options = suite.task_options.get(name, {})
-            _check_options(f"task_options.{name}", source.function, options, skip={"seed", "other"})
+            check_options(f"task_options.{name}", source.function, options, skip={"seed", "other"})
             try:
                 made[name] = source.function(seed=suite.seed, other=task, **options)
             except TypeError as error:
@@ -221,13 +221,14 @@ def _tasks(suite: Suite) -> list[Task]:
 
 def _method_options(suite: Suite, name: str) -> Mapping[str, Any]:
     options = suite.method_options.get(name, {})
-    _check_options(f"method_options.{name}", methods.get(name).function, options)
+    check_options(f"method_options.{name}", methods.get(name).function, options)
     return options
 
 
-def _check_options(
+def check_options(
     key: str, function: Callable[..., Any], options: Mapping[str, Any], skip: Iterable[str] = ()
 ) -> None:
+    """Raises `InputError` for options that a function has no keyword for, or of another type than its default."""
     try:
         parameters = inspect.signature(function).parameters.values()
     except (TypeError, ValueError) as error:
