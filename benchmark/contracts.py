@@ -369,6 +369,11 @@ class Metric(Entry):
             raise ValueError(f"beside: a similarity compares two models, expected none, found {self.beside!r}")
 
     @property
+    def versions(self) -> frozenset[str]:
+        """Versions of the inputs whose maps it reads; `""`: as explained."""
+        return frozenset({self.inputs, *([self.beside] if self.beside else [])})
+
+    @property
     def required(self) -> frozenset[str]:
         """What a contrast must offer for this metric to have rows."""
         truth = {"truth"} if self.kind == "alignment" else set()

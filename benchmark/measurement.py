@@ -51,11 +51,6 @@ class Measurement:
         self.ends: dict[Side, tuple[Any, Any]] = {}
 
     @property
-    def versions(self) -> set[str]:
-        """Versions of the inputs whose maps it reads."""
-        return {self.metric.inputs, *([self.metric.beside] if self.metric.beside else [])}
-
-    @property
     def pairs_models(self) -> bool:
         """Whether two models' maps meet; otherwise a value belongs to one model."""
         return self.metric.kind == "similarity"
@@ -74,7 +69,7 @@ class Measurement:
     def begin(self, examples: Mapping[str, Data], start: int) -> None:
         """Floor of an alignment: Gaussian maps from the examples' own streams."""
         if self.metric.kind == "alignment":
-            noise = {name: (_noise(examples[name], self.seed, name), examples[name]) for name in self.versions}
+            noise = {name: (_noise(examples[name], self.seed, name), examples[name]) for name in self.metric.versions}
             self._fill(("floor", None), start, self._of_one_model(noise))
 
     def keep(self, side: Side, views: Views, start: int) -> None:

@@ -59,7 +59,7 @@ class Plan:
         """Content key of a record: all that determines its numbers, code and library versions included."""
         chosen, parameters = next(pair for pair in self.methods if pair[0].name == method)
         yardsticks = [
-            (metric.name, post, metric.function, metric.prepare)
+            (metric.name, post, metric.function, metric.prepare, metric.kind, metric.inputs, metric.beside)
             for metric, post in self.measured
             if metric.reads == chosen.output
         ]
@@ -110,13 +110,23 @@ class Plan:
         """Size of the plan."""
         contrasts = sum(cell.contrast is not None for cell in self.cells)
         sides = sum(len(cell.contrast.sides) for cell in self.cells if cell.contrast is not None)
+        explained = sum(self._explained(cell.contrast) for cell in self.cells if cell.contrast is not None)
         return {
             "trainings": len(self.trainings),
             "contrasts": contrasts,
             "records": contrasts * len(self.methods),
             "sides": sides,
-            "explanations": sides * len(self.methods) * self.settings.examples,
+            "explanations": explained * self.settings.examples,
         }
+
+    def _explained(self, contrast: Contrast) -> int:
+        """Sides × methods of a contrast, a side once more for every further version of the inputs that is read."""
+        applying = [metric for metric, _ in self.measured if metric.applies(contrast)]
+        versions = [
+            {"", *(version for metric in applying if metric.reads == method.output for version in metric.versions)}
+            for method, _ in self.methods
+        ]
+        return len(contrast.sides) * sum(map(len, versions))
 
 
 def make(suite: Suite, device: str = "cpu") -> Plan:

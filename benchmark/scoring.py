@@ -120,6 +120,7 @@ def _queries(contrast: Contrast, versions: Sequence[str], lab: Lab, positions: T
         reference = contrast.references[0]
         targets = _predicted(lab, reference, chunks[reference])
     expected = chunks[contrast.contaminated].ids
+    models = {side.model: safe_copy(lab.model(side.model)) for side in chunks}
     queries = {}
     for side, data in chunks.items():
         if not torch.equal(data.ids, expected) or len(expected.unique()) < len(expected):
@@ -128,14 +129,12 @@ def _queries(contrast: Contrast, versions: Sequence[str], lab: Lab, positions: T
             targets = data.labels
         elif contrast.target == "own":
             targets = _predicted(lab, side, data)
-        model = safe_copy(lab.model(side.model))
         inputs, device = data.inputs.to(lab.device), lab.device
         if targets is None:
             raise ValueError(f"target: expected label, reference or own, found {contrast.target!r}")
         train = partial(lab.data, trainings(side.model)[-1].examples)
-        query = Query(
-            model, inputs, targets.to(device), ids=data.ids, seed=settings.seed, rows=settings.rows, train=train
-        )
+        asked = (models[side.model], inputs, targets.to(device))
+        query = Query(*asked, ids=data.ids, seed=settings.seed, rows=settings.rows, train=train)
         queries[side] = (query, data)
     return queries
 
@@ -193,7 +192,7 @@ class _Work:
     @property
     def versions(self) -> list[str]:
         """Versions of the inputs that are explained: `""` always, others where a metric reads them."""
-        asked = {version for measurement in self.measurements for version in measurement.versions}
+        asked = {version for measurement in self.measurements for version in measurement.metric.versions}
         return ["", *sorted(asked - {""})]
 
     def views(self, side: Side, queries: Queries, parameters: Mapping[str, Any]) -> dict[str, tuple[Tensor, Data]]:

@@ -45,7 +45,8 @@ def refusal(metric: Metric, post: str) -> str:
     lowest, highest = range_after(post)
     if (low is None or lowest >= low) and (high is None or highest <= high):
         return ""
-    wanted, able = ("without negative values", "abs_…") if high is None else (f"in [{low}, {high}]", "…_minmax")
+    spelled = f"in [{'−∞' if low is None else low}, {'∞' if high is None else high}]"
+    wanted, able = ("without negative values", "abs_…") if (low, high) == (0, None) else (spelled, "…_minmax")
     return f"metric {metric.name!r} needs a map {wanted}; post {post!r} cannot promise it ({able} can)"
 
 

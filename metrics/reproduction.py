@@ -2,8 +2,8 @@
 
 Adebayo et al. 2020 do not print their pipeline; the authors' earlier public code scales each signed map by its own
 minimum and maximum, keeps the channels, and calls scikit-image's SSIM with Gaussian weights, sample covariances and,
-for floating-point numbers, a data range of 2. A *flat* map at one half then scores about .8 × the share of the
-background against GT-1.
+for floating-point numbers, a data range of 2. A *flat* map at one half then scores up to .8 × the share of the
+background against GT-1: .8 wherever a window sees background alone, near 0 along the object's outline.
 """
 
 from __future__ import annotations
@@ -48,7 +48,8 @@ def gt1_ssim(a: Tensor, masks: Tensor) -> Tensor:
 def gt2_ssim(a: Tensor, masks: Tensor, beside: Tensor) -> Tensor:
     """`ssim_range2` of a map and GT-2, GT-1 times the same model's map of the background without the object.
 
-    Squared maps score near 1, whatever the model: nearly all of both is near 0. Undefined and raises as `gt1_ssim`.
+    Squares of heavy-tailed maps score near 1, whatever the model: nearly all of both is near 0. Undefined and raises as
+    `gt1_ssim`.
     """
     return _against(a, masks, beside)
 

@@ -40,7 +40,7 @@ def summarise(
         scores: columns `SCORE_COLUMNS`, one row an example and model triple, in any order.
         suite: its name, the first column.
         seeds_total: how many seeds the suite has; two seeds that are equal modulo it are one unit.
-        kinds: by metric, `similarity` (a bug lowers it) or `alignment` (a bug raises it).
+        kinds: by metric, `similarity` (a bug lowers it), `alignment` or `response` (a bug raises it).
         visible: by metric, the least difference that counts as one.
         outcomes: what has no scores: columns `KEYS`, verdict (of `OUTCOMES`), reason, seeds, n. Such a row has no
             numbers, also where other seeds of its key were scored; of several for one key, the first of `OUTCOMES`

@@ -184,6 +184,11 @@ def explains(change: Callable[..., Data]) -> Make:
     return altered(on_data, contaminated=see)
 
 
+def offers(change: Callable[..., Data]) -> Make:
+    """The explained examples in another version."""
+    return altered(on_data, extra=lambda c: {"clean_inputs": Examples.of(change, base=c.contaminated.examples)})
+
+
 def everybody_explains(change: Callable[..., Data], **changes: Any) -> Make:
     def see(side: Side) -> Side:
         return replace(side, examples=Examples.of(change, base=side.examples))
@@ -266,7 +271,23 @@ BROKEN_BUGS = [
     (check_contrasts_are_described, for_nobody, {}, "on one of the tasks, found none; digits: made for another task"),
     (check_facts_fit_together, on_data, {"primary": "spearmen@sum"}, "unknown metric 'spearmen'; did you mean"),
     (check_facts_fit_together, on_data, {"primary": "total_variation@none"}, "expected a metric of attributions"),
-    (check_facts_fit_together, on_data, ALIGNED, "aligns maps with masks: expected a contrast's truth, found None"),
+    (check_facts_fit_together, on_data, ALIGNED, "mass_accuracy@abs_sum needs truth of a contrast, found none"),
+    (
+        check_facts_fit_together, altered(on_data, truth="object"), {"primary": "ccm@abs_sum_minmax"},
+        r"ccm@abs_sum_minmax needs clean_inputs of a contrast, found none at level 0\.5",
+    ),
+    (
+        check_facts_fit_together, on_data, {"primary": "ccm@abs_sum_minmax"},
+        "ccm@abs_sum_minmax needs clean_inputs, truth of a contrast, found none",
+    ),
+    (
+        check_facts_fit_together, on_data, {"primary": "ssim_range2@minmax"},
+        "primary: ssim_range2@minmax only repeats published numbers and decides nothing",
+    ),
+    (
+        check_facts_fit_together, altered(on_data, truth="background"), {"primary": "k_ssd@abs_sum_minmax"},
+        "primary: k_ssd@abs_sum_minmax only repeats published numbers",
+    ),
     (check_references_meet_other_controls, altered(on_data, references=()), {}, "expected references, found none"),
     (check_references_meet_other_controls, altered(on_data, controls=()), {}, "expected controls 'clean', found none"),
     (
@@ -300,6 +321,12 @@ BROKEN_BUGS = [
         altered(on_data, keep=lambda c: Examples.of(fewer_examples, base=c.contaminated.examples)), {},
         "keep: expected the ids of the explained examples",
     ),
+    (
+        check_sides_see_the_same_examples, offers(fewer_examples), {},
+        r"level 0\.5: extra 'clean_inputs': expected the ids and labels explained, found others",
+    ),
+    (check_sides_see_the_same_examples, offers(other_labels), {}, "extra 'clean_inputs': expected the ids and labels"),
+    (check_sides_see_the_same_examples, offers(repeated), {}, "extra 'clean_inputs': expected the ids and labels"),
     (check_checks_can_be_measured, altered(on_data, checks=()), {}, "nothing tells whether the bug took"),
     (check_checks_can_be_measured, altered(on_data, checks=lambda c: c.checks * 2), {}, "checks of different names"),
     (check_checks_can_be_measured, took(models=()), {}, "check 'it took': expected models, found none"),
@@ -350,6 +377,20 @@ def test_checks_refuse_only_what_is_broken(function, stage, register) -> None:
     results = check("bug", BROKEN)
     assert [str(result) for result in results if not result.passed] == []
     assert len(results) == len(CHECKS)
+
+
+@pytest.mark.parametrize(
+    ("make", "facts"),
+    [
+        (altered(on_data, truth="object"), ALIGNED), (offers(unmasked), {}),
+        (altered(offers(unmasked), truth="object"), {"primary": "ccm@abs_sum_minmax"}),
+    ],
+)  # fmt: skip
+def test_a_bug_may_offer_what_its_primary_metric_needs(make, facts, register) -> None:
+    bug = register(make, **facts)
+    for each in (check_facts_fit_together, check_sides_see_the_same_examples):
+        result = run_check(each, "bug", bug)
+        assert result.passed, str(result)
 
 
 def test_a_bug_that_takes_no_task_fails_in_one_line(register) -> None:

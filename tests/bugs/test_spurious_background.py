@@ -136,6 +136,42 @@ def test_checks_measure_lying_and_lonely_backgrounds(task: Task) -> None:
     assert {check.name for check in contrast(task, 0.9).checks} == {"aligned", "swapped, against clean models"}
 
 
+@pytest.mark.parametrize("level", [0.9, 1.0])
+def test_other_versions_are_the_same_digits_on_what_they_say(task: Task, level: float) -> None:
+    """clean_inputs: backgrounds that say nothing; swapped_background: that lie; background_only: no digit."""
+    made = contrast(task, level)
+    explained, extra = made.contaminated.examples.load(), {name: each.load() for name, each in made.extra.items()}
+    assert set(extra) == {"background_only", "clean_inputs", "swapped_background"}
+    for data in extra.values():
+        assert torch.equal(data.ids, explained.ids)
+        assert torch.equal(data.labels, explained.labels)
+        assert data.inputs.shape == explained.inputs.shape
+    covered = opacity(explained)[:, None].expand_as(explained.inputs)
+    alone, clean, lying = (extra[name] for name in ("background_only", "clean_inputs", "swapped_background"))
+    for data in (clean, lying):
+        assert (data.inputs[covered == 1] == 1).all(), "the digit stays"
+        assert torch.equal(data.masks, explained.masks)
+    assert torch.equal(alone.inputs[covered == 0], explained.inputs[covered == 0]), "the background stays"
+    assert (alone.inputs[covered == 1] < 1).float().mean() > 0.9, "the digit goes"
+    assert alone.masks is None
+    assert torch.equal(clean.inputs, task.examples("test").load().inputs)
+    assert set(kinds(clean)) == set(TINTS)
+    assert kinds(clean) != kinds(explained)
+    assert kinds(lying) == [OF_LABEL[1 - label] for label in explained.labels]
+    assert kinds(alone) == kinds(explained) == [OF_LABEL[label] for label in explained.labels]
+
+
+def test_versions_are_what_the_checks_measure(task: Task) -> None:
+    """The same handles, so that nothing is made twice and what is true by construction can be told."""
+    made = contrast(task, 1.0)
+    checked = {check.name: check.examples for check in made.checks}
+    assert made.extra["swapped_background"] == checked["swapped"] == checked["swapped, against clean models"]
+    assert made.extra["background_only"] == checked["background alone"]
+    assert made.extra["clean_inputs"] == task.examples("test") != made.contaminated.examples
+    assert made.offers == {"truth", "background_only", "clean_inputs", "swapped_background"}
+    assert all(side.examples == made.contaminated.examples for side in made.sides)
+
+
 @pytest.mark.parametrize("level", [-0.1, 1.01, math.nan, math.inf])
 def test_a_share_is_a_share(task: Task, level: float) -> None:
     with pytest.raises(InputError, match="expected a share from 0 to 1, found") as caught:

@@ -1,5 +1,6 @@
-"""Alignments with a mask against plain loops over pixels, on maps of every kind."""
+"""Alignments with a mask against scikit-learn and plain loops over pixels, on maps of every kind."""
 
+import functools
 import math
 
 import numpy as np
@@ -7,88 +8,162 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
+from sklearn.metrics import average_precision_score, roc_auc_score
 
 import attribug
 from attribug import metrics
 
 torch.set_num_threads(1)
-METRICS = ["mass_accuracy", "iou", "pointing_game"]
-SCALES = [1.0, 1e-30, 1e30]
+OF_ORDER = ["rank_accuracy", "pointing_game", "pointing_game_tolerant", "auroc", "average_precision"]
+METRICS = ["mass_accuracy", "energy_pointing_game", *OF_ORDER]
+NEED_VARIATION = [*OF_ORDER, "iou", "ground_truth_coverage", "saliency_coverage"]
 
 
-@st.composite
-def cases(draw):
-    """A map (1, C, H, W) of some kind and scale, and a mask (1, H, W)."""
-    channels, height, width = draw(st.sampled_from([1, 3])), draw(st.integers(1, 9)), draw(st.integers(1, 9))
-    rng = np.random.default_rng(draw(st.integers(0, 10**6)))
-    shape = (channels, height, width)
-    values = rng.standard_normal(shape)
-    kind = draw(
-        st.sampled_from(["random", "sparse", "tied", "negative", "heavy", "constant", "zero", "channels cancel"])
-    )
-    pattern = {
-        "random": values,
-        "sparse": values * (rng.random(shape) < 0.1),
-        "tied": rng.integers(-2, 3, shape).astype(float),
-        "negative": -np.abs(values),
-        "heavy": values**7,
-        "constant": np.full(shape, 0.3),
-        "zero": np.zeros(shape),
-        "channels cancel": values - values.mean(0),
-    }[kind] * draw(st.sampled_from(SCALES))
-    share = draw(st.sampled_from([0.0, 0.2, 0.5, 1.0]))
-    dtype = draw(st.sampled_from([torch.float32, torch.float64]))
-    return torch.from_numpy(pattern).to(dtype)[None], torch.from_numpy(rng.random(shape[1:]) < share)[None]
-
-
-def pixels(maps, masks, post):
-    """The map's pixels after a post, in float64, and whether each lies in the mask."""
-    values = maps[0].double().numpy()
-    plane = {"abs_sum": np.abs(values).sum(0), "sum": values.sum(0), "abs_max": np.abs(values).max(0)}[post]
-    return plane.ravel().tolist(), masks[0].numpy().ravel().tolist()
+# --- loops: from a map (H, W) and a mask (H, W), both NumPy ---
 
 
 def mass_accuracy(values, inside):
-    total = math.fsum(values)
-    return math.fsum(v for v, i in zip(values, inside, strict=True) if i) / total if any(inside) and total else math.nan
+    total = math.fsum(values.ravel())
+    return math.fsum(values[inside]) / total if inside.any() and total else math.nan
 
 
+def energy_pointing_game(values, inside):
+    return mass_accuracy(np.array([[max(v, 0.0) for v in row] for row in values]), inside)
+
+
+def needs_variation(loop):
+    """Undefined for an empty mask and a constant map."""
+
+    @functools.wraps(loop)
+    def where_defined(values, inside):
+        return loop(values, inside) if inside.any() and values.max() > values.min() else math.nan
+
+    return where_defined
+
+
+@needs_variation
+def rank_accuracy(values, inside):
+    """Places are given out from the highest value on; the last ones to whoever of equal pixels, so in their mean."""
+    places, hits = inside.sum(), 0.0
+    for value in sorted(set(values.ravel()), reverse=True):
+        equal = values == value
+        given_out = min(places, equal.sum())
+        hits += given_out * (equal & inside).sum() / equal.sum()
+        places -= given_out
+    return hits / inside.sum()
+
+
+@needs_variation
 def pointing_game(values, inside):
-    if not any(inside) or min(values) == max(values):
-        return math.nan
-    hits = [i for v, i in zip(values, inside, strict=True) if v == max(values)]
+    hits = [i for v, i in zip(values.ravel(), inside.ravel(), strict=True) if v == values.max()]
     return sum(hits) / len(hits)
 
 
-def iou(values, inside):
-    """NaN for undefined; None where a pixel lies on the threshold but for rounding, and either answer would do."""
-    if not any(inside) or min(values) == max(values):
-        return math.nan
-    largest = max(map(abs, values))
-    values = [v / largest for v in values]
-    mean = math.fsum(values) / len(values)
-    threshold = mean + math.sqrt(math.fsum((v - mean) ** 2 for v in values) / len(values))
-    if any(abs(v - threshold) < 1e-12 for v in values):
-        return None
-    salient = [v > threshold for v in values]
-    union = sum(s or i for s, i in zip(salient, inside, strict=True))
-    return sum(s and i for s, i in zip(salient, inside, strict=True)) / union
+@needs_variation
+def pointing_game_tolerant(values, inside):
+    reach = round(15 * min(inside.shape) / 224)
+    maxima, truth = np.argwhere(values == values.max()), np.argwhere(inside)
+    hits = [any((y - a) ** 2 + (x - b) ** 2 <= reach**2 for a, b in truth) for y, x in maxima]
+    return sum(hits) / len(hits)
 
 
-@pytest.mark.parametrize(
-    ("name", "loop"),
-    [
-        ("mass_accuracy@abs_sum", mass_accuracy), ("mass_accuracy@abs_max", mass_accuracy),
-        ("iou@abs_sum", iou), ("iou@sum", iou),
-        ("pointing_game@abs_sum", pointing_game), ("pointing_game@sum", pointing_game),
-    ],
-)  # fmt: skip
-@settings(max_examples=150, deadline=None)
-@given(case=cases())
-def test_is_a_plain_loop(name, loop, case):
-    expected = loop(*pixels(*case, name.partition("@")[2]))
-    if expected is not None:
-        np.testing.assert_allclose(attribug.measure(name, *case).item(), expected, rtol=0, atol=1e-9)
+@needs_variation
+def auroc(values, inside):
+    return math.nan if inside.all() else roc_auc_score(inside.ravel(), values.ravel())
+
+
+@needs_variation
+def average_precision(values, inside):
+    return average_precision_score(inside.ravel(), values.ravel())
+
+
+def plane(maps, post):
+    """The map's pixels after a post, (H, W) in float64."""
+    values = maps[0].double().numpy()
+    return {"abs_sum": np.abs(values).sum(0), "sum": values.sum(0), "abs_max": np.abs(values).max(0)}[post]
+
+
+CASES = [
+    ("mass_accuracy@abs_sum", mass_accuracy), ("mass_accuracy@abs_max", mass_accuracy),
+    ("energy_pointing_game@sum", energy_pointing_game), ("energy_pointing_game@abs_sum", mass_accuracy),
+    *((f"{loop}@{post}", globals()[loop]) for loop in OF_ORDER for post in ("abs_sum", "sum")),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "loop"), CASES)
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_is_a_plain_loop_or_scikit_learn(name, loop, data, masked_maps, same):
+    maps, masks = data.draw(masked_maps(1, 9))
+    same(attribug.measure(name, maps, masks).item(), loop(plane(maps, name.partition("@")[2]), masks[0].numpy()))
+
+
+@settings(max_examples=40, deadline=None)
+@given(data=st.data())
+def test_tolerance_is_a_distance_of_pixels(data, masked_maps, same):
+    """Of 1 to 3 pixels here."""
+    maps, masks = data.draw(masked_maps(8, 45))
+    rare = masks & (torch.arange(masks.shape[1])[:, None] % 7 == 0)
+    found = attribug.measure("pointing_game_tolerant", maps, rare).item()
+    same(found, pointing_game_tolerant(plane(maps, "abs_sum"), rare[0].numpy()))
+
+
+# --- wrong implementations that the loops above find out ---
+
+
+@needs_variation
+def first_come(values, inside):
+    """Rank accuracy where equal pixels are taken in order."""
+    highest = np.argsort(-values.ravel(), kind="stable")[: inside.sum()]
+    return inside.ravel()[highest].mean()
+
+
+@needs_variation
+def first_maximum(values, inside):
+    return float(inside.ravel()[values.argmax()])
+
+
+@needs_variation
+def chessboard(values, inside):
+    """The tolerant pointing game with a square of pixels around the mask."""
+    reach = round(15 * min(inside.shape) / 224)
+    near = [np.abs(np.argwhere(inside) - pixel).max(1).min() <= reach for pixel in np.argwhere(values == values.max())]
+    return float(np.mean(near))
+
+
+@needs_variation
+def ties_lose(values, inside):
+    """AUROC where only a higher pixel counts."""
+    return math.nan if inside.all() else (values[inside][:, None] > values[~inside]).mean()
+
+
+@needs_variation
+def pixel_by_pixel(values, inside):
+    """Average precision with equal pixels one after the other."""
+    found = inside.ravel()[np.argsort(-values.ravel(), kind="stable")]
+    return (found.cumsum() / np.arange(1, found.size + 1))[found].mean()
+
+
+def hits_without_a_mask(values, inside):
+    return pointing_game(values, inside) if inside.any() else 0.0
+
+
+WRONG = [
+    (energy_pointing_game, mass_accuracy, 9), (mass_accuracy, lambda v, i: mass_accuracy(v**2, i), 9),
+    (rank_accuracy, first_come, 9), (pointing_game, first_maximum, 9), (pointing_game, hits_without_a_mask, 9),
+    (pointing_game_tolerant, pointing_game, 30), (pointing_game_tolerant, chessboard, 30), (auroc, ties_lose, 9),
+    (auroc, average_precision, 9), (average_precision, pixel_by_pixel, 9),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("right", "wrong", "largest"), WRONG)
+def test_a_mistake_is_found_out(right, wrong, largest, masked_maps, is_found_out):
+    def with_masks(function):
+        return lambda case: function(plane(case[0], "sum"), case[1][0].numpy())
+
+    with np.errstate(all="ignore"):
+        assert is_found_out(masked_maps(1, largest), with_masks(wrong), with_masks(right))
 
 
 # --- by hand ---
@@ -96,17 +171,27 @@ def test_is_a_plain_loop(name, loop, case):
 MASK = torch.tensor([[[True, True, False], [False, False, False]]])
 
 
-def measured(name, rows):
-    return attribug.measure(name, torch.tensor(rows, dtype=torch.float64)[None, None], MASK).item()
+def measured(name, rows, mask=MASK):
+    return attribug.measure(name, torch.tensor(rows, dtype=torch.float64)[None, None], mask).item()
 
 
 def test_mass_accuracy_by_hand():
     assert measured("mass_accuracy", [[3, 1, 2], [0, -2, 0]]) == 0.5
     assert measured("mass_accuracy", [[0, 0, 2], [1, 0, 0]]) == 0
     assert measured("mass_accuracy", [[0, -5, 0], [0, 0, 0]]) == 1
-    assert measured("mass_accuracy", [[7, 7, 7], [7, 7, 7]]) == pytest.approx(
-        1 / 3
-    )  # a flat map has its mass everywhere
+    third = pytest.approx(1 / 3)
+    assert measured("mass_accuracy", [[7, 7, 7], [7, 7, 7]]) == third  # a flat map has its mass everywhere
+
+
+def test_energy_pointing_game_by_hand():
+    assert measured("energy_pointing_game", [[3, 1, 4], [0, -2, 0]]) == 0.5  # what is negative has no energy
+    assert math.isnan(measured("energy_pointing_game", [[-3, -1, -4], [0, -2, 0]]))
+
+
+def test_rank_accuracy_by_hand():
+    assert measured("rank_accuracy", [[3, 1, 2], [0, 0, 0]]) == 0.5
+    assert measured("rank_accuracy", [[3, 1, 1], [0, 1, 0]]) == pytest.approx((1 + 1 / 3) / 2)
+    assert measured("rank_accuracy", [[3, 1, 2], [0, 0, 0]], torch.ones_like(MASK)) == 1
 
 
 def test_pointing_game_by_hand():
@@ -116,52 +201,123 @@ def test_pointing_game_by_hand():
     assert measured("pointing_game", [[3, 3, 3], [0, 0, 0]]) == pytest.approx(2 / 3)
 
 
-def test_iou_by_hand():
-    """Mean 1, standard deviation √2 in both: the two 3s are salient."""
-    assert measured("iou", [[3, 3, 0], [0, 0, 0]]) == 1
-    assert measured("iou", [[3, 0, 0], [0, 3, 0]]) == pytest.approx(1 / 3)
-    assert measured("iou", [[0, 0, 0], [3, 3, 0]]) == 0
+@pytest.mark.parametrize(("size", "reach"), [(224, 15), (450, 30), (112, 8), (32, 2), (14, 1), (7, 0)])
+def test_the_tolerance_grows_with_the_shorter_side(size, reach):
+    """15 of 224 pixels, to either side and no further; a diagonal counts as long as it is."""
+    maps, mask = torch.zeros(2, 1, 1, size, size + 9), torch.zeros(1, size, size + 9, dtype=torch.bool)
+    mask[0, 1, 2] = True
+    maps[0, 0, 0, 1, 2 + reach] = maps[1, 0, 0, 1, 3 + reach] = 1
+    assert [attribug.measure("pointing_game_tolerant", each, mask).item() for each in maps] == [1, 0]
+    if reach == 15:
+        maps = torch.zeros(2, 1, 1, size, size + 9)
+        maps[0, 0, 0, 1 + 9, 2 + 12] = maps[1, 0, 0, 1 + 11, 2 + 12] = 1
+        assert [attribug.measure("pointing_game_tolerant", each, mask).item() for each in maps] == [1, 0]
+
+
+def test_auroc_and_average_precision_by_hand():
+    assert measured("auroc", [[3, 1, 2], [0, 1, 0]]) == pytest.approx((4 + 2.5) / 8)
+    assert measured("average_precision", [[3, 1, 2], [0, 1, 0]]) == pytest.approx((1 + 2 / 4) / 2)
+    assert measured("average_precision", [[0, 0, 2], [0, 1, 0]]) == pytest.approx(2 / 6)
 
 
 # --- undefined, and invariant ---
 
 
-@pytest.mark.parametrize("name", METRICS)
+@pytest.mark.parametrize("name", [*METRICS, *NEED_VARIATION])
 @pytest.mark.parametrize("value", [0.0, -0.0, math.nan])
 def test_maps_that_say_nothing_are_undefined(name, value):
     assert math.isnan(measured(name, [[value, 0, 0], [0, 0, 0]]))
+    assert math.isnan(measured(name, [[value, 0, 0], [0, value, 0]]))
 
 
-@pytest.mark.parametrize(("name", "expected"), [("mass_accuracy", math.nan), ("iou", math.nan), ("pointing_game", 1.0)])
-def test_infinite_maps_have_a_maximum_and_nothing_else(name, expected):
-    np.testing.assert_equal(measured(name, [[math.inf, 1, 0], [0, 0, 0]]), expected)
+@pytest.mark.parametrize("name", METRICS)
+def test_infinite_maps_have_an_order_and_no_mass(name):
+    found = measured(name, [[math.inf, 1, 0], [0, 0, 0]])
+    assert found == 1 if name in OF_ORDER else math.isnan(found)
 
 
 @pytest.mark.parametrize("name", METRICS)
 def test_empty_masks_are_undefined(name):
     maps = torch.rand(1, 3, 4, 4)
     assert attribug.measure(name, maps, torch.zeros(1, 4, 4, dtype=torch.bool)).isnan()
-    assert attribug.measure(name, maps, torch.ones(1, 4, 4, dtype=torch.bool)).isfinite()
+    full = attribug.measure(name, maps, torch.ones(1, 4, 4, dtype=torch.bool))
+    assert full.isnan() if name == "auroc" else full == pytest.approx(1)  # nothing outside to be higher than
 
 
-@pytest.mark.parametrize("name", ["iou", "pointing_game"])
+@pytest.mark.parametrize("name", NEED_VARIATION)
 @pytest.mark.parametrize("value", [0.3, -2.0, 1e-30, 1e30])
 def test_constant_maps_are_undefined(name, value):
-    assert attribug.measure(name, torch.full((1, 3, 5, 7), value), torch.ones(1, 5, 7, dtype=torch.bool)).isnan()
+    masks = torch.ones(1, 5, 7, dtype=torch.bool)
+    masks[0, 0] = False
+    assert attribug.measure(name, torch.full((1, 3, 5, 7), value), masks).isnan()
+
+
+def several(kind="random"):
+    stream = torch.Generator().manual_seed(0)
+    maps = torch.randn(20, 3, 9, 16, generator=stream, dtype=torch.float64)
+    return maps.round() if kind == "tied" else maps, torch.rand(20, 9, 16, generator=stream) < 0.3
 
 
 @pytest.mark.parametrize("name", [f"{metric}@{post}" for metric in METRICS for post in metrics.get(metric).posts])
-@pytest.mark.parametrize("exponent", [-100, -3, 7, 100])
+@pytest.mark.parametrize("exponent", [-900, -100, -3, 7, 100, 900])
 def test_positive_scale_does_not_matter(name, exponent):
-    stream = torch.Generator().manual_seed(0)
-    maps = torch.randn(20, 3, 7, 9, generator=stream, dtype=torch.float64)
-    masks = torch.rand(20, 7, 9, generator=stream) < 0.3
+    maps, masks = several()
     assert torch.equal(attribug.measure(name, 2.0**exponent * maps, masks), attribug.measure(name, maps, masks))
 
 
-def test_mass_accuracy_keeps_the_digits_of_tiny_maps():
-    maps = torch.full((1, 1, 2, 3), 5e-324, dtype=torch.float64)  # the smallest number there is
-    assert attribug.measure("mass_accuracy", maps, MASK).item() == pytest.approx(1 / 3)
+def dense_ranks(maps):
+    return torch.from_numpy(stats.rankdata(maps.flatten(1).numpy(), method="dense", axis=1)).reshape(maps.shape)
+
+
+@pytest.mark.parametrize("monotone", [dense_ranks, lambda x: x**3, lambda x: 5 * x - 200, lambda x: 1e-300 * x])
+@pytest.mark.parametrize("name", METRICS)
+def test_order_alone_matters_to_metrics_of_order(name, monotone):
+    maps, masks = several("tied")
+    summed = maps.sum(1, keepdim=True)
+    if name in OF_ORDER:
+        plain = attribug.measure(f"{name}@sum", summed, masks)
+        assert torch.equal(attribug.measure(f"{name}@sum", monotone(summed), masks), plain)
+        assert not torch.equal(attribug.measure(f"{name}@sum", -monotone(summed), masks), plain)
+    else:
+        plain = attribug.measure(name, summed, masks)
+        assert not torch.equal(attribug.measure(name, summed.sign() * summed**2, masks), plain)
+
+
+@pytest.mark.parametrize("name", METRICS)
+@pytest.mark.parametrize("kind", ["random", "tied"])
+def test_the_order_of_pixels_does_not_matter(name, kind):
+    """Turned by half a circle, with the mask: what is equal stays equal, and ties are not decided by place."""
+    maps, masks = several(kind)
+    turned = attribug.measure(name, maps.flip(2, 3), masks.flip(1, 2))
+    torch.testing.assert_close(turned, attribug.measure(name, maps, masks), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["random", "tied"])
+def test_inside_and_outside_complete_each_other(kind):
+    maps, masks = several(kind)
+    for name in ("mass_accuracy", "energy_pointing_game", "pointing_game", "auroc"):
+        both = attribug.measure(name, maps, masks) + attribug.measure(name, maps, ~masks)
+        torch.testing.assert_close(both, torch.ones_like(both), rtol=0, atol=1e-12)
+    both = attribug.measure("auroc@sum", maps, masks) + attribug.measure("auroc@sum", -maps, masks)
+    torch.testing.assert_close(both, torch.ones_like(both), rtol=0, atol=1e-12)
+
+
+def test_maps_that_know_nothing_score_by_chance():
+    """What the docstrings say: one half for AUROC, else the mask's share of the image."""
+    stream = torch.Generator().manual_seed(1)
+    maps, masks = torch.randn(600, 1, 16, 16, generator=stream), torch.zeros(600, 16, 16, dtype=torch.bool)
+    masks[:, :8, :8] = True
+    for name in METRICS:
+        mean = attribug.measure(name, maps, masks).mean()
+        expected = {"auroc": 0.5, "pointing_game_tolerant": 80 / 256}.get(name, 0.25)  # a pixel more on two sides
+        assert abs(mean - expected) < (0.06 if "pointing_game" in name else 0.03), name
+
+
+@pytest.mark.parametrize("value", [5e-324, 1e308])
+def test_tiny_and_huge_maps_keep_their_digits(value):
+    """The smallest number there is, and one of which two make infinity."""
+    for name in ("mass_accuracy", "energy_pointing_game"):
+        assert measured(name, [[value] * 3] * 2) == pytest.approx(1 / 3)
 
 
 # --- refusals ---

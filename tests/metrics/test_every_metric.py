@@ -1,6 +1,7 @@
 """What every registered metric must keep: the package's checks, and broken metrics that each check refuses."""
 
 import inspect
+import itertools
 import re
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +13,7 @@ from torch import Tensor
 import attribug
 from attribug import metrics
 from attribug.conformance import check, run_check
-from attribug.contracts import Metric
+from attribug.contracts import Contrast, Examples, Metric, Side
 from attribug.metric_conformance import (
     CHECKS,
     check_best_is_the_upper_bound,
@@ -46,10 +47,47 @@ def test_facts(name: str) -> None:
     metric = metrics.get(name)
     assert metric.paper
     assert metric.function.__doc__
-    assert list(inspect.signature(metric.function).parameters)[1] == ("masks" if metric.kind == "alignment" else "b")
+    expected = {"similarity": ["a", "b"], "alignment": ["a", "masks"], "response": ["a", "beside"]}[metric.kind]
+    expected += ["beside"] if metric.kind == "alignment" and metric.beside else []
+    assert list(inspect.signature(metric.function).parameters) == expected
     assert metrics.measured_as(name) == [(metric, post) for post in metric.posts]
-    if metric.kind == "alignment":
-        assert not metric.symmetric
+    assert not (metric.kind == "alignment" and metric.symmetric)
+    assert metric.required <= {"truth", "clean_inputs", "background_only", "swapped_background"}
+
+
+@pytest.mark.parametrize(
+    ("facts", "message"),
+    [
+        ({"kind": "response"}, "beside: a response compares two versions of an input, expected the second's name"),
+        ({"beside": "clean_inputs"}, "beside: a similarity compares two models, expected none, found 'clean_inputs'"),
+        ({"kind": "answer"}, "kind: expected one of similarity, alignment, response, found 'answer'"),
+        ({"reads": "logits"}, "reads: expected one of attributions, probabilities, found 'logits'"),
+        ({"posts": ()}, "posts: expected at least one post, found none"),
+    ],
+)
+def test_facts_that_mean_nothing_are_refused(facts, message) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        Metric("odd", cosine, **facts)
+
+
+@pytest.mark.parametrize(
+    ("facts", "required"),
+    [
+        ({}, set()), ({"kind": "alignment"}, {"truth"}), ({"inputs": "clean_inputs"}, {"clean_inputs"}),
+        ({"kind": "alignment", "beside": "b", "inputs": "a"}, {"truth", "a", "b"}),
+        ({"kind": "response", "beside": "b"}, {"b"}), ({"needs": ("truth", "c")}, {"truth", "c"}),
+    ],
+)  # fmt: skip
+def test_what_a_contrast_must_offer(facts, required) -> None:
+    metric, side = Metric("odd", cosine, **facts), Side(None, Examples("e", dict))
+    assert metric.required == required
+    assert metric.applies(None) == (not required)
+    for offered in itertools.chain.from_iterable(itertools.combinations("abc", n) for n in range(4)):
+        for truth in (None, "object"):
+            extra = dict.fromkeys(offered, side.examples)
+            contrast = Contrast(side, (side,), (side,), "clean", "label", truth=truth, extra=extra)
+            assert contrast.offers == {*offered, *(["truth"] if truth else [])}
+            assert metric.applies(contrast) == (required <= contrast.offers)
 
 
 # --- broken metrics: each check refuses what it is there for, with its reason ---
@@ -82,7 +120,25 @@ def share(a: Tensor, masks: Tensor) -> Tensor:
     return torch.where(masks.flatten(1).any(1), value, torch.nan)
 
 
+def both_shares(a: Tensor, masks: Tensor, beside: Tensor) -> Tensor:
+    """A sound alignment that reads a second version of the input."""
+    return (share(a, masks) + share(beside, masks)) / 2
+
+
+def turned(a: Tensor, beside: Tensor) -> Tensor:
+    """A sound response of attributions: how far a map turns."""
+    return (1 - cosine(a, beside)) / 2
+
+
+def moved(a: Tensor, beside: Tensor) -> Tensor:
+    """A sound response of probabilities."""
+    return (a - beside).double().abs().sum(1).clamp(0, 2) / 2
+
+
 ALIGNED = {"kind": "alignment", "bounds": (0, 1), "posts": ("abs_sum",), "symmetric": False}
+BESIDE = {**ALIGNED, "beside": "background_only"}
+TURNED = {"kind": "response", "bounds": (0, 1), "beside": "swapped_background"}
+MOVED = {**TURNED, "posts": ("none",), "reads": "probabilities"}
 
 
 def ones(a: Tensor, b: Tensor) -> Tensor:
@@ -97,6 +153,20 @@ def halves_in_place(a: Tensor, b: Tensor) -> Tensor:
     value = cosine(a, b)
     a[:, 0] *= 0.5
     return value
+
+
+def halves_what_is_beside(a: Tensor, masks: Tensor, beside: Tensor) -> Tensor:
+    value = both_shares(*(each.abs().sum(1) if each.ndim == 4 else each for each in (a, masks, beside)))
+    beside[:, 0] *= 0.5
+    return value
+
+
+def centres_what_is_beside(a: Tensor, masks: Tensor, beside: Tensor) -> Tensor:
+    return both_shares(a, masks, (beside - beside.mean(0)).abs())
+
+
+def stays(a: Tensor, beside: Tensor) -> Tensor:
+    return torch.zeros(len(a), dtype=torch.float64)
 
 
 def declines(a: Tensor, b: Tensor) -> Tensor:
@@ -134,33 +204,64 @@ BROKEN_METRICS = [
     (check_measures_ordinary_maps, lambda a, b: a + b, {"posts": ("summ",)}, "post 'summ': unknown step 'summ'"),
     (check_facts_fit_together, cosine, {"bounds": (1, -1)}, r"bounds: expected a lower and .* found \(1, -1\)"),
     (check_facts_fit_together, cosine, {"visible": 0.0}, "visible: expected 0 < δ < 2, found 0"),
+    (check_facts_fit_together, cosine, {"domain": (0, None)}, "a map without negative values; post 'sum' cannot"),
+    (check_facts_fit_together, cosine, {"domain": (0, 1), "posts": ("abs",)}, r"a map in \[0, 1\]; post 'abs' cannot"),
+    (check_facts_fit_together, share, {**ALIGNED, "posts": ("abs",)}, "one value a pixel; post 'abs' keeps the chan"),
+    (check_facts_fit_together, moved, {**MOVED, "posts": ("sum",)}, "the only post is 'none', found 'sum'"),
     (check_facts_fit_together, cosine, {"visible": 3.0}, "visible: expected 0 < δ < 2, found 3"),
     (check_one_float64_number_an_example, lambda a, b: cosine(a, b).float(), {}, "float64, found .*torch.float32"),
     (check_one_float64_number_an_example, lambda a, b: cosine(a, b).mean(), {}, r"expected \(6,\) .*, found \(\) "),
     (check_one_float64_number_an_example, lambda a, b: cosine(a, b)[:, None], {}, r"found \(6, 1\) torch.float64"),
     (check_one_float64_number_an_example, lambda a, b: cosine(a, b).tolist(), {}, "expected a tensor, found list"),
+    (check_one_float64_number_an_example, lambda a, b: moved(a, b).float(), MOVED, "float64, found .*torch.float32"),
+    (check_one_float64_number_an_example, lambda a, m, b: both_shares(a, m, b).sum(), BESIDE, r"found \(\) torch"),
     (check_one_float64_number_an_example, lambda a, b: cosine(a, b) / 0, {}, "found 6 of 6 NaN or infinite"),
     (check_bounds, lambda a, b: cosine(a, b) * (1 + 1e-12), {}, r"expected values in \[-1, 1\], found \[1\.0000000"),
     (check_bounds, cosine, {"bounds": (0, 1)}, r"expected values in \[0, 1\], found \[-"),
+    (check_bounds, lambda a, b: 2 * turned(a, b), TURNED, r"expected values in \[0, 1\], found \[1\."),
+    (check_bounds, lambda a, b: (a - b).abs().sum(1) / 2, MOVED, r"expected values in \[0, 1\], found \[1\.000000"),
+    (check_bounds, lambda a, m, b: 2 * share(b, m), BESIDE, r"expected values in \[0, 1\], found \[[12]"),
+    (check_bounds, moved, {**MOVED, "bounds": (0, 4)}, "never come near the upper one; the largest is 1"),
     (check_bounds, cosine, {"bounds": (-1, 4)}, "never come near the upper one; the largest is 1"),
     (check_symmetry, lambda a, b: cosine(a, b) * a.flatten(1)[:, 0], {}, "with maps exchanged .*, found a difference"),
+    (check_symmetry, lambda a, b: moved(a, b) * a[:, 0], MOVED, "with maps exchanged .*, found a difference"),
     (check_best_is_the_upper_bound, lambda a, b: cosine(a, b) / 2, {}, r"expected the bound 1 for equal maps"),
     (check_best_is_the_upper_bound, ones, {}, "expected less for unlike maps than for equal ones"),
-    (check_best_is_the_upper_bound, lambda a, m: 1 - share(a, m), ALIGNED, "the bound 0 for relevance exactly"),
-    (check_best_is_the_upper_bound, ones, ALIGNED, "expected the bound 0 for relevance exactly outside the mask"),
+    (check_best_is_the_upper_bound, lambda a, m: 1 - share(a, m), ALIGNED, "expected less for relevance elsewhere"),
+    (check_best_is_the_upper_bound, ones, ALIGNED, "expected less for relevance elsewhere than on the mask"),
+    (check_best_is_the_upper_bound, lambda a, m: share(a, m) / 2, ALIGNED, "the bound 1 for relevance exactly on the"),
+    (check_best_is_the_upper_bound, lambda a, m, b: share(b, m), BESIDE, "expected less for relevance elsewhere"),
+    (check_best_is_the_upper_bound, stays, MOVED, "expected more for unlike versions than for equal ones"),
+    (check_best_is_the_upper_bound, lambda a, b: 1 - turned(a, b), TURNED, "expected more for unlike versions"),
+    (check_best_is_the_upper_bound, lambda a, b: (1 + moved(a, b)) / 2, MOVED, "the bound 0 for equal versions"),
     (check_undefined_is_nan, lambda a, b: cosine(a, b).nan_to_num(0), {}, "expected NaN for a zero map, found 0"),
     (check_undefined_is_nan, lambda a, m: share(a, m).nan_to_num(0), ALIGNED, "expected NaN for a zero map, found 0"),
     (
         check_undefined_is_nan, lambda a, m: (a * m).flatten(1).sum(1) / a.flatten(1).sum(1), ALIGNED,
         "expected NaN for an empty mask, found 0",
     ),
+    (check_undefined_is_nan, lambda a, b: moved(a, b).nan_to_num(1), MOVED, "expected NaN for a map with NaN, found 1"),
+    (check_undefined_is_nan, lambda a, b: turned(a, b).nan_to_num(0), TURNED, "expected NaN for a zero map, found 0"),
+    (check_undefined_is_nan, lambda a, m, b: share(b, m), BESIDE, "expected NaN for a zero map, found 0"),
     (check_undefined_is_nan, lambda a, b: cosine(a, b) + 0 * a.sum(), {}, "another example's undefined value"),
     (check_examples_are_independent, centres_the_batch, {}, "one by one and together"),
+    (check_examples_are_independent, centres_what_is_beside, BESIDE, "one by one and together"),
+    (check_examples_are_independent, lambda a, b: turned(a - a.mean(0), b), TURNED, "one by one and together"),
     (check_forms_are_indexable, lambda a, b: cosine(a.maps, b.maps), {"prepare": Unindexable}, "not subscriptable"),
+    (
+        check_forms_are_indexable, lambda a, m, b: both_shares(a.maps, m, b.maps), {**BESIDE, "prepare": Unindexable},
+        "not subscriptable",
+    ),
+    (check_forms_are_indexable, lambda a, b: turned(a.maps, b.maps), {**TURNED, "prepare": Reversing}, r"at slice\("),
     (check_forms_are_indexable, lambda a, b: cosine(a.maps, b.maps), {"prepare": Reversing}, r"at slice\(1, 4, None\)"),
     (check_operands_are_left_alone, halves_in_place, {"posts": ("none",)}, "maps and masks to be left alone"),
+    (
+        check_operands_are_left_alone, halves_what_is_beside, {**BESIDE, "channels": True, "posts": ("none",)},
+        "maps and masks to be left alone",
+    ),
     (check_operands_are_left_alone, knows_what_came_before, {}, "the same maps twice gave values that differ"),
     (check_prepared_maps_serve_many, halves_in_place, {}, r"measuring changes the prepared maps \(sum\)"),
+    (check_prepared_maps_serve_many, halves_what_is_beside, BESIDE, r"measuring changes the prepared maps \(abs_sum\)"),
     (check_default_is_the_first_post, knows_what_came_before, {}, "test_broken and test_broken@sum gave values"),
 ]  # fmt: skip
 
@@ -179,7 +280,10 @@ def test_every_check_refuses_something() -> None:
 
 
 @pytest.mark.parametrize("check", CHECKS)
-@pytest.mark.parametrize(("function", "facts"), [(cosine, {}), (share, ALIGNED), (cosine, {"prepare": torch.clone})])
+@pytest.mark.parametrize(("function", "facts"), [
+    (cosine, {}), (share, ALIGNED), (cosine, {"prepare": torch.clone}), (both_shares, BESIDE), (turned, TURNED),
+    (moved, MOVED),
+])  # fmt: skip
 def test_checks_refuse_only_what_is_broken(check, function, facts, register) -> None:
     result = run_check(check, "metric", register(function, **facts))
     assert result.passed, str(result)

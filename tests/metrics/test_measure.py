@@ -34,6 +34,24 @@ REFUSED = {
     "masks of maps": (("iou", MAPS, OTHER), "alignment needs maps and masks (N, H, W)"),
     "masks of numbers": (("iou", MAPS, MASKS.float()), "alignment needs masks of torch.bool, found torch.float32"),
     "maps too small": (("ssim", MAPS[..., :8], OTHER[..., :8]), "ssim needs maps of more than 10 pixels a side"),
+    "a map without bounds": (("ssim@sum", MAPS, OTHER), "'ssim' needs a map in [0, 1]; post 'sum' cannot promise it"),
+    "a signed map": (("ssim@percentile", MAPS, OTHER), "needs a map in [0, 1]; post 'percentile' cannot promise it"),
+    "sums of bounded maps": (("ssim@minmax_sum", MAPS, OTHER), "needs a map in [0, 1]; post 'minmax_sum' cannot"),
+    "outside [−1, 1]": (("ssim_range2@secondmoment", MAPS, OTHER), "needs a map in [-1, 1]; post 'secondmoment'"),
+    "no half of a sum": (("iou_half@abs_sum", MAPS, MASKS), "'iou_half' needs a map in [0, 1]; post 'abs_sum' cannot"),
+    "post of a response": (("background_swap@sum", SHARES, SHARES), "the only post is 'none', found 'sum'"),
+    "maps of a response": (("background_swap", MAPS, OTHER), "background_swap: expected probabilities (N, K)"),
+    "other classes": (("background_swap", SHARES, SHARES[:, :3]), "expected two versions' outputs of one shape"),
+    "nothing beside": (("gt2_ssim", MAPS, MASKS), "expected the maps of background_only as third operand, found none"),
+    "too much beside": (("gt1_ssim", MAPS, MASKS, OTHER), "gt1_ssim: expected two operands, found three"),
+    "three similar": (("spearman", MAPS, OTHER, OTHER), "spearman: expected two operands, found three"),
+    "three responses": (("background_swap", SHARES, SHARES, SHARES), "expected two operands, found three"),
+    "another size beside": (
+        ("gt2_ssim", MAPS, MASKS, OTHER[..., 1:]),
+        "gt2_ssim: expected two maps of one shape, found (2, 3, 12, 12) and (2, 3, 12, 11)",
+    ),
+    "an array beside": (("gt2_ssim", MAPS, MASKS, OTHER.numpy()), "gt2_ssim: expected tensors, found ndarray"),
+    "masks of probabilities": (("total_variation", SHARES, MASKS), "expected probabilities (N, K)"),
 }  # fmt: skip
 
 
@@ -59,7 +77,49 @@ def test_without_a_post_the_default_is_taken():
     assert [post for _, post in metrics.measured_as("spearman@max")] == ["max"]
 
 
-@pytest.mark.parametrize("post", ["abs_sum", "abs_max", "sum_abs", "minmax_sum", "sum_minmax"])
+@pytest.mark.parametrize("post", ["abs_sum", "abs_max", "sum_abs", "minmax_sum", "sum_minmax", "abs_secondmoment_sum"])
 def test_mass_accuracy_takes_posts_that_promise_no_negative_values(post):
     values = attribug.measure(f"mass_accuracy@{post}", MAPS - 0.5, MASKS)
     assert ((values >= 0) & (values <= 1)).all()
+
+
+@pytest.mark.parametrize("post", ["sum_minmax", "abs_percentile", "percentile_abs_mean", "minmax_max", "minmax"])
+def test_ssim_takes_posts_that_promise_values_from_0_to_1(post):
+    values = attribug.measure(f"ssim@{post}", MAPS - 0.5, OTHER)
+    assert ((values >= -1) & (values < 1)).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "post", "reason"),
+    [
+        ("spearman", "secondmoment", ""), ("total_variation", "none", ""), ("gt1_ssim", "percentile", ""),
+        ("mass_accuracy", "percentile_sum", "without negative values; post 'percentile_sum' cannot promise it (abs_…"),
+        ("k_ssd", "abs_sum", "in [0, 1]; post 'abs_sum' cannot promise it (…_minmax can)"),
+        ("k_ssd", "abs_minmax", "needs one value a pixel; post 'abs_minmax' keeps the channels (…_sum does not)"),
+    ],
+)  # fmt: skip
+def test_why_a_metric_refuses_a_post(name, post, reason):
+    refusal = metrics.refusal(metrics.get(name), post)
+    assert (reason in refusal) if reason else refusal == ""
+    assert refusal == "" or refusal.startswith(f"metric {name!r} ")
+
+
+def test_what_stands_beside_is_processed_alike():
+    """gt2_ssim: scaled, and any sum or sign lost, exactly as the map itself."""
+    large, other, masks = torch.rand(2, 3, 64, 64), torch.rand(2, 3, 64, 64), torch.rand(2, 64, 64) < 0.5
+    plain = attribug.measure("gt2_ssim", large, masks, other)
+    torch.testing.assert_close(attribug.measure("gt2_ssim", large, masks, 9 * other - 4), plain, rtol=0, atol=1e-5)
+    absolute = attribug.measure("gt2_ssim@abs_minmax", large - 0.5, masks, other - 0.5)
+    signed = attribug.measure("gt2_ssim@minmax", (large - 0.5).abs(), masks, (other - 0.5).abs())
+    torch.testing.assert_close(absolute, signed, rtol=0, atol=1e-12)
+    summed = attribug.measure("gt2_ssim@sum_minmax", large, masks, other)
+    large, other = (each.double().sum(1, keepdim=True) for each in (large, other))
+    by_hand = attribug.measure("gt2_ssim", large, masks, other)
+    torch.testing.assert_close(summed, by_hand, rtol=0, atol=1e-12)
+
+
+def test_float64_in_and_out():
+    for name, other in (("spearman", OTHER), ("iou", MASKS)):
+        single, double = (attribug.measure(name, MAPS.to(dtype), other) for dtype in (torch.float32, torch.float64))
+        assert single.dtype == double.dtype == torch.float64
+        assert torch.equal(single, double)

@@ -1,14 +1,17 @@
 """Posts as data: what each step does, in which order, and what may not be combined."""
 
 import itertools
+import math
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import attribug
-from attribug.metrics.postprocessing import REDUCES, STEPS, is_nonnegative, postprocess, reduces_channels, steps
+from attribug.metrics.postprocessing import REDUCING, STEPS, postprocess, range_after, reduces_channels, steps
 
 torch.set_num_threads(1)
 
@@ -26,6 +29,8 @@ EXPECTED = {
     "abs_sum": lambda x: x[:, 0].abs() + x[:, 1].abs() + x[:, 2].abs(),
     "sum_abs": lambda x: (x[:, 0] + x[:, 1] + x[:, 2]).abs(),
     "minmax": lambda x: torch.stack([(e - e.min()) / (e.max() - e.min()) for e in x]),
+    "percentile": lambda x: torch.stack([(e / np.percentile(e.abs(), 99)).clamp(-1, 1) for e in x]),
+    "secondmoment": lambda x: torch.stack([e / math.sqrt(sum(v * v for v in e.flatten().tolist()) / 105) for e in x]),
 }
 
 
@@ -80,27 +85,134 @@ def test_sums_are_taken_in_float64():
     assert postprocess(cancelling, "sum").item() == pytest.approx(1e-12, rel=1e-3)
 
 
+# --- scales: the 99th percentile, the second moment ---
+
+
+def values_of(maps):
+    return maps[0].double().numpy()
+
+
+@settings(max_examples=100, deadline=None)
+@given(data=st.data())
+def test_percentile_is_numpys(data, drawn_maps):
+    (one,) = data.draw(drawn_maps(1, 12, 1))
+    cap, found = np.percentile(np.abs(values_of(one)), 99), postprocess(one, "percentile")[0].numpy()
+    if cap == 0:
+        assert np.isnan(found).all()
+    else:
+        np.testing.assert_allclose(found, np.clip(values_of(one) / cap, -1, 1), rtol=1e-12, atol=0)
+        assert np.abs(found).max() == 1
+
+
+@settings(max_examples=100, deadline=None)
+@given(data=st.data())
+def test_secondmoment_is_a_plain_loop(data, drawn_maps):
+    (one,) = data.draw(drawn_maps(1, 12, 1))
+    values = values_of(one)
+    found = postprocess(one, "secondmoment")[0].numpy()
+    if not values.any():
+        assert np.isnan(found).all()
+        return
+    relative = values / np.abs(values).max()  # squares of huge values would overflow
+    scale = math.sqrt(math.fsum(v * v for v in relative.ravel()) / values.size)
+    np.testing.assert_allclose(found, relative / scale, rtol=1e-12, atol=0)
+    assert np.array_equal(np.sign(found), np.sign(values))
+    assert math.isclose((found**2).mean(), 1, rel_tol=1e-12)
+
+
+@pytest.mark.parametrize("post", ["percentile", "secondmoment", "minmax", "abs_percentile", "sum_secondmoment"])
+@pytest.mark.parametrize("factor", [1e-300, 3e-5, 7.0, 1e300])
+def test_scaled_maps_have_no_scale(post, factor):
+    plain = postprocess(maps(), post)
+    torch.testing.assert_close(postprocess(factor * maps().double(), post), plain, rtol=1e-12, atol=1e-12)
+    assert not torch.allclose(postprocess(maps() + 5, post), plain) or post == "minmax"
+
+
+def test_an_outlier_moves_the_percentile_less_than_the_others():
+    """Why SmoothGrad's authors cap: the rest of a map keeps its place beside one extreme value."""
+    plain = maps(channels=1).double().repeat(1, 1, 4, 4)
+    spoilt = plain.clone()
+    spoilt[:, :, 0, 0] = 1000
+    moved = {}
+    for post in ("percentile", "secondmoment", "abs_minmax"):
+        before, after = postprocess(plain, post)[:, :, 1:], postprocess(spoilt, post)[:, :, 1:]
+        moved[post] = ((after - before).abs().mean() / before.abs().mean()).item()
+    assert moved["percentile"] < 0.1
+    assert 0.9 < moved["secondmoment"] < moved["abs_minmax"]
+
+
+@pytest.mark.parametrize("post", ["percentile", "secondmoment", "minmax"])
+def test_maps_without_a_scale_are_undefined_for_them_alone(post):
+    mixed = maps()
+    mixed[1], mixed[2, 0, 0, 0] = 0, torch.nan
+    found = postprocess(mixed, post)
+    assert [example.isnan().all().item() for example in found] == [False, True, True, False]
+    assert torch.equal(found[[0, 3]], postprocess(maps(), post)[[0, 3]])
+
+
+# --- what a post promises ---
+
 ALL = [
     "_".join(names)
     for length in (1, 2, 3)
     for names in itertools.product(STEPS, repeat=length)
-    if sum(name in REDUCES for name in names) <= 1
+    if sum(name in REDUCING for name in names) <= 1
 ]
 
 
-@settings(max_examples=150, deadline=None)
-@given(post=st.sampled_from(ALL), seed=st.integers(0, 10**6), channels=st.sampled_from([1, 3]))
-def test_promises_hold(post, seed, channels):
-    """A post that promises non-negative or channel-free maps gives them; one that gives them by chance need not."""
-    found = postprocess(-maps(seed, channels).abs() if seed % 2 else maps(seed, channels), post)
-    assert not is_nonnegative(post) or (found >= 0).all() or found.isnan().any()
-    assert found.ndim == (3 if reduces_channels(post) else 4)
+def broken_promise(post, one):
+    """Values outside of what the post promises; NaN lies outside of nothing."""
+    low, high = range_after(post)
+    found = postprocess(one, post)
+    return found[(found < low) | (found > high)].tolist()
 
 
-@pytest.mark.parametrize("post", ["sum", "max", "none", "mean"])
-def test_signed_maps_promise_nothing(post):
-    assert not is_nonnegative(post)
-    assert (postprocess(maps(), post) < 0).any()
+@settings(max_examples=400, deadline=None)
+@given(post=st.sampled_from(ALL), data=st.data())
+def test_promises_hold(post, data, drawn_maps):
+    (one,) = data.draw(drawn_maps(1, 6, 1))
+    assert broken_promise(post, one) == []
+    assert postprocess(one, post).ndim == (3 if reduces_channels(post) else 4)
+
+
+WRONG = {
+    "sum": lambda low, high: (low, high),  # as a mean
+    "abs": lambda low, high: (0.0, 1.0),
+    "percentile": lambda low, high: (0.0, 1.0),
+    "secondmoment": lambda low, high: (low, high),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_broken_promise_is_found_out(name, drawn_maps, is_found_out, monkeypatch):
+    monkeypatch.setitem(STEPS, name, replace(STEPS[name], range=WRONG[name]))
+    drawn = st.tuples(st.sampled_from([post for post in ALL if name in post]), drawn_maps(1, 6, 1))
+    assert is_found_out(drawn, lambda case: len(broken_promise(case[0], case[1][0])), lambda case: 0)
+
+
+RANGES = {
+    "none": (-math.inf, math.inf), "sum": (-math.inf, math.inf), "max": (-math.inf, math.inf),
+    "abs": (0, math.inf), "abs_sum": (0, math.inf), "sum_abs": (0, math.inf), "abs_mean": (0, math.inf),
+    "minmax": (0, 1), "minmax_mean": (0, 1), "minmax_sum": (0, math.inf), "abs_sum_minmax": (0, 1),
+    "percentile": (-1, 1), "percentile_sum": (-math.inf, math.inf), "percentile_mean": (-1, 1),
+    "percentile_abs": (0, 1), "abs_percentile": (0, 1), "percentile_minmax": (0, 1),
+    "secondmoment": (-math.inf, math.inf), "abs_secondmoment": (0, math.inf), "minmax_secondmoment": (0, math.inf),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("post", RANGES)
+def test_ranges_by_hand(post):
+    assert range_after(post) == RANGES[post]
+
+
+def test_ranges_are_no_wider_than_what_occurs():
+    """A promise that nothing ever comes near would refuse posts for nothing."""
+    wild = [maps(seed, channels=2).double() ** 3 for seed in range(4)]
+    for post in ALL:
+        low, high = range_after(post)
+        found = torch.cat([postprocess(each, post).flatten() for each in wild])
+        assert (found.min() < 0) == (low < 0), post
+        assert (found.max() > 1) == (high > 1), post
 
 
 # --- refusals ---
@@ -111,9 +223,9 @@ def test_signed_maps_promise_nothing(post):
     [
         ("abs_summ", "post 'abs_summ': unknown step 'summ'; did you mean 'sum'?"),
         ("minmx", "post 'minmx': unknown step 'minmx'; did you mean 'minmax'?"),
-        ("l2", "post 'l2': unknown step 'l2'; expected one of: abs, max, mean, minmax, none, sum"),
-        ("", "post '': unknown step ''; expected one of: abs, max, mean, minmax, none, sum"),
-        ("sum_", "post 'sum_': unknown step ''; expected one of: abs, max, mean, minmax, none, sum"),
+        ("l2", f"post 'l2': unknown step 'l2'; expected one of: {', '.join(sorted(STEPS))}"),
+        ("", f"post '': unknown step ''; expected one of: {', '.join(sorted(STEPS))}"),
+        ("sum_", f"post 'sum_': unknown step ''; expected one of: {', '.join(sorted(STEPS))}"),
         ("sum_max", "post 'sum_max': expected at most one of sum, mean, max"),
         ("sum_abs_sum", "post 'sum_abs_sum': expected at most one of sum, mean, max"),
     ],

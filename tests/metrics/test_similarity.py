@@ -7,12 +7,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import stats
+from scipy import ndimage, stats
 from skimage.metrics import structural_similarity
 
 import attribug
 from attribug.metrics import prepared
-from attribug.metrics.similarity import ranks, standardised
+from attribug.metrics.similarity import CACHED, averaged_ranks, blurred, ranks, standardised
 
 torch.set_num_threads(1)
 SCALES = [1.0, 1e-30, 1e30]
@@ -90,6 +90,23 @@ def test_ranks_are_scipys(pair):
         assert np.isnan(found).all()
     else:
         np.testing.assert_allclose(found, centred / np.linalg.norm(centred), rtol=0, atol=1e-12)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    values=st.lists(st.sampled_from([0.0, -0.0, 1.0, -1.0, 5e-324, -5e-324, np.inf, -np.inf, np.nan]) | st.floats()),
+    maps=st.integers(1, 4),
+)
+def test_averaged_ranks_are_exactly_scipys(values, maps):
+    rows = np.array([values[shift:] + values[:shift] for shift in range(maps)]).reshape(maps, -1)
+    if rows.size:
+        np.testing.assert_array_equal(averaged_ranks(rows), stats.rankdata(rows, axis=1, nan_policy="propagate"))
+
+
+@pytest.mark.parametrize("kind", ["random", "sparse", "tied", "heavy", "constant"])
+def test_averaged_ranks_of_large_maps_are_exactly_scipys(kind):
+    rows = torch.stack([drawn(kind, 1.0, (40_000,), seed) for seed in range(3)]).numpy()  # sorted digit by digit
+    np.testing.assert_array_equal(averaged_ranks(rows), stats.rankdata(rows, axis=1))
 
 
 @pytest.mark.parametrize("monotone", [torch.exp, lambda x: x**3, lambda x: 5 * x - 2, torch.atan])
@@ -180,6 +197,13 @@ def test_ssim_is_the_papers_formula():
     agrees(found, expected, 1e-12)
 
 
+@pytest.mark.parametrize("shape", [(2, 1, 11, 11), (1, 3, 18, 19), (3, 2, 26, 40), (1, 1, 130, 71)])
+def test_local_means_are_scipys(shape):
+    planes = drawn("random", 1.0, shape, 0)
+    expected = ndimage.gaussian_filter(planes.numpy(), 1.5, truncate=3.5, axes=(2, 3))[:, :, 5:-5, 5:-5]
+    np.testing.assert_allclose(blurred(planes).numpy(), expected, rtol=0, atol=1e-14)
+
+
 @pytest.mark.parametrize("shape", [(1, 1, 10, 30), (1, 1, 30, 10), (1, 3, 1, 1)])
 def test_ssim_of_maps_narrower_than_its_window_is_refused(shape):
     with pytest.raises(attribug.Unsupported, match="ssim needs maps of more than 10 pixels a side, found"):
@@ -191,43 +215,6 @@ def test_ssim_of_unrelated_heavy_tailed_maps_is_high():
     one, other = (drawn("heavy", 1.0, (1, 1, 64, 64), seed) ** 3 for seed in (11, 12))
     assert attribug.measure("ssim", one, other) > 0.9
     assert attribug.measure("spearman", one, other).abs() < 0.1
-
-
-# --- total variation ---
-
-
-@st.composite
-def predictions(draw):
-    classes = draw(st.integers(1, 6)), draw(st.integers(1, 6))
-    rng = np.random.default_rng(draw(st.integers(0, 10**6)))
-    sharpness = draw(st.sampled_from([0.0, 1.0, 30.0, 1000.0]))
-    dtype = draw(st.sampled_from([torch.float32, torch.float64]))
-    return [torch.from_numpy(rng.standard_normal((3, k)) * sharpness).to(dtype).softmax(1) for k in classes]
-
-
-@settings(max_examples=100, deadline=None)
-@given(pair=predictions())
-def test_total_variation_is_a_plain_loop(pair):
-    found = attribug.measure("total_variation", *pair)
-    for row in range(3):
-        p, q = (each[row].tolist() for each in pair)
-        if len(p) != len(q):
-            p, q = (sorted(each, reverse=True) + [0.0] * (6 - len(each)) for each in (p, q))
-        expected = 1 - sum(abs(x - y) for x, y in zip(p, q, strict=True)) / 2
-        np.testing.assert_allclose(found[row].item(), min(1, max(0, expected)), rtol=0, atol=1e-12)
-    assert torch.equal(attribug.measure("total_variation", *pair[::-1]), found)
-
-
-def test_total_variation_by_hand():
-    p, q = torch.tensor([[0.5, 0.3, 0.2]]), torch.tensor([[0.2, 0.3, 0.5]])
-    agrees(attribug.measure("total_variation", p, q), 0.7, 1e-7)
-    agrees(attribug.measure("total_variation", p, torch.tensor([[0.1, 0.9]])), 0.6, 1e-7)  # .9 .1 0 beside .5 .3 .2
-    agrees(attribug.measure("total_variation", torch.eye(3)[:1], torch.eye(3)[1:2]), 0)
-
-
-def test_total_variation_of_rounded_probabilities_keeps_its_bounds():
-    p, q = torch.tensor([[1.0000001, 0.0]]), torch.tensor([[0.0, 1.0000001]])
-    assert attribug.measure("total_variation", p, q).item() == 0
 
 
 # --- prepared forms ---
@@ -245,3 +232,16 @@ def test_one_prepared_map_meets_many(name):
             torch.testing.assert_close(
                 values, attribug.measure(name, maps[i : i + 1], maps[j : j + 1]), rtol=0, atol=1e-12
             )
+
+
+@pytest.mark.parametrize("name", ["pearson", "spearman", "ssim@sum_minmax", "ssim@minmax"])
+@pytest.mark.parametrize("side", [11, 28, 45, 190])
+def test_a_value_is_the_same_to_the_last_bit_in_every_batch(name, side):
+    """Also where a batch is worked on in several groups."""
+    count = min(2 * CACHED // (3 * side**2) + 3, 40)
+    one, other = (drawn("heavy", 1.0, (count, 3, side, side), seed) for seed in (20, 21))
+    together = attribug.measure(name, one, other)
+    last_first = attribug.measure(name, one.flip(0), other.flip(0)).flip(0)
+    alone = torch.cat([attribug.measure(name, one[i : i + 1].clone(), other[i : i + 1]) for i in range(count)])
+    assert torch.equal(alone, together)
+    assert torch.equal(last_first, together)
