@@ -87,7 +87,9 @@ def test_shipped_suites_plan_and_count(name: str) -> None:
     assert counts["records"] == counts["contrasts"] * len(loaded.methods)
     sides = sum(len(set(cell.contrast.sides)) for cell in made.cells if cell.contrast is not None)
     assert counts["sides"] == sides
-    assert counts["explanations"] == sides * len(loaded.methods) * loaded.examples
+    backgrounds = [cell.contrast for cell in made.cells if cell.contrast and cell.contrast.extra]
+    swapped = sum(len(set(contrast.sides)) for contrast in backgrounds)  # predictions of swapped backgrounds as well
+    assert counts["explanations"] == (sides * len(loaded.methods) + swapped) * loaded.examples
     needed = {t for cell in made.cells if cell.contrast for model in cell.contrast.models() for t in trainings(model)}
     assert counts["trainings"] == len(needed)
     assert set(made.trainings) == {training.key for training in needed}
