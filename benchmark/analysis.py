@@ -5,9 +5,12 @@ from __future__ import annotations
 import pandas as pd
 
 from attribug.plan import Plan
+from attribug.results.added import COLUMNS as ADDED_COLUMNS
 from attribug.results.added import added
+from attribug.results.decisions import COLUMNS as DECISION_COLUMNS
 from attribug.results.decisions import decisions
 from attribug.results.evidence import evidence, q_values
+from attribug.results.ranking import COLUMNS as RANKING_COLUMNS
 from attribug.results.ranking import ranking
 from attribug.results.schema import KEYS
 from attribug.results.severity import by_post, severity
@@ -17,13 +20,19 @@ from attribug.results.summary import PREDICTIONS, is_headline
 NO_CONTROL = "-"
 """Stands for the control of a bug without a contrast."""
 HEADLINE_NUMBERS = ("effect", "ci_low", "ci_high", "verdict", "reason")
+HEADLINE_COLUMNS = (
+    *KEYS, *HEADLINE_NUMBERS, "q", *(name for name in DECISION_COLUMNS if name not in KEYS),
+    PREDICTIONS, "added", "added_low", "added_high", "adds",
+)  # fmt: skip
+EMPTY = {"headline": HEADLINE_COLUMNS, "added": ADDED_COLUMNS, "ranking": RANKING_COLUMNS}
 
 
 def analyses(scores: pd.DataFrame, results: pd.DataFrame, plan: Plan) -> dict[str, pd.DataFrame]:
     """By name: `headline` (the matrix, with q-values, decisions and what is added), `added`, `ranking`, `severity`,
-    `posts`."""
+    `posts`; each with its columns, also where there is nothing to tell."""
     graded = [name for name, bug in plan.bugs.items() if bug.graded]
-    tables = {"severity": severity(results, graded), "posts": by_post(results)}
+    tables = {name: pd.DataFrame(columns=list(columns)) for name, columns in EMPTY.items()}
+    tables |= {"severity": severity(results, graded), "posts": by_post(results)}
     headline = _headline_of(results, plan)
     if not len(scores):
         return tables
@@ -73,4 +82,4 @@ def _merged(rows: pd.DataFrame, q: pd.DataFrame, judged: pd.DataFrame, more: pd.
     merged = rows[[*keys, *HEADLINE_NUMBERS]]
     for table in (q, judged, more):
         merged = merged.merge(table, on=keys, how="left", validate="one_to_one")
-    return merged
+    return merged[list(HEADLINE_COLUMNS)]

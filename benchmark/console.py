@@ -21,6 +21,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from attribug.analysis import main_controls
 from attribug.results.figures import SYMBOLS
 
 if TYPE_CHECKING:
@@ -151,7 +152,8 @@ def matrix(task: str, rows: pd.DataFrame, run: Run) -> Table:
 def _queries(task: str, run: Run) -> dict[str, dict[tuple[str, str], Text]]:
     """Rows of the direct queries, what outputs tell of another version of the input, by name and place."""
     queries = [m.name for m, _ in run.plan.measured if m.kind == "response" and m.reads == "probabilities"]
-    rows = run.results[(run.results["task"] == task) & run.results["metric"].isin(queries)]
+    main = run.results["control"] == run.results["bug"].map(main_controls(run.plan))
+    rows = run.results[(run.results["task"] == task) & run.results["metric"].isin(queries) & main]
     found: dict[str, dict[tuple[str, str], Text]] = {}
     for row in rows.itertuples():
         sure = str(row.reason).startswith("true by construction")

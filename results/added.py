@@ -19,8 +19,8 @@ def added(found: Evidence) -> pd.DataFrame:
 
     A yardstick is a metric of the method `predictions` on the same bug, level and control: `total_variation`, what bare
     outputs tell; `background_swap`, what they tell when the background is swapped. The interval of the difference takes
-    into account that both rest on the same models and images. `adds`: `more` where it lies above 0, `less` where below,
-    `undecided` where it contains 0 or does not exist.
+    into account that both rest on the same models and images; it is clipped to [−1, 1]. `adds`: `more` where it lies
+    above 0, `less` where below, `undecided` where it contains 0 or does not exist.
     """
     places = found.keys.groupby(PLACE, sort=False).ngroup().to_numpy()
     parts = [_of_place(found.select(places == number)) for number in range(int(places.max(initial=-1)) + 1)]
@@ -38,7 +38,7 @@ def _of_place(found: Evidence) -> pd.DataFrame:
     weights[rows, pairs] = 1
     weights[yardsticks, pairs] = -1
     difference = found.combine(weights)
-    low, high = difference.interval()
+    low, high = (np.clip(bound, -1.0, 1.0) for bound in difference.interval())
     return found.keys.iloc[rows].reset_index(drop=True).assign(
         yardstick=found.keys["metric"].to_numpy()[yardsticks],
         effect=found.effect[rows], yardstick_effect=found.effect[yardsticks],

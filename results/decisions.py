@@ -13,10 +13,12 @@ import pandas as pd
 from scipy.special import binom, stdtrit
 
 from attribug.results.schema import KEYS, SCORE_COLUMNS, TRIPLE, expect_columns
-from attribug.results.statistics import CONFIDENCE, FEWEST_MODELS, Floats, Integers, Kind
+from attribug.results.statistics import CONFIDENCE, FEWEST_MODELS, Flags, Floats, Integers, Kind, jackknife
 
 FALSE_ALARMS = 0.05
 """Share of controls that may raise an alarm."""
+ROUNDING = 1e-9
+"""By which a share of alarms may differ from `FALSE_ALARMS` and still be it."""
 MOST_MODELS = 3
 """k: models to pick from, fewer where there are not two controls."""
 COLUMNS = (
@@ -29,8 +31,8 @@ def decisions(scores: pd.DataFrame, *, seeds_total: int, kinds: Mapping[str, Kin
     """One row a combination of `KEYS`, columns `COLUMNS`.
 
     `detection_rate`: the share of contaminated scores beyond the threshold that 5 % of the control scores pass, with
-    its 95 % interval (jackknife over models; empty below three). Scores that tie at the threshold pass it in the share
-    that makes 5 %; so a method that cannot tell gets exactly .05.
+    its 95 % interval (jackknife over models plus jackknife over images; empty below three models or two images). Scores
+    that tie at the threshold pass it in the share that makes 5 %; so a method that cannot tell gets exactly .05.
 
     `pick_one_image`: how often the contaminated model is picked out of `pick_k` models, itself and k − 1 controls, by
     the metric on one image; `pick_all_images`: by the mean over images. Ties share the pick; chance is 1/k. k is 3, or
@@ -58,36 +60,51 @@ def decisions(scores: pd.DataFrame, *, seeds_total: int, kinds: Mapping[str, Kin
 def _detection(part: pd.DataFrame, seeds_total: int) -> tuple[float, float, float]:
     """Detection rate, low and high end of its interval."""
     value, benign = (part[name].fillna(-np.inf).to_numpy(np.float64) for name in ("value", "benign"))
-    triple, model = _numbered(part, TRIPLE), _numbered(part, ["seed"])
+    place = _places(value, benign)
+    triple, model, image = (_numbered(part, names) for names in (TRIPLE, ["seed"], ["example"]))
     units = np.where(part[SEEDS] < 0, -1, part[SEEDS] % seeds_total)  # (rows, 3)
-    rate = detection_rate(value, benign, _weights(triple, model))
-    left = []
-    for unit in sorted(set(units[units >= 0].tolist())):
-        stays = ~(units == unit).any(axis=1)
-        if not stays.any():
-            return rate, np.nan, np.nan
-        left.append(detection_rate(value[stays], benign[stays], _weights(triple[stays], model[stays])))
-    seeds = int(model.max()) + 1
-    if seeds < FEWEST_MODELS:
-        return rate, np.nan, np.nan
-    spread = np.sqrt((len(left) - 1) / len(left) * np.square(np.array(left) - np.mean(left)).sum())
-    half = float(stdtrit(seeds - 1, (1 + CONFIDENCE) / 2) * spread)
-    return rate, max(rate - half, 0.0), min(rate + half, 1.0)
+
+    def rate(kept: Flags) -> float:
+        return _passed(place, _weights(triple, model, kept))
+
+    found, seeds = rate(np.ones(len(part), dtype=bool)), int(model.max()) + 1
+    models = [~(units == unit).any(axis=1) for unit in np.unique(units[units >= 0])]
+    images = [image != number for number in range(int(image.max()) + 1)]
+    if seeds < FEWEST_MODELS or len(images) < 2 or not all(kept.any() for kept in models):
+        return found, np.nan, np.nan
+    variance = _variance([rate(kept) for kept in models]) + _variance([rate(kept) for kept in images])
+    half = float(stdtrit(seeds - 1, (1 + CONFIDENCE) / 2) * np.sqrt(variance))
+    return found, max(found - half, 0.0), min(found + half, 1.0)
+
+
+def _variance(left: list[float]) -> float:
+    """The jackknife's, of rates without one model or image each."""
+    rates = np.array(left)[:, None]
+    return float(jackknife(rates, np.ones_like(rates, dtype=bool))[0][0])
 
 
 def detection_rate(value: Floats, benign: Floats, weight: Floats, false_alarms: float = FALSE_ALARMS) -> float:
     """Share of `value` above the threshold that the share `false_alarms` of `benign` passes, high being suspicious.
 
-    The receiver operating characteristic at one point, straight lines between its steps. All (n,), weights above 0.
+    The receiver operating characteristic at one point, straight lines between its steps. All (n,), weights of 0 or
+    more, not all of them 0.
     """
-    pooled = np.concatenate([value, benign])
-    distinct, place = np.unique(-pooled, return_inverse=True)  # most suspicious first
-    place = place.ravel()
-    hits = np.bincount(place[: len(value)], weights=weight, minlength=len(distinct)).cumsum()
-    alarms = np.bincount(place[len(value) :], weights=weight, minlength=len(distinct)).cumsum()
+    return _passed(_places(value, benign), weight, false_alarms)
+
+
+def _places(value: Floats, benign: Floats) -> Integers:
+    """Places of all scores (2n,), values first: 0 for the most suspicious ones, equal scores together."""
+    places: Integers = np.unique(-np.concatenate([value, benign]), return_inverse=True)[1].ravel()
+    return places
+
+
+def _passed(place: Integers, weight: Floats, false_alarms: float = FALSE_ALARMS) -> float:
+    """`detection_rate` of scores that are in their `_places`, (2n,), weights (n,)."""
+    hits, alarms = (np.bincount(part, weight, int(place.max()) + 1).cumsum() for part in np.split(place, 2))
     at, found = np.append(0.0, alarms / alarms[-1]), np.append(0.0, hits / hits[-1])
-    last = int(np.searchsorted(at, false_alarms, side="right")) - 1  # the last step that raises no more alarms
-    if at[last] == false_alarms or last + 1 == len(at):
+    # The last step that raises no more alarms; its share is a sum of weights, whose rounding must not decide.
+    last = int(np.searchsorted(at, false_alarms + ROUNDING, side="right")) - 1
+    if at[last] >= false_alarms or last + 1 == len(at):
         return float(found[last])
     share = (false_alarms - at[last]) / (at[last + 1] - at[last])
     return float(found[last] + share * (found[last + 1] - found[last]))
@@ -139,12 +156,14 @@ def _mean(scores: Floats) -> Floats:
 
 def _numbered(part: pd.DataFrame, columns: Sequence[str]) -> Integers:
     """Numbers of the combinations of columns that occur, (rows,)."""
-    numbers: Integers = part.groupby(list(columns), sort=True).ngroup().to_numpy(np.int64)
-    return numbers
+    return np.asarray(part.groupby(list(columns), sort=True).ngroup(), np.int64)
 
 
-def _weights(triple: Integers, model: Integers) -> Floats:
-    """What a row counts: examples alike within a triple, triples within a model, models alike."""
-    numbers, first, examples = np.unique(triple, return_index=True, return_counts=True)
-    weights: Floats = 1.0 / (examples[np.searchsorted(numbers, triple)] * np.bincount(model[first])[model])
+def _weights(triple: Integers, model: Integers, kept: Flags) -> Floats:
+    """What a row counts: examples alike within a triple, triples within a model, models alike; 0 unless `kept`."""
+    examples = np.bincount(triple, kept)  # (T,)
+    of_triple = np.zeros(len(examples), np.int64)
+    of_triple[triple] = model
+    triples = np.bincount(of_triple, examples > 0)  # (M,)
+    weights: Floats = np.divide(1.0, examples[triple] * triples[model], out=np.zeros(len(triple)), where=kept)
     return weights

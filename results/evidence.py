@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from scipy.special import stdtr, stdtrit
+from scipy.stats import false_discovery_control
 
 from attribug.results.statistics import (
     CONFIDENCE,
@@ -29,7 +30,7 @@ from attribug.results.statistics import (
     leave_one_out,
     nested_mean,
 )
-from attribug.results.summary import grouped
+from attribug.results.summary import PREDICTIONS, grouped
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,8 @@ class Evidence:
     occurs: Flags  # (U, G): whether the unit has a role in the effect
     image: Floats
     """(X, G): an image's mean score less the effect's mean over images, over n, times √(n/(n−1)): the squares of a
-    column sum to the effect's variance over images; 0 where an effect does not rest on the image."""
+    column sum to the effect's variance over images; 0 where an effect does not rest on the image, NaN where it rests on
+    no other."""
     seeds: Integers  # (G,): contaminated models
     undefined: Floats  # (G,): share of undefined scores
 
@@ -63,9 +65,10 @@ class Evidence:
         absent = np.isnan(self.left).astype(np.int64) @ used.astype(np.int64) > 0  # (U, K)
         left = np.where(absent, np.nan, np.nan_to_num(self.left) @ weights)  # (U, K)
         over_models, exists = jackknife(left, occurs)
-        over_images = np.square(self.image @ weights).sum(0)
+        single = np.isnan(self.image).any(axis=0)  # (G,): a single image has no variance, which is its own affair
+        over_images = np.square(np.nan_to_num(self.image) @ weights).sum(0)
         seeds = np.where(used, self.seeds[:, None], np.iinfo(np.int64).max).min(axis=0)
-        exists &= seeds >= FEWEST_MODELS
+        exists &= (seeds >= FEWEST_MODELS) & ~used[single].any(axis=0)
         return Combined(self.effect @ weights, np.where(exists, over_models + over_images, np.nan), seeds)
 
 
@@ -87,7 +90,7 @@ class Combined:
         with np.errstate(divide="ignore", invalid="ignore"):
             t = (self.value - bound) / np.sqrt(self.variance)  # V = 0: ±∞, or NaN at the bound itself
         t = np.where((self.variance == 0) & np.isnan(t), 0.0, t)
-        return np.asarray(1 - stdtr(np.maximum(self.seeds - 1, 1), t))
+        return np.asarray(stdtr(np.maximum(self.seeds - 1, 1), -t))  # not 1 − …, which loses small ones
 
 
 def evidence(
@@ -111,20 +114,19 @@ def evidence(
 
 
 def q_values(found: Evidence) -> Floats:
-    """Of the detections, (G,): Benjamini–Hochberg over the effects of one task, bug and level, of "effect ≤ .6".
+    """Of the detections, (G,): Benjamini–Hochberg over the explanations of one task, bug and level, of "effect ≤ .6".
 
-    An effect without an interval has none (NaN). All effects share their models, so errors come in clusters: a false
-    detection is seldom alone.
+    An effect without an interval has none (NaN), nor has one of `predictions`: often true by construction, it would
+    loosen the bound for the others. All effects share their models, so errors come in clusters: a false detection is
+    seldom alone.
     """
     p = found.combine(np.eye(len(found.keys))).exceeds(DETECTS)
     q = np.full(len(p), np.nan)
+    tested = ~np.isnan(p) & (found.keys["method"] != PREDICTIONS).to_numpy()
     family = found.keys.groupby(["task", "bug", "level"], sort=False).ngroup().to_numpy()
-    for number in range(int(family.max(initial=-1)) + 1):
-        at = np.flatnonzero(family == number)
-        tested = at[~np.isnan(p[at])]
-        order = tested[np.argsort(p[tested], kind="stable")]
-        ratio = p[order] * len(order) / np.arange(1, len(order) + 1)
-        q[order] = np.minimum(np.minimum.accumulate(ratio[::-1])[::-1], 1.0)
+    for number in np.unique(family[tested]):
+        at = tested & (family == number)
+        q[at] = false_discovery_control(p[at], method="bh")
     return q
 
 

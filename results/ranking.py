@@ -14,12 +14,12 @@ COLUMNS = ("method", "cells", "missing", "mean_effect", "ci_low", "ci_high", "ra
 
 
 def ranking(found: Evidence, methods: tuple[str, ...] = ()) -> pd.DataFrame:
-    """One row a method, columns `COLUMNS`: best mean effect first, those without a rank last.
+    """One row a method, columns `COLUMNS`: best mean effect first, those without a mean last.
 
     Takes one effect a method and cell (task, bug, level, control): the bugs' primary metrics. A method's mean is over
-    all cells that any method has; one that lacks a cell, or has more than 10 % undefined scores in it, gets neither
-    mean nor rank, for the mean of what is left would compare it with others on easier or harder bugs. `predictions`
-    gets a mean and no rank, since it explains nothing.
+    all cells that any explanation has; one that lacks a cell, or has more than 10 % undefined scores in it, gets
+    neither mean nor rank, for the mean of what is left would compare it with others on easier or harder bugs.
+    `predictions` gets a mean and no rank, since it explains nothing; a cell that it alone has does not count.
 
     A rank is a range: `rank_low` is 1 + the number of methods whose mean is higher for certain (the 95 % interval of
     the difference, on the same models and images, lies above 0), `rank_high` the number of methods less those whose
@@ -34,8 +34,9 @@ def ranking(found: Evidence, methods: tuple[str, ...] = ()) -> pd.DataFrame:
     """
     if found.keys.duplicated([*CELL, "method"]).any():
         raise ValueError("expected one effect a method and cell, found two: choose one metric and post a bug")
-    cells = found.keys.groupby(CELL, sort=False).ngroup().to_numpy()
     names = list(dict.fromkeys([*found.keys["method"], *methods]))
+    found = _explained(found)
+    cells = found.keys.groupby(CELL, sort=False).ngroup().to_numpy()
     at = np.full((len(names), int(cells.max()) + 1), -1)  # (methods, cells): which effect
     at[[names.index(name) for name in found.keys["method"]], cells] = np.arange(len(found.keys))
     usable = (at >= 0) & (found.undefined[at] <= UNDEFINED)
@@ -49,11 +50,16 @@ def ranking(found: Evidence, methods: tuple[str, ...] = ()) -> pd.DataFrame:
     counts = {"cells": usable.sum(axis=1), "missing": (~usable).sum(axis=1)}
     table = pd.DataFrame({"method": names, **counts, "reason": reasons})
     columns = {"mean_effect": mean.value, "ci_low": low, "ci_high": high, "rank_low": best, "rank_high": worst}
-    for name, column in columns.items():
-        table[name] = np.nan
-        table.loc[complete, name] = column
+    table = table.join(pd.DataFrame(columns, index=np.flatnonzero(complete)))
     order = table.sort_values(["mean_effect", "method"], ascending=[False, True], na_position="last", kind="stable")
     return order.reset_index(drop=True)[list(COLUMNS)]
+
+
+def _explained(found: Evidence) -> Evidence:
+    """The effects in cells that some explanation has; all of them where there is no explanation at all."""
+    cells = found.keys.groupby(CELL, sort=False).ngroup()
+    of_explanations = cells[found.keys["method"] != PREDICTIONS]
+    return found.select(cells.isin(of_explanations).to_numpy()) if len(of_explanations) else found
 
 
 def _means(at: Integers, effects: int) -> Floats:

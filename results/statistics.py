@@ -122,7 +122,7 @@ def jackknife(left: Floats, occurs: Flags) -> tuple[Floats, Flags]:
 def image_means(score: Floats, group: Integers, example: Integers) -> tuple[Integers, Integers, Floats]:
     """An example's mean score over a group's rows of its id, whatever the triple: group, id, mean, (images,) each."""
     order = np.lexsort((example, group))
-    image = _index(group[order], example[order])  # (rows,) which image, over all groups
+    image = numbered(group[order], example[order])  # (rows,) which image, over all groups
     first = _firsts(image)
     return group[order][first], example[order][first], _means(score[order], image, len(first))
 
@@ -185,9 +185,9 @@ def arrange(rows: pd.DataFrame, units: int) -> Arranged:
         TableError: an example twice in a triple, or a contaminated model without a seed.
     """
     ids, columns = _sorted(rows)
-    triple = _index(*(ids[name] for name in ("group", *TRIPLE)))  # (rows,) which triple, 0 … T−1
+    triple = numbered(*(ids[name] for name in ("group", *TRIPLE)))  # (rows,) which triple, 0 … T−1
     first = _firsts(triple)
-    model = _index(ids["group"][first], ids["seed"][first])  # (T,)
+    model = numbered(ids["group"][first], ids["seed"][first])  # (T,)
     nesting = Nesting(model, ids["group"][first][_firsts(model)], int(ids["group"][-1]) + 1)
     means = {name: _means(column, triple, len(first)) for name, column in columns.items()}
     roles = np.stack([ids[name][first] for name in ("seed", "reference", "control_seed")], axis=1)  # (T, 3)
@@ -277,18 +277,18 @@ def _sorted(rows: pd.DataFrame) -> tuple[dict[str, Integers], dict[str, Floats]]
     ids = {name: column[order] for name, column in ids.items()}
     if int(ids["seed"].min()) < 0:
         raise TableError(f"expected a contaminated model's seed of at least 0, found {ids['seed'].min()}")
-    if int(_index(*ids.values())[-1]) + 1 < len(order):
+    if int(numbered(*ids.values())[-1]) + 1 < len(order):
         raise TableError("expected every example once in a triple, found one twice")
     scores = ("tell", "above_floor", "value", "benign", "floor")
     return ids, {name: rows[name].to_numpy(np.float64)[order] for name in scores}
 
 
-def _index(*columns: Integers) -> Integers:
+def numbered(*columns: Integers) -> Integers:
     """Number the combinations of sorted columns, 0, 1, … in their order."""
     changes = np.logical_or.reduce([column[1:] != column[:-1] for column in columns])
     return np.concatenate([np.zeros(1, np.int64), np.cumsum(changes, dtype=np.int64)])
 
 
 def _firsts(index: Integers) -> Integers:
-    """Where each number of an `_index` occurs first."""
+    """Where each number of `numbered` occurs first."""
     return np.flatnonzero(np.diff(index, prepend=-1))

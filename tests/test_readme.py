@@ -17,7 +17,8 @@ from attribug.networks import bvd_cnn
 
 ROOT = Path(__file__).parent.parent
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
-BLOCKS = [(language, text) for page in ("README.md",) for language, text in BLOCK.findall((ROOT / page).read_text())]
+PAGES = ("README.md", *(f"docs/{page.name}" for page in sorted((ROOT / "docs").glob("*.md"))))
+BLOCKS = [(language, text) for page in PAGES for language, text in BLOCK.findall((ROOT / page).read_text())]
 FILES = {
     text.partition("\n")[0][2:]: text for language, text in BLOCKS if text.startswith("# ") and language == "python"
 }
@@ -83,14 +84,22 @@ def test_python_runs(text, monkeypatch, tmp_path):
         runs.append(attribug.api.run(name, bugs=["reinit"], changes=small, **options))
         return runs[-1]
 
+    def few(study):
+        options = {"task_options": {"train": 60, "test": 60, "epochs": 1, "width": 2}, "examples": 4}
+        return lambda *names: study(*names, **options)
+
     monkeypatch.setattr(attribug, "run", tiny, raising=False)
+    for study in (attribug.fold_study, attribug.randomisation_study):
+        monkeypatch.setattr(attribug, study.__name__, few(study), raising=False)
     torch.manual_seed(0)
     inputs, targets = torch.rand(2, 3, 32, 32), torch.tensor([0, 1])
     names = {"model": bvd_cnn(width=4), "inputs": inputs, "targets": targets, "my_function": my_function}
+    given = set(names)
     exec(compile(text, "README.md", "exec"), names)
-    assert names["maps"].shape == inputs.shape
+    assert set(names) - given - {"__builtins__", "attribug"}, "it makes something"
+    assert "maps" not in names or names["maps"].shape == inputs.shape
     assert len(runs) == text.count("attribug.run(")
-    assert runs[0].complete
+    assert all(run.complete for run in runs)
 
 
 def my_function(model, inputs, targets):

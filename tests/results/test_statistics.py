@@ -1,9 +1,8 @@
 """Effect, interval, verdict and table, against plain loops over the formulas."""
 
 import math
-import os
 from itertools import product
-from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,22 +10,21 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import stats
 
-from attribug.results.schema import (
-    KEYS,
-    OUTCOMES,
-    RESULT_COLUMNS,
-    SCORE_COLUMNS,
-    TRIPLE,
-    TableError,
-    level_order,
-    read_results,
-    typed,
-    write_results,
+from attribug.results.schema import RESULT_COLUMNS, SCORE_COLUMNS, TRIPLE, TableError
+from attribug.results.statistics import (
+    Kind,
+    above_floor,
+    arrange,
+    has_headroom,
+    image_means,
+    image_variance,
+    jackknife,
+    leave_one_out,
+    tells,
+    verdict,
 )
-from attribug.results.statistics import Kind, above_floor, has_headroom, tells, verdict
-from attribug.results.summary import matrix, summarise
+from attribug.results.summary import grouped, matrix, summarise
 
 NAN = math.nan
 VISIBLE = 0.125  # like every score below a multiple of 1/16: differences of exactly δ occur
@@ -36,68 +34,22 @@ KEY = {"task": "digits", "bug": "reinit", "level": "1", "control": "clean", "met
 Rows = list[dict[str, Any]]
 
 
-def mean(numbers: list[float]) -> float:
-    defined = [number for number in numbers if not math.isnan(number)]
-    return sum(defined) / len(defined) if defined else NAN
-
-
-def plain_tell(row: dict[str, Any]) -> float:
-    v, b = row["value"], row["benign"]
-    if math.isnan(v) or math.isnan(b):
-        return 0.5
-    if KINDS[row["metric"]] == "similarity":
-        return float(v < b - VISIBLE) + 0.5 * float(abs(v - b) <= VISIBLE)
-    return float(v > b + VISIBLE) + 0.5 * float(abs(v - b) <= VISIBLE)
-
-
 def plain_above(row: dict[str, Any]) -> float:
     b, floor = row["benign"], row["floor"]
     return 0.5 if math.isnan(b) or math.isnan(floor) else float(b > floor) + 0.5 * float(b == floor)
 
 
-def models_means(rows: Rows, score: Any) -> list[float]:
-    """For every q: the mean over its triples of the mean over their examples."""
-    means = []
-    for q in sorted({row["seed"] for row in rows}):
-        triples: dict[tuple[int, ...], list[float]] = {}
-        for row in rows:
-            if row["seed"] == q:
-                triples.setdefault(tuple(row[name] for name in TRIPLE), []).append(score(row))
-        means.append(mean([mean(scores) for scores in triples.values()]))
-    return means
-
-
-def plain_interval(rows: Rows, seeds_total: int) -> tuple[float, float]:
-    def units(row: dict[str, Any]) -> set[int]:
-        return {row[role] % seeds_total for role in ("seed", "reference", "control_seed") if row[role] >= 0}
-
-    effect = mean(models_means(rows, plain_tell))
-    everyone = sorted(set().union(*(units(row) for row in rows)))
-    kept = [[row for row in rows if unit not in units(row)] for unit in everyone]
-    examples = sorted({row["example"] for row in rows})
-    seeds = len({row["seed"] for row in rows})
-    if seeds <= 2 or len(examples) < 2 or not all(kept):
-        return NAN, NAN
-    without = [mean(models_means(rest, plain_tell)) for rest in kept]
-    centre = sum(without) / len(without)
-    factor = (len(everyone) - 1) / len(everyone)
-    scores = [mean([plain_tell(row) for row in rows if row["example"] == example]) for example in examples]
-    images = sum((score - mean(scores)) ** 2 for score in scores) / (len(scores) - 1)
-    variance = factor * sum((e - centre) ** 2 for e in without) + images / len(scores)
-    half = stats.t.ppf(0.975, seeds - 1) * math.sqrt(variance)
-    return max(0.0, effect - half), min(1.0, effect + half)
-
-
-def plain_row(rows: Rows, seeds_total: int) -> dict[str, float]:
+def plain_row(plain: SimpleNamespace, rows: Rows, seeds_total: int) -> dict[str, float]:
     """Every number of a row of results, straight from its definition."""
-    low, high = plain_interval(rows, seeds_total)
+    mean, models_means = plain.mean, plain.models_means
+    low, high = np.clip(plain.interval(rows, seeds_total, plain.tell), 0.0, 1.0)
     of_models = [m for m in models_means(rows, lambda row: row["value"]) if not math.isnan(m)]
     spread = np.std(of_models, ddof=1) / math.sqrt(len(of_models)) if len(of_models) > 1 else NAN
     undefined = [float(math.isnan(row["value"]) or math.isnan(row["benign"])) for row in rows]
     nested = {name: mean(models_means(rows, lambda row, name=name: row[name])) for name in ("value", "benign", "floor")}
     return nested | {
         "seeds": len({row["seed"] for row in rows}), "n": len({row["example"] for row in rows}),
-        "undefined": mean(undefined), "sem": float(spread), "effect": mean(models_means(rows, plain_tell)),
+        "undefined": mean(undefined), "sem": float(spread), "effect": mean(models_means(rows, plain.tell)),
         "ci_low": low, "ci_high": high,
     }  # fmt: skip
 
@@ -116,16 +68,10 @@ def groups(draw: st.DrawFn) -> tuple[Rows, int]:
     rows = []
     for triple in triples:
         for example in sorted(draw(st.sets(st.integers(0, 4), min_size=1, max_size=3))):
-            numbers = dict(
-                zip(("value", "benign", "floor"), draw(st.tuples(scores16, scores16, scores16)), strict=True)
-            )
-            rows.append({
-                **KEY,
-                "metric": metric,
-                **dict(zip(TRIPLE, triple, strict=True)),
-                "example": example,
-                **numbers,
-            })
+            three = draw(st.tuples(scores16, scores16, scores16))
+            numbers = dict(zip(("value", "benign", "floor"), three, strict=True))
+            place = dict(zip(TRIPLE, triple, strict=True))
+            rows.append({**KEY, "metric": metric, **place, "example": example, **numbers})
     return rows, seeds_total
 
 
@@ -168,11 +114,18 @@ def test_swapping_the_sides_swaps_the_answer(a: float, b: float, visible: float)
 
 
 def test_tells_refuses_nonsense() -> None:
-    with pytest.raises(ValueError, match="expected kind 'similarity' or 'alignment', found 'distance'"):
+    with pytest.raises(ValueError, match=r"expected a kind \(similarity, alignment, response\), found 'distance'"):
         tells([0.0], [0.0], 0.1, "distance")  # type: ignore[arg-type]
     for visible in (-0.1, NAN):
         with pytest.raises(ValueError, match=f"expected a visible difference of at least 0, found {visible}"):
             tells([0.0], [0.0], visible, "similarity")
+
+
+@given(st.floats(-2, 2) | st.just(NAN), st.floats(-2, 2) | st.just(NAN), st.floats(0, 1))
+def test_a_response_is_read_as_an_alignment(v: float, b: float, visible: float) -> None:
+    """More of it betrays the bug, and there is room for it as long as the control leaves some."""
+    assert tells(v, b, visible, "response") == tells(v, b, visible, "alignment")
+    assert has_headroom("response", v, b, visible) == has_headroom("alignment", v, b, visible)
 
 
 def test_above_floor_counts_ties_and_nan_one_half() -> None:
@@ -184,16 +137,62 @@ def test_above_floor_counts_ties_and_nan_one_half() -> None:
 
 @settings(max_examples=250, deadline=None)
 @given(groups())
-def test_a_row_is_what_the_formulas_say(case: tuple[Rows, int]) -> None:
+def test_a_row_is_what_the_formulas_say(plain: SimpleNamespace, case: tuple[Rows, int]) -> None:
     rows, seeds_total = case
     result = summary(rows, seeds_total).iloc[0]
-    for name, number in plain_row(rows, seeds_total).items():
+    for name, number in plain_row(plain, rows, seeds_total).items():
         assert result[name] == pytest.approx(number, abs=1e-9, nan_ok=True), name
-    above = mean(models_means(rows, plain_above))
+    above = plain.mean(plain.models_means(rows, plain_above))
     room = above > 0.6 if rows[0]["metric"] == "spearman" else result["benign"] < 1 - VISIBLE
     decided = verdict(result["effect"], result["ci_low"], result["ci_high"], room, undefined=result["undefined"])
     assert result["verdict"] == decided[0]
     assert (result["reason"] == "") == (result["verdict"] != "inconclusive")
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(groups(), min_size=1, max_size=3))
+def test_the_parts_of_an_interval(plain: SimpleNamespace, cases: list[tuple[Rows, int]]) -> None:
+    """Triples, effects without a unit, images: of several groups at once, each as if it were alone."""
+    several = [[row | {"method": f"m{number}"} for row in rows] for number, (rows, _) in enumerate(cases)]
+    total = max(seeds_total for _, seeds_total in cases)
+    _, rows = grouped(frame([row for part in several for row in part]), KINDS, DELTAS)
+    arranged = arrange(rows.sample(frac=1, random_state=0), total)
+    left, occurs = leave_one_out(arranged.means["tell"], arranged.units, arranged.nesting)
+    over_models, exists = jackknife(left, occurs)
+    ids, tell = arranged.ids, arranged.columns["tell"]
+    group, example, means = image_means(tell, ids["group"], ids["example"])
+    over_images, n = image_variance(group, means, len(several))
+    for number, part in enumerate(several):
+        triples = sorted({tuple(row[name] for name in TRIPLE) for row in part})
+        of_group = arranged.nesting.group[arranged.nesting.model] == number
+        roles = [[q % total, r % total if r >= 0 else -1, t % total] for q, _, r, t in triples]
+        assert arranged.units[of_group].tolist() == roles
+        assert np.flatnonzero(occurs[:, number]).tolist() == sorted(plain.units(part, total))
+        rest = [plain.without(part, unit, total) for unit in range(len(left))]
+        expected = [plain.mean(plain.models_means(kept, plain.tell)) for kept in rest]
+        assert left[:, number] == pytest.approx(expected, abs=1e-12, nan_ok=True)
+        there = [each for unit, each in enumerate(expected) if occurs[unit, number]]
+        assert exists[number] == (not any(map(math.isnan, there)))
+        assert not exists[number] or over_models[number] == pytest.approx(plain.spread(there), abs=1e-12)
+        images = plain.image_means(part, plain.tell)
+        assert example[group == number].tolist() == list(images)
+        assert means[group == number] == pytest.approx(list(images.values()), abs=1e-12)
+        squared = np.var(list(images.values()), ddof=1) / len(images) if len(images) > 1 else NAN
+        assert (n[number], over_images[number]) == (len(images), pytest.approx(squared, abs=1e-12, nan_ok=True))
+
+
+def test_parts_that_are_wrong_would_be_noticed(plain: SimpleNamespace) -> None:
+    """A unit left out as contaminated model only, or images counted by row, gives other numbers."""
+    rows = similarity_rows(3, lambda q, r, t, i: (q + 2 * r + i) % 5 / 4, lambda q, r, t, i: (r + t + 2 * i) % 4 / 3)
+    arranged = arrange(grouped(frame(rows), KINDS, DELTAS)[1], 3)
+    one_role = np.where([[True, False, False]], arranged.units, -1)
+    right = leave_one_out(arranged.means["tell"], arranged.units, arranged.nesting)[0]
+    wrong = leave_one_out(arranged.means["tell"], one_role, arranged.nesting)[0]
+    assert abs(right - wrong).max() > 0.01
+    ids, tell = arranged.ids, arranged.columns["tell"]
+    right_variance = image_variance(*image_means(tell, ids["group"], ids["example"])[::2], 1)[0]
+    wrong_variance = image_variance(*image_means(tell, ids["group"], np.arange(len(tell)))[::2], 1)[0]
+    assert abs(right_variance[0] / wrong_variance[0] - 1) > 0.3
 
 
 @settings(max_examples=50, deadline=None)
@@ -252,16 +251,16 @@ def test_a_model_in_every_triple_gives_no_interval() -> None:
     assert math.isnan(result["ci_low"])
 
 
-def test_a_seed_is_left_out_in_every_role() -> None:
+def test_a_seed_is_left_out_in_every_role(plain: SimpleNamespace) -> None:
     """Contaminated seeds S … 2S−1 fall on the units of the clean ones, and models left out as q still are units."""
     rows = similarity_rows(4, lambda q, r, t, i: float(i < 8 + r), lambda *_: 0.5, images=48)
     moved = [row | {"seed": row["seed"] + 4, "control_seed": row["control_seed"] + 4} for row in rows]
     without = [row for row in rows if row["seed"] != 1]
-    low, high = plain_interval(rows, 4)
+    low, high = plain.interval(rows, 4, plain.tell)
     assert summary(rows, 4)["ci_low"][0] == pytest.approx(low, abs=1e-12)
     assert summary(moved, 4)["ci_low"][0] == pytest.approx(low, abs=1e-12)
     assert summary(moved, 8)["ci_low"][0] != pytest.approx(low, abs=1e-3)
-    assert summary(without, 4)["ci_high"][0] == pytest.approx(plain_interval(without, 4)[1], abs=1e-12)
+    assert summary(without, 4)["ci_low"][0] == pytest.approx(plain.interval(without, 4, plain.tell)[0], abs=1e-12)
     assert 0 < low < high < 1  # not clipped: the comparisons above compare widths
 
 
@@ -390,154 +389,3 @@ def test_matrix_shows_the_primary_metric_against_the_main_control() -> None:
         matrix(results, {}, main_control={"reinit": "clean"})
     with pytest.raises(ValueError, match="expected a main control of every bug, found none of reinit"):
         matrix(results, {"reinit": "spearman@sum"}, main_control={})
-
-
-# ---- the table's file
-
-
-def results_table() -> pd.DataFrame:
-    rows: Rows = []
-    for level, method in product(("10", "2", "0.5", "top", "all"), ("lime", "gradient")):
-        rows += similarity_rows(3, lambda q, r, t, i: 1 / (1 + q + i), lambda *_: 1 / 3, level=level, method=method)
-    reasons = ["a, b", 'say "no"', "NA", "nan", "", "null", "é"]
-    failed = pd.DataFrame([outcome("failed", text, method=f"m{place}") for place, text in enumerate(reasons)])
-    return summary(rows, 3, failed)
-
-
-def test_written_tables_are_read_back(tmp_path: Path) -> None:
-    table = results_table()
-    write_results(table.sample(frac=1, random_state=0), tmp_path / "results.csv")
-    back = read_results(tmp_path / "results.csv")
-    pd.testing.assert_frame_equal(back, table, rtol=1e-5)
-    assert (back.dtypes == table.dtypes).all()
-    assert list(dict.fromkeys(back["level"])) == ["0.5", "1", "2", "10", "all", "top"]
-    assert list(back.loc[back["verdict"] == "failed", "reason"]) == ["a, b", 'say "no"', "NA", "nan", "", "null", "é"]
-    assert (back.loc[back["verdict"] == "detects", "reason"] == "").all()
-    write_results(back, tmp_path / "again.csv")
-    assert (tmp_path / "again.csv").read_bytes() == (tmp_path / "results.csv").read_bytes()
-
-
-def test_the_file_is_plain(tmp_path: Path) -> None:
-    table = summary(similarity_rows(2, lambda *_: 1 / 3, lambda *_: 2 / 3), 2)
-    table["reason"] = "two\nlines"
-    table["floor"] = -0.0
-    write_results(table, tmp_path / "results.csv")
-    header, row = (tmp_path / "results.csv").read_text().splitlines()
-    assert header == ",".join(RESULT_COLUMNS)
-    assert row == "quick,digits,reinit,1,clean,lime,spearman,sum,2,6,0,0.333333,0,0.666667,0,1,,,inconclusive,two lines"
-    assert b"\r" not in (tmp_path / "results.csv").read_bytes()
-
-
-def test_levels_sort_by_value_then_by_name() -> None:
-    assert sorted(["b", "10", "a", "nan", "9", "-1", "1e-3"], key=level_order) == [
-        "-1",
-        "1e-3",
-        "9",
-        "10",
-        "a",
-        "b",
-        "nan",
-    ]
-
-
-def test_a_cut_file_is_noticed_wherever_the_cut_falls_within_a_line(tmp_path: Path) -> None:
-    whole, cut = tmp_path / "whole.csv", tmp_path / "cut.csv"
-    write_results(results_table(), whole)
-    content = whole.read_bytes()
-    for length in range(0, len(content), 7):
-        if content[:length].endswith(b"\n"):
-            continue
-        cut.write_bytes(content[:length])
-        with pytest.raises(TableError, match=r"cut\.csv: expected .*, found .*"):
-            read_results(cut)
-
-
-def damaged(content: str) -> dict[str, tuple[str, str]]:
-    """Foreign and malformed tables: content and what the message must say."""
-    lines = content.splitlines()
-    header, first = lines[0], lines[1]
-    fields = first.split(",")
-
-    def changed(column: str, text: str) -> str:
-        place = RESULT_COLUMNS.index(column)
-        return "\n".join([header, ",".join([*fields[:place], text, *fields[place + 1 :]]), ""])
-
-    return {
-        "empty": ("", "found an empty file"),
-        "header only": (header + "\n", "expected at least one row, found none"),
-        "missing column": (content.replace("effect", "effects", 1), "found none named effect"),
-        "further column": (f"{header},more\n{first},1\n", "found also 'more'"),
-        "other order": (header.replace("suite,task", "task,suite") + f"\n{first}\n", "found the order task, suite"),
-        "prose": ("not a table\n", "found none named suite"),
-        "short line": (f"{header}\n{','.join(fields[:-1])}\n", "expected 20 fields, found 19 in line 2"),
-        "long line": (f"{header}\n{first},\n", "expected 20 fields, found 21 in line 2"),
-        "blank line": (content + "\n", "expected 20 fields, found 0"),
-        "open quote": (f'{header}\n{first}"open\n', "found unexpected end of data in line 2"),
-        "word": (changed("effect", "high"), "expected a number, found 'high' in line 2"),
-        "fraction": (changed("seeds", "2.5"), "expected a count, found '2.5' in line 2"),
-        "superscript": (changed("seeds", "³"), "expected a count, found '³' in line 2"),
-        "no int64": (changed("seeds", "9" * 19), "expected a count, found '999"),
-        "no count": (changed("n", ""), "expected a count, found '' in line 2"),
-        "verdict": (changed("verdict", "sees"), "found 'sees' in line 2"),
-        "twice": (f"{header}\n{first}\n{first}\n", "expected one row a key, found two of suite=quick task=digits"),
-    }
-
-
-@pytest.mark.parametrize("case", list(damaged(",".join(RESULT_COLUMNS) + "\n" + "," * 19)))
-def test_foreign_files_are_rejected(case: str, tmp_path: Path) -> None:
-    path = tmp_path / "results.csv"
-    write_results(summary(similarity_rows(3, lambda *_: 0.0, lambda *_: 1.0), 3), path)
-    content, message = damaged(path.read_text())[case]
-    path.write_bytes(content.encode())
-    with pytest.raises(TableError) as caught:
-        read_results(path)
-    text = str(caught.value)
-    assert text.startswith(f"{path}: expected ")
-    assert message in text
-    assert "\n" not in text
-
-
-def test_other_bytes_and_absent_files_are_rejected(tmp_path: Path) -> None:
-    (tmp_path / "results.csv").write_bytes(b"\xff\xfe\x00\n")
-    with pytest.raises(TableError, match="expected UTF-8 text, found other bytes"):
-        read_results(tmp_path / "results.csv")
-    with pytest.raises(TableError, match="expected a results table, found no such file"):
-        read_results(tmp_path / "absent.csv")
-
-
-def test_tables_that_break_the_schema_are_not_written(tmp_path: Path) -> None:
-    table = results_table()
-    path = tmp_path / "results.csv"
-    with pytest.raises(TableError, match="found none named sem"):
-        write_results(table.drop(columns="sem"), path)
-    with pytest.raises(TableError, match="expected text in every row of reason"):
-        write_results(table.assign(reason=None), path)
-    with pytest.raises(TableError, match="found 'perhaps'"):
-        write_results(table.assign(verdict="perhaps"), path)
-    with pytest.raises(TableError, match="expected one row a key"):
-        write_results(pd.concat([table, table]), path)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_broken_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "results.csv"
-    table = results_table()
-    write_results(table, path)
-    before = path.read_bytes()
-
-    def fail(*_: object) -> None:
-        raise OSError("disk full")
-
-    monkeypatch.setattr(os, "fsync", fail)
-    with pytest.raises(OSError, match="disk full"):
-        write_results(table.head(1), path)
-    assert path.read_bytes() == before
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_the_schema_is_consistent() -> None:
-    assert set(KEYS) < set(SCORE_COLUMNS)
-    assert RESULT_COLUMNS[-2:] == ("verdict", "reason")
-    assert len(OUTCOMES) == 3
-    with pytest.raises(TableError, match="found the order reason"):
-        typed(results_table()[list(reversed(RESULT_COLUMNS))])
