@@ -38,11 +38,10 @@ class Measurement:
     `reason` then say why.
     """
 
-    def __init__(self, contrast: Contrast, metric: Metric, post: str, *, seed: int, count: int) -> None:
+    def __init__(self, contrast: Contrast, metric: Metric, post: str, *, count: int) -> None:
         self.contrast = contrast
         self.metric = metric
         self.post = post
-        self.seed = seed
         self.count = count
         self.verdict: Literal["", "unsupported", "failed"] = ""
         self.reason = ""
@@ -66,10 +65,9 @@ class Measurement:
         except Exception as error:  # foreign code: whatever it raises costs its own rows only
             self.verdict, self.reason = "failed", one_line(error)
 
-    def begin(self, examples: Mapping[str, Data], start: int) -> None:
-        """Floor of an alignment: Gaussian maps from the examples' own streams."""
+    def begin(self, noise: Views, start: int) -> None:
+        """Floor of an alignment: what it says of `gaussian_maps`."""
         if self.metric.kind == "alignment":
-            noise = {name: (_noise(examples[name], self.seed, name), examples[name]) for name in self.metric.versions}
             self._fill(("floor", None), start, self._of_one_model(noise))
 
     def keep(self, side: Side, views: Views, start: int) -> None:
@@ -133,12 +131,13 @@ class Measurement:
     def _floor(self, side: Side, size: int, start: int) -> None:
         """The same model's map of the next example, in a circle; chunks join at their ends."""
         form = self.forms[side]
-        first, last = self.ends[side] if start else (form[:1], None)
+        place = torch.tensor([0])  # not a slice, which may hold on to the chunk that it is a view of
+        first, last = self.ends[side] if start else (form[place], None)
         if size > 1:
             self._fill(("floor", side), start, self._met(size - 1, form[: size - 1], form[1:size]))
         if start:
             self._fill(("floor", side), start - 1, self._met(1, last, form[:1]))
-        last = form[size - 1 : size]
+        last = form[place + size - 1]
         if start + size == self.count:
             self._fill(("floor", side), self.count - 1, self._met(1, last, first))
         self.ends[side] = (first, last)
@@ -175,8 +174,8 @@ class Measurement:
         row[start : start + len(values)] = values.double().numpy()
 
 
-def _noise(data: Data, seed: int, version: str) -> Tensor:
-    """Gaussian maps of examples, (N, *shape), from streams of their own."""
+def gaussian_maps(data: Data, seed: int, version: str) -> Tensor:
+    """Maps that know nothing: Gaussian, (N, *shape), from the examples' own streams."""
     place = ("floor", version) if version else ("floor",)
     streams = [generator(*place, seed, int(example)) for example in data.ids]
     return torch.stack([torch.randn(data.inputs.shape[1:], generator=stream) for stream in streams])

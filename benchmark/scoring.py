@@ -14,7 +14,7 @@ from torch import Tensor
 
 from attribug.attribution import Census, attributions, safe_copy
 from attribug.contracts import Contrast, Data, Method, Metric, Side, Unsupported, trainings
-from attribug.measurement import COLUMNS, Measurement
+from attribug.measurement import COLUMNS, Measurement, Views, gaussian_maps
 from attribug.query import Cost, Query
 from attribug.registry import one_line
 from attribug.training import Lab
@@ -94,11 +94,12 @@ def score_block(
     for start in range(0, len(positions), settings.chunk):
         chunk = positions[start : start + settings.chunk]
         queries = _queries(contrast, versions, lab, chunk, settings)
+        noise = _noise(contrast, versions, queries, settings) if any(job.aligns for job in work.values()) else {}
         for method, parameters in methods:
             job = work[method.name]
             if not job.record.verdict:
                 started, explaining = time.perf_counter(), job.explaining_seconds
-                _explain_chunk(job, parameters, queries, start, report)
+                _explain_chunk(job, parameters, queries, noise, start, report)
                 explaining = job.explaining_seconds - explaining
                 job.record.scoring_seconds += time.perf_counter() - started - explaining
                 if job.record.verdict:  # passes that it shared may come from a model it had changed
@@ -146,19 +147,24 @@ def _predicted(lab: Lab, side: Side, data: Data) -> Tensor:
     return predicted
 
 
+def _noise(contrast: Contrast, versions: Sequence[str], queries: Queries, settings: Settings) -> Views:
+    """Gaussian maps of every version that some metric reads; the same for all methods and metrics."""
+    data = {version: queries[contrast.seen(contrast.contaminated, version)][1] for version in versions}
+    return {version: (gaussian_maps(each, settings.seed, version), each) for version, each in data.items()}
+
+
 def _explain_chunk(
-    job: _Work, parameters: Mapping[str, Any], queries: Queries, start: int, report: Report
+    job: _Work, parameters: Mapping[str, Any], queries: Queries, noise: Views, start: int, report: Report
 ) -> None:
     """One method, one chunk: references and controls stay prepared, contaminated maps are scored on arrival."""
     contrast = job.contrast
     first = [*contrast.references, *(side for sides in contrast.control_sets.values() for side in sides)]
-    examples = {version: queries[contrast.seen(contrast.contaminated, version)][1] for version in job.versions}
     try:
-        job.each(Measurement.begin, examples, start)
+        job.each(Measurement.begin, noise, start)
         for side in dict.fromkeys(first):
             job.each(Measurement.keep, side, job.views(side, queries, parameters), start)
             report("explaining", 1)
-        job.each(Measurement.compare_controls, len(examples[""]), start)
+        job.each(Measurement.compare_controls, len(queries[contrast.contaminated][1]), start)
         for draw, side in enumerate(contrast.contaminated_sides):
             job.each(Measurement.compare_contaminated, draw, job.views(side, queries, parameters), start)
             report("explaining", 1)
@@ -181,13 +187,18 @@ class _Work:
         self.method = method
         self.rows = settings.rows
         self.measurements = [
-            Measurement(contrast, metric, post, seed=settings.seed, count=count)
+            Measurement(contrast, metric, post, count=count)
             for metric, post in measured
             if metric.reads == method.output and metric.applies(contrast)
         ]
         self.record = Record()
         self.explaining_seconds = 0.0
         self.shown: dict[Side, Tensor] = {}
+
+    @property
+    def aligns(self) -> bool:
+        """Whether some metric meets a truth mask."""
+        return any(measurement.metric.kind == "alignment" for measurement in self.measurements)
 
     @property
     def versions(self) -> list[str]:

@@ -6,11 +6,12 @@ Ties never depend on an order of pixels: a value that several pixels share count
 from __future__ import annotations
 
 import torch
-from scipy import ndimage, stats
+from scipy import ndimage
 from torch import Tensor
 
 from attribug import metrics
 from attribug.contracts import Unsupported
+from attribug.metrics.similarity import ascending, averaged_ranks, groups
 
 TOLERANCE = 15 / 224
 """Zhang et al. allow 15 pixels, on images of a few hundred; ours is that share of the shorter side."""
@@ -83,9 +84,11 @@ def auroc(a: Tensor, masks: Tensor) -> Tensor:
     From the ranks ρ, ties averaged: (Σ_G ρ − |G|(|G| + 1)/2) / (|G|·(D − |G|)), the Mann–Whitney statistic.
     """
     maps, inside = flat(a, masks)
-    ranks = torch.from_numpy(stats.rankdata(maps.cpu().numpy(), axis=1, nan_policy="propagate")).to(maps.device)
     size = inside.sum(1).double()
-    wins = (ranks * inside).sum(1) - size * (size + 1) / 2
+    wins = -size * (size + 1) / 2
+    for some in groups(maps):
+        ranks = torch.from_numpy(averaged_ranks(maps[some].cpu().numpy())).to(maps.device)
+        wins[some] += (ranks * inside[some]).sum(1)
     return defined(wins / (size * (maps.shape[1] - size)), inside, varies(maps) & ~inside.all(1))
 
 
@@ -99,21 +102,25 @@ def average_precision(a: Tensor, masks: Tensor) -> Tensor:
     Not interpolated. A map that knows nothing scores about the mask's share of the image, not one half.
     """
     maps, inside = flat(a, masks)
-    order = maps.argsort(1, descending=True)
-    ordered, found = maps.gather(1, order), inside.gather(1, order)
-    places = torch.arange(maps.shape[1], device=maps.device).expand_as(ordered)
-    last = torch.ones_like(found)
-    last[:, :-1] = ordered[:, :-1] != ordered[:, 1:]  # where a value occurs for the last time
-    beyond = torch.where(last, places, maps.shape[1])
-    ends = beyond.flip(1).cummin(1).values.flip(1)  # (N, D): that place, for every pixel of the value
-    precision = (found.cumsum(1) / (places + 1.0).double()).gather(1, ends)
-    return defined((precision * found).sum(1) / inside.sum(1), inside, varies(maps))
+    found = [_precision_by_recall(*row) for row in zip(maps.cpu(), inside.cpu(), strict=True)]
+    precision = torch.tensor(found, dtype=torch.float64, device=maps.device)
+    return defined(precision / inside.sum(1), inside, varies(maps))
+
+
+def _precision_by_recall(values: Tensor, inside: Tensor) -> float:
+    """Σₙ hitsₙ·precisionₙ of one map (D,), hitsₙ the pixels inside that share the n-th highest value."""
+    ordered, order = (each[0].flip(0) for each in ascending(values[None].numpy()))
+    last = torch.ones_like(inside)
+    last[:-1] = ordered[1:] != ordered[:-1]  # where a value occurs for the last time
+    hits = inside[order].cumsum(0)[last]
+    above = torch.arange(1, len(values) + 1, dtype=torch.float64)[last]
+    return float((hits.diff(prepend=hits.new_zeros(1)) * (hits / above)).sum())
 
 
 def among_highest(maps: Tensor, count: Tensor) -> Tensor:
     """Share of each pixel in the `count` (N, 1) highest ones, (N, D): 1 or 0, between where values tie at the end."""
-    descending = maps.sort(1, descending=True).values
-    least = descending.gather(1, (count - 1).clamp(min=0))  # the last value that is in
+    places = (maps.shape[1] + 1 - count[:, 0]).clamp(1, maps.shape[1]).tolist()  # of the last value that is in
+    least = torch.stack([row.kthvalue(place).values for row, place in zip(maps, places, strict=True)])[:, None]
     above, tied = maps > least, maps == least
     share = (count - above.sum(1, keepdim=True)) / tied.sum(1, keepdim=True).double()
     return torch.where(above, 1.0, torch.where(tied, share, 0.0))

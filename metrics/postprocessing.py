@@ -22,6 +22,7 @@ from attribug.registry import InputError, near_misses
 Range = tuple[float, float]
 """Lowest and highest value that can occur."""
 
+CACHED = 2**18  # numbers of some maps that stay in a core's cache while they are worked on
 CAP = 0.99  # quantile of absolute values at which SmoothGrad's authors cap a map
 
 
@@ -116,8 +117,14 @@ def postprocess(maps: Tensor, post: str) -> Tensor:
     """
     if reduces_channels(post) and maps.ndim != 4:
         raise Unsupported(f"post {post!r} reduces channels: expected maps (N, C, H, W), found {tuple(maps.shape)}")
+    size = max(1, CACHED * len(maps) // max(1, maps.numel()))
+    parts = [_stepped(some, steps(post)) for some in maps.split(size)]
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def _stepped(maps: Tensor, names: tuple[str, ...]) -> Tensor:
     processed = maps.double()
-    for name in steps(post):
+    for name in names:
         processed = STEPS[name].apply(processed)
     return processed
 

@@ -23,9 +23,9 @@ CACHED = 2**17  # numbers of a group of maps: a megabyte; 2¹³ to 2¹⁸ were t
 
 def standardised(maps: Tensor) -> Tensor:
     """Each map flattened, centred and scaled to length 1, (N, D): Pearson's r is then a dot product; constant: NaN."""
-    flat = maps.double().flatten(1)
+    flat = maps.detach().double().flatten(1)
     units = torch.empty_like(flat)
-    for some in _groups(flat):
+    for some in groups(flat):
         low, high = flat[some].amin(1, keepdim=True), flat[some].amax(1, keepdim=True)
         scale = torch.maximum(high, -low).clamp(min=torch.finfo(torch.float64).tiny)  # tiny maps keep their digits
         scale.masked_fill_(high / scale == low / scale, torch.nan)
@@ -39,20 +39,15 @@ def ranks(maps: Tensor) -> Tensor:
     """Ranks of each map's values, ties averaged, standardised, (N, D); a map with NaN becomes NaN."""
     flat = maps.detach().double().flatten(1).cpu()
     units = torch.empty_like(flat)
-    for some in _groups(flat):
+    for some in groups(flat):
         centred = torch.from_numpy(averaged_ranks(flat[some].numpy())).sub_((flat.shape[1] + 1) / 2)
         torch.div(centred, centred.norm(dim=1, keepdim=True), out=units[some])  # constant: 0 / 0
     return units
 
 
 def averaged_ranks(maps: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Ranks from 1 of each map's values, ties averaged, (N, D); a map with NaN becomes NaN.
-
-    Sorts integers in the order of the numbers: PyTorch sorts many integers digit by digit, several times faster.
-    """
-    bits = (maps + 0.0).view(np.int64)  # + 0.0 makes 0 of −0
-    integers = torch.from_numpy(bits ^ (bits >> 63 & np.iinfo(np.int64).max))
-    ordered, order = (torch.stack(each) for each in zip(*(row.sort() for row in integers), strict=True))
+    """Ranks from 1 of each map's values, ties averaged, (N, D); a map with NaN becomes NaN."""
+    ordered, order = ascending(maps)
     rises = np.ones(maps.shape, dtype=bool)
     rises[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
     bounds = np.append(np.flatnonzero(rises), rises.size)  # of runs of equal values, counted over all maps
@@ -62,7 +57,19 @@ def averaged_ranks(maps: NDArray[np.float64]) -> NDArray[np.float64]:
     return torch.empty(maps.shape, dtype=torch.float64).scatter_(1, order, torch.from_numpy(averages)).numpy()
 
 
-def _groups(maps: Tensor) -> Iterator[slice]:
+def ascending(maps: NDArray[np.float64]) -> tuple[Tensor, Tensor]:
+    """Integers in the order of each map's values, sorted, and where each value stood, both (N, D) int64.
+
+    Equal values are equal integers. PyTorch sorts integers digit by digit, several times faster than numbers; it does
+    so in one dimension only.
+    """
+    bits = (maps + 0.0).view(np.int64)  # + 0.0 makes 0 of −0
+    integers = torch.from_numpy(bits ^ (bits >> 63 & np.iinfo(np.int64).max))
+    ordered, order = zip(*(row.sort() for row in integers), strict=True)
+    return torch.stack(ordered), torch.stack(order)
+
+
+def groups(maps: Tensor) -> Iterator[slice]:
     """Slices of maps that stay in a core's cache while they are worked on."""
     step = max(1, CACHED * len(maps) // max(1, maps.numel()))
     yield from (slice(start, start + step) for start in range(0, len(maps), step))
@@ -95,7 +102,7 @@ class SSIMForm:
         self.values = planes.detach().cpu()
         self.mean = planes.new_empty(*planes.shape[:2], *(size - 2 * RADIUS for size in planes.shape[2:]), device="cpu")
         self.variance = torch.empty_like(self.mean)
-        for some in _groups(self.values):
+        for some in groups(self.values):
             values = self.values[some]
             mean = self.mean[some] = blurred(values)
             self.variance[some] = blurred(values.square()).sub_(mean.square())
@@ -161,16 +168,20 @@ def structural_similarity(a: SSIMForm, b: SSIMForm, *, data_range: float, unbias
     if unbiased:
         c2 *= (WINDOW - 1) / WINDOW  # instead of the covariances, above and below the line
     means = a.mean.new_empty(len(a.mean))
-    for some in _groups(a.values):
+    for some in groups(a.values):
         means[some] = _local_ssim(a[some], b[some], c1, c2).mean((1, 2, 3))
     return means.clamp(-1, 1)  # equal maps may round to a little more than 1
 
 
 def _local_ssim(a: SSIMForm, b: SSIMForm, c1: float, c2: float) -> Tensor:
-    """SSIM of every window, (N, C, H', W'), by operations in place: memory is what takes the time."""
+    """SSIM of every window, (N, C, H', W'), in place and with few operations: memory is what takes the time.
+
+    Wang et al.'s equation 13 as 2·p·(cov + c₂/2) / ((p + (μ − μ')²/2)·(σ² + σ'² + c₂)) with p = μ·μ' + c₁/2.
+    """
     product = a.mean * b.mean
     covariance = blurred(a.values * b.values).sub_(product)
-    similarity = product.mul_(2).add_(c1).mul_(covariance.mul_(2).add_(c2))
-    similarity /= a.mean.square().add_(b.mean.square()).add_(c1)
-    similarity /= (a.variance + b.variance).add_(c2)
-    return similarity
+    product.add_(c1 / 2)
+    numerator = covariance.add_(c2 / 2).mul_(product)
+    denominator = product.add_((a.mean - b.mean).square_(), alpha=0.5)
+    denominator.mul_((a.variance + b.variance).add_(c2))
+    return numerator.div_(denominator).mul_(2)

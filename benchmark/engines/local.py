@@ -18,6 +18,10 @@ from attribug.registry import InputError
 SECONDS_TO_END = 5.0  # a worker whose pipe has closed is about to end
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS"), "1")
 
+KEPT_MEMORY = {"MALLOC_MMAP_THRESHOLD_": "4000000000", "MALLOC_TRIM_THRESHOLD_": "8000000000"}
+"""glibc keeps freed memory for the next tensor, unless the user sets otherwise: asking the system for fresh pages takes
+longer than most of what is done with them."""
+
 
 class JobFailed(Exception):
     """A job raised: the message is its reason."""
@@ -95,7 +99,8 @@ class LocalEngine:
         with self._log.open("ab") as log:
             process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "attribug.engines.worker"],
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, env={**os.environ, **ONE_THREAD},
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log,
+                env={**KEPT_MEMORY, **os.environ, **ONE_THREAD},
             )  # fmt: skip
         self._running.add(process)
         if self._closed:
