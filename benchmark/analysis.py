@@ -24,7 +24,7 @@ HEADLINE_COLUMNS = (
     *KEYS, *HEADLINE_NUMBERS, "q", *(name for name in DECISION_COLUMNS if name not in KEYS),
     PREDICTIONS, "added", "added_low", "added_high", "adds",
 )  # fmt: skip
-EMPTY = {"headline": HEADLINE_COLUMNS, "added": ADDED_COLUMNS, "ranking": RANKING_COLUMNS}
+EMPTY = {"added": ADDED_COLUMNS, "ranking": RANKING_COLUMNS}
 
 
 def analyses(scores: pd.DataFrame, results: pd.DataFrame, plan: Plan) -> dict[str, pd.DataFrame]:
@@ -35,21 +35,22 @@ def analyses(scores: pd.DataFrame, results: pd.DataFrame, plan: Plan) -> dict[st
     tables |= {"severity": severity(results, graded), "posts": by_post(results)}
     headline = _headline_of(results, plan)
     if not len(scores):
-        return tables
+        return tables | {"headline": _merged(results[headline], {})}
     kinds: dict[str, Kind] = {metric.name: metric.kind for metric, _ in plan.measured}
     found = evidence(scores, seeds_total=plan.suite.seeds, kinds=kinds, visible=visible_differences(plan))
     counted = pd.MultiIndex.from_frame(results.loc[~results["effect"].isna(), list(KEYS)])
     found = found.select(pd.MultiIndex.from_frame(found.keys).isin(counted))  # effects that the table shows
     tables["added"] = added(found)
     main = found.select(_headline_of(found.keys, plan).to_numpy())
-    if len(main.keys):
-        explaining = tuple(method.name for method, _ in plan.methods if method.output == "attributions")
-        tables["ranking"] = ranking(main, explaining)
-        names = main.keys.astype(scores[list(KEYS)].dtypes.to_dict())
-        shown = scores.merge(names, on=list(KEYS))  # rows of the matrix that have numbers
-        judged = decisions(shown, seeds_total=plan.suite.seeds, kinds=kinds)
-        tables["headline"] = _merged(results[headline], main.keys.assign(q=q_values(main)), judged, added(main))
-    return tables
+    if not len(main.keys):
+        return tables | {"headline": _merged(results[headline], {})}
+    explaining = tuple(method.name for method, _ in plan.methods if method.output == "attributions")
+    tables["ranking"] = ranking(main, explaining)
+    names = main.keys.astype(scores[list(KEYS)].dtypes.to_dict())
+    shown = scores.merge(names, on=list(KEYS))  # rows of the matrix that have numbers
+    judged = decisions(shown, seeds_total=plan.suite.seeds, kinds=kinds)
+    more = {"q": main.keys.assign(q=q_values(main)), "judged": judged, "added": added(main)}
+    return tables | {"headline": _merged(results[headline], more)}
 
 
 def visible_differences(plan: Plan) -> dict[str, float]:
@@ -73,13 +74,15 @@ def _headline_of(rows: pd.DataFrame, plan: Plan) -> pd.Series:
     return is_headline(rows, primary_metrics(plan), main_control=main_controls(plan))
 
 
-def _merged(rows: pd.DataFrame, q: pd.DataFrame, judged: pd.DataFrame, more: pd.DataFrame) -> pd.DataFrame:
-    """The matrix's rows with everything that is known of each."""
+def _merged(rows: pd.DataFrame, more: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """The matrix's rows with everything that is known of each: `q`, `judged`, `added`, where there are any."""
     keys = list(KEYS)
-    more = more[more["yardstick"] == "total_variation"].rename(
-        columns={"yardstick_effect": PREDICTIONS, "ci_low": "added_low", "ci_high": "added_high"}
-    )[[*keys, PREDICTIONS, "added", "added_low", "added_high", "adds"]]
     merged = rows[[*keys, *HEADLINE_NUMBERS]]
-    for table in (q, judged, more):
-        merged = merged.merge(table, on=keys, how="left", validate="one_to_one")
-    return merged[list(HEADLINE_COLUMNS)]
+    for name, table in more.items():
+        known = table
+        if name == "added":
+            known = table[table["yardstick"] == "total_variation"].rename(
+                columns={"yardstick_effect": PREDICTIONS, "ci_low": "added_low", "ci_high": "added_high"}
+            )[[*keys, PREDICTIONS, "added", "added_low", "added_high", "adds"]]
+        merged = merged.merge(known.astype(dict.fromkeys(keys, str)), on=keys, how="left", validate="one_to_one")
+    return merged.reindex(columns=list(HEADLINE_COLUMNS))

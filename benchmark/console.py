@@ -112,9 +112,14 @@ def _faults(run: Run) -> list[str]:
         if not c["holds"] and c["figure"] is not None
     ]
     lines += [f"failed: {f['cell']} / {f['method'] or 'all methods'}: {f['reason']}" for f in facts["failures"]]
+    if facts.get("unanalysed"):
+        lines.append(f"analysis/ is missing: {facts['unanalysed']}")
     unsupported = run.results[run.results["verdict"] == "unsupported"]
-    for (bug, method, reason), _ in unsupported.groupby(["bug", "method", "reason"], sort=False):
-        lines.append(f"unsupported: {bug} / {method}: {reason}")
+    for (bug, method, reason), rows in unsupported.groupby(["bug", "method", "reason"], sort=False):
+        planned = (run.results["bug"] == bug) & (run.results["method"] == method)
+        partly = len(rows) < planned.sum()  # then it is the metric that declines
+        metric = f" / {', '.join(dict.fromkeys(rows['metric']))}" if partly else ""
+        lines.append(f"unsupported: {bug} / {method}{metric}: {reason}")
     lines += [f"not measured: {reason}" for reason in run.plan.refusals]
     measured = {f"{metric.name}@{post}" for metric, post in run.plan.measured}
     for name, bug in run.plan.bugs.items():

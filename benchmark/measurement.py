@@ -60,10 +60,13 @@ class Measurement:
             return
         try:
             step(self, *arguments)
-        except Unsupported as reason:
-            self.verdict, self.reason = "unsupported", str(reason)
         except Exception as error:  # foreign code: whatever it raises costs its own rows only
-            self.verdict, self.reason = "failed", one_line(error)
+            self.lose(error)
+
+    def lose(self, error: Exception) -> None:
+        """Gives up: there will be no rows, and this is why."""
+        declined = isinstance(error, Unsupported)
+        self.verdict, self.reason = ("unsupported", str(error)) if declined else ("failed", one_line(error))
 
     def begin(self, noise: Views, start: int) -> None:
         """Floor of an alignment: what it says of `gaussian_maps`."""

@@ -59,7 +59,7 @@ class Plan:
         """Content key of a record: all that determines its numbers, code and library versions included."""
         chosen, parameters = next(pair for pair in self.methods if pair[0].name == method)
         yardsticks = [
-            (metric.name, post, metric.function, metric.prepare, metric.kind, metric.inputs, metric.beside)
+            (metric.name, post, metric.function, metric.prepare, metric.kind, sorted(metric.required), metric.inputs)
             for metric, post in self.measured
             if metric.reads == chosen.output
         ]
@@ -88,23 +88,24 @@ class Plan:
         """Content key of the whole table."""
         records = [self.record_key(cell, m.name) for cell in self.cells if cell.contrast for m, _ in self.methods]
         outcomes = [(cell.name, cell.verdict, cell.reason, cell.contrast and cell.key) for cell in self.cells]
-        headlines = [(bug.name, bug.primary, bug.seen_in_predictions) for bug in self.bugs.values()]
+        headlines = [(bug.name, bug.primary, bug.seen_in_predictions, bug.graded) for bug in self.bugs.values()]
+        yardsticks = [(metric.name, post, metric.visible) for metric, post in self.measured]
         return keys.digest(
-            "table", records, outcomes, headlines, self.suite.name, self.suite.visible, self.device,
+            "table", records, outcomes, headlines, yardsticks, self.suite.name, self.suite.visible, self.device,
             keys.code("attribug.tables"),
         )  # fmt: skip
 
     @property
     def refusals(self) -> list[str]:
         """Why some metric is not measured under some of the suite's posts, a line each."""
-        chosen = {name.partition("@")[0]: metrics.measured_as(name)[0][0] for name in self.suite.metrics}
+        chosen = {name: metrics.measured_as(name)[0][0] for name in self.suite.metrics if "@" not in name}
         reasons = [
             metrics.refusal(metric, post)
             for metric in chosen.values()
             for post in self.suite.posts
             if metric.reads == "attributions"
         ]
-        return [reason for reason in reasons if reason]
+        return [reason for reason in dict.fromkeys(reasons) if reason]
 
     def counts(self) -> dict[str, int]:
         """Size of the plan."""
@@ -145,13 +146,15 @@ def make(suite: Suite, device: str = "cpu") -> Plan:
         for level in _levels(suite, bug)
         for cell in _cells(task, bug, level, suite.model_seeds)
     ]
+    measured = tuple(_measured(suite))
+    _refuse_without_rows(chosen_methods, measured, cells)
     return Plan(
         suite=suite,
         device=device,
         cells=tuple(cells),
         bugs=chosen_bugs,
         methods=chosen_methods,
-        measured=tuple(_measured(suite)),
+        measured=measured,
         settings=Settings(suite.seed, suite.examples, suite.chunk, suite.rows),
         trainings=_all_trainings(cells),
     )
@@ -174,6 +177,19 @@ def _refuse_without_key(method: Method) -> None:
         keys.digest(method.function)
     except TypeError as error:
         raise InputError(f"method {method.name!r}: {error}") from error
+
+
+def _refuse_without_rows(
+    chosen: Iterable[tuple[Method, Any]], measured: Iterable[tuple[Metric, str]], cells: Iterable[Cell]
+) -> None:
+    """Metrics of which none can read anything that is explained would make an empty table."""
+    contrasts = [cell.contrast for cell in cells if cell.contrast is not None]
+    outputs = {method.output for method, _ in chosen}
+    readable = [metric for metric, _ in measured if metric.reads in outputs]
+    if contrasts and not any(metric.applies(contrast) for metric in readable for contrast in contrasts):
+        needs = sorted({need for metric in readable for need in metric.required})
+        found = f"found only such as need {', '.join(needs)}" if needs else "found none"
+        raise InputError(f"metrics: expected one that reads what these methods and bugs give, {found}")
 
 
 def level_text(level: Level) -> str:
@@ -267,7 +283,7 @@ def _measured(suite: Suite) -> Iterable[tuple[Metric, str]]:
 
 def _with_posts(name: str, posts: list[str]) -> list[tuple[Metric, str]]:
     pairs = metrics.measured_as(name)
-    if not posts or pairs[0][0].reads == "probabilities":
+    if not posts or "@" in name or pairs[0][0].reads == "probabilities":
         return pairs
     from attribug.metrics.postprocessing import steps
 

@@ -203,16 +203,32 @@ class _Work:
     @property
     def versions(self) -> list[str]:
         """Versions of the inputs that are explained: `""` always, others where a metric reads them."""
-        asked = {version for measurement in self.measurements for version in measurement.metric.versions}
+        alive = [measurement.metric for measurement in self.measurements if not measurement.verdict]
+        asked = {version for metric in alive for version in metric.versions}
         return ["", *sorted(asked - {""})]
 
     def views(self, side: Side, queries: Queries, parameters: Mapping[str, Any]) -> dict[str, tuple[Tensor, Data]]:
-        """The method's maps of a side and the examples, by version of the inputs."""
+        """The method's maps of a side and the examples, by version of the inputs.
+
+        Where it fails on another version than the explained one, the metrics that read this one lose their rows.
+        """
         found = {}
         for version in self.versions:
             query, data = queries[self.contrast.seen(side, version)]
-            found[version] = self.explain(query, parameters), data
-        self.remember(side, found[""][0])
+            try:
+                found[version] = self.explain(query, parameters), data
+            except Exception as error:
+                if not version:
+                    raise
+                query.forget_passes()
+                for measurement in self.measurements:
+                    if version in measurement.metric.versions and not measurement.verdict:
+                        measurement.lose(error)
+        maps = found[""][0]
+        self.remember(side, maps)
+        if self.method.output == "attributions":
+            promised = queries[side][0].promised if self.method.conserves else None
+            self.record.census.count(maps, promised)
         return found
 
     def explain(self, query: Query, parameters: Mapping[str, Any]) -> Tensor:
@@ -222,8 +238,6 @@ class _Work:
             maps = attributions(self.method, query, parameters)
         self.record.cost.add(costing.cost)
         self.explaining_seconds += time.perf_counter() - started
-        if self.method.output == "attributions":
-            self.record.census.count(maps, query.promised if self.method.conserves else None)
         if query.rows < self.rows:
             self.record.rows = min(query.rows, self.record.rows or query.rows)
         return maps.cpu()

@@ -38,6 +38,7 @@ from attribug.training import Lab, logits
 METHODS = ("gradient", "guided_backprop", "grad_cam", "random", "edges")
 """Of one pass each, or none; `smoothgrad` takes 50."""
 METRIC = "spearman@sum"
+CORRELATIONS = ("spearman", "pearson")
 Options = Mapping[str, Mapping[str, Any]]
 FOLD_COLUMNS = (
     "task", "method", "mege", "mege_signed", "mege_floor", "reco", "reco_signed", "reco_chance", "same", "different",
@@ -66,7 +67,7 @@ def fold_study(
     `folds` models with initialisations of their own are trained, each without one fold of the task's training examples;
     a training image is explained, for its label, by the model that never saw it and by each of the others. S⁼ holds the
     pairs on `examples` random images. Images on which exactly one of two models is right are few, so S≠ is drawn from
-    up to `examples` of these: ReCo compares two distributions, and does not depend on how many each has.
+    up to `examples` of these. Chance alone gives a higher ReCo the fewer pairs there are: read it beside reco_chance.
 
     Columns: mege and reco as published, …_signed without the absolute value; mege_floor, MeGe of maps of two different
     images (maps that are alike anyway have a high one); reco_chance, the ReCo of maps that know nothing of the models;
@@ -83,8 +84,9 @@ def fold_study(
     Raises:
         InputError: unknown names and options, a metric that is no correlation, too few folds or examples.
     """
+    _whole(examples=examples, folds=folds)
     _refuse_single_images(examples)
-    _similarity(metric, bounds=(-1.0, 1.0))
+    _similarity(metric, CORRELATIONS)
     made, chosen = _task(task, seed, task_options or {}), _methods(methods, method_options or {})
     with one_thread():
         lab = lab or Lab(Models(cache_folder()))
@@ -180,10 +182,11 @@ def randomisation_study(
 
     Args and errors as in `fold_study`; metric: any similarity of maps.
     """
+    _whole(examples=examples, seeds=seeds, samples=samples)
     _refuse_single_images(examples)
     at_least_one("seeds", seeds)
     at_least_one("samples", samples)
-    if not noise >= 0:
+    if not isinstance(noise, int | float) or not noise >= 0:
         raise InputError(f"noise: expected at least 0, found {noise}")
     post = _similarity(metric)
     made, chosen = _task(task, seed, task_options or {}), _methods(methods, method_options or {})
@@ -266,6 +269,13 @@ def _compared(
     return similarity.numpy(), floor.numpy(), studies.emprt(before, after)
 
 
+def _whole(**numbers: object) -> None:
+    """Raises `InputError` for what is no whole number."""
+    for name, number in numbers.items():
+        if not isinstance(number, int):
+            raise InputError(f"{name}: expected a whole number, found {number!r}")
+
+
 def _refuse_single_images(examples: int) -> None:
     if examples < 2:
         raise InputError(f"examples: expected at least 2, so that maps of different images meet, found {examples}")
@@ -285,6 +295,9 @@ def _task(task: str | Task, seed: int, options: Mapping[str, Any]) -> Task:
 
 
 def _methods(methods: Sequence[str | Method], options: Options) -> list[tuple[Method, Mapping[str, Any]]]:
+    for method in methods:
+        if not isinstance(method, str | Method):
+            raise InputError(f"methods: expected registered names or methods, found {type(method).__name__}")
     chosen = {each.name: each for each in (registered.get(m) if isinstance(m, str) else m for m in methods)}
     if len(chosen) < len(methods):
         raise InputError("methods: expected every method once, found one twice")
@@ -295,13 +308,13 @@ def _methods(methods: Sequence[str | Method], options: Options) -> list[tuple[Me
     return [(method, options.get(name, {})) for name, method in chosen.items()]
 
 
-def _similarity(name: str, bounds: tuple[float, float] | None = None) -> str:
-    """The post of a similarity of maps; raises `InputError` for another metric, or for other bounds."""
+def _similarity(name: str, only: Sequence[str] = ()) -> str:
+    """The post of a similarity of maps; raises `InputError` for another metric, or for one that is not among `only`."""
     metric, post = metrics.measured_as(name)[0]
     if metric.kind != "similarity" or metric.reads != "attributions":
         raise InputError(f"metric: expected a similarity of maps, found {name!r}")
-    if bounds is not None and metric.bounds != bounds:
-        raise InputError(f"metric: expected a correlation, in {list(bounds)}, found {name!r} in {list(metric.bounds)}")
+    if only and metric.name not in only:
+        raise InputError(f"metric: expected {' or '.join(only)}, found {name!r}")
     return post
 
 

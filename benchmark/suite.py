@@ -53,8 +53,8 @@ class Suite(BaseModel):
     task_options: dict[Name, dict[str, Any]] = {}
     method_options: dict[Name, dict[str, Any]] = {}
     posts: list[str] = []
-    """Posts to measure every attribution metric with, instead of each metric's own; those a metric cannot take are
-    left out for it."""
+    """Posts to measure every attribution metric with, instead of each metric's own, unless it is named with one;
+    those a metric cannot take are left out for it, and said so."""
     seeds: int = Field(3, ge=1, le=500)
     """Independently trained models."""
     seed: int = Field(0, ge=0, lt=1_000_000)

@@ -94,9 +94,9 @@ def write(outcome: Outcome, out: Path) -> pd.DataFrame:
     write_atomically(out / SCORES, lambda path: scores.to_parquet(path, compression="zstd", index=False))
     _write_csv(costs, out / COSTS)
     write_results(results, out / RESULTS)
-    _write_analyses(analyses(scores, results, outcome.plan), out / ANALYSIS)
-    undrawn = _draw(outcome, results, out)
-    write_json(out / RUN, run_facts(outcome, results) | {"files": _checksums(out), "undrawn": undrawn})
+    unanalysed = _analyse(scores, results, outcome.plan, out / ANALYSIS)
+    missing = {"undrawn": _draw(outcome, results, out), "unanalysed": unanalysed}
+    write_json(out / RUN, run_facts(outcome, results) | {"files": _checksums(out), **missing})
     return read_results(out / RESULTS)  # rounded as in the file, so that everyone reads the same numbers
 
 
@@ -104,12 +104,15 @@ def _write_csv(table: pd.DataFrame, path: Path) -> None:
     write_atomically(path, lambda place: table.to_csv(place, index=False, float_format="%.6g", lineterminator="\n"))
 
 
-def _write_analyses(found: dict[str, pd.DataFrame], folder: Path) -> None:
-    """One file a table; those of an earlier run that this one has not are removed."""
+def _analyse(scores: pd.DataFrame, results: pd.DataFrame, plan: Plan, folder: Path) -> str:
+    """Writes one file a table of the analysis; returns why there are none, for they are not worth the results."""
+    try:
+        found = analyses(scores, results, plan)
+    except Exception as error:
+        return one_line(error)
     for name, table in found.items():
         _write_csv(table, folder / f"{name}.csv")
-    for stale in set(folder.glob("*.csv")) - {folder / f"{name}.csv" for name in found}:
-        stale.unlink()
+    return ""
 
 
 def results_of(outcome: Outcome, scores: pd.DataFrame) -> pd.DataFrame:
@@ -189,7 +192,8 @@ def _empty_rows(
     contrast = cell.contrast
     controls = [main_controls(plan)[cell.bug]] if contrast is None else list(contrast.control_sets)
     for metric, post in plan.measured:
-        if metric.reads == method.output and metric.applies(contrast):
+        headline = contrast is None and plan.bugs[cell.bug].primary == f"{metric.name}@{post}"
+        if metric.reads == method.output and (headline or metric.applies(contrast)):
             for control in controls:
                 yield {
                     "task": cell.task, "bug": cell.bug, "level": cell.level, "control": control,

@@ -22,6 +22,8 @@ def measured_as(name: str) -> list[tuple[Metric, str]]:
     """The metric and posts that `metric` (all its default posts) or `metric@post` names; raises `InputError`."""
     from attribug.metrics.postprocessing import steps
 
+    if not isinstance(name, str):
+        raise InputError(f"metric: expected metric or metric@post, found {type(name).__name__}")
     base, at, post = name.partition("@")
     metric = get(base)
     posts = (post,) if at else metric.posts

@@ -123,7 +123,7 @@ def postprocess(maps: Tensor, post: str) -> Tensor:
 
 
 def _stepped(maps: Tensor, names: tuple[str, ...]) -> Tensor:
-    processed = maps.double()
+    processed = maps.detach().double()
     for name in names:
         processed = STEPS[name].apply(processed)
     return processed

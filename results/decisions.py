@@ -13,7 +13,7 @@ import pandas as pd
 from scipy.special import binom, stdtrit
 
 from attribug.results.schema import KEYS, SCORE_COLUMNS, TRIPLE, expect_columns
-from attribug.results.statistics import CONFIDENCE, FEWEST_MODELS, Flags, Floats, Integers, Kind, jackknife
+from attribug.results.statistics import CONFIDENCE, FEWEST_MODELS, UNDEFINED, Flags, Floats, Integers, Kind, jackknife
 
 FALSE_ALARMS = 0.05
 """Share of controls that may raise an alarm."""
@@ -25,6 +25,8 @@ COLUMNS = (
     *KEYS, "detection_rate", "detection_low", "detection_high", "pick_k", "pick_one_image", "pick_all_images",
 )  # fmt: skip
 SEEDS = ["seed", "reference", "control_seed"]
+IMAGE = ["seed", "draw", "reference"]
+"""What meets all controls: with an example, one image under one contaminated model."""
 
 
 def decisions(scores: pd.DataFrame, *, seeds_total: int, kinds: Mapping[str, Kind]) -> pd.DataFrame:
@@ -38,7 +40,8 @@ def decisions(scores: pd.DataFrame, *, seeds_total: int, kinds: Mapping[str, Kin
     the metric on one image; `pick_all_images`: by the mean over images. Ties share the pick; chance is 1/k. k is 3, or
     2 where a reference meets a single control.
 
-    An undefined score raises no alarm, and ties with every other in a pick.
+    Where a score is undefined, its image is left out of both sides for that contaminated model, draw and reference;
+    with more than 10 % undefined scores nothing is decided: `pick_k` is 0, the shares are NaN.
 
     Raises:
         TableError: columns missing in `scores`.
@@ -53,14 +56,19 @@ def decisions(scores: pd.DataFrame, *, seeds_total: int, kinds: Mapping[str, Kin
         sign = -1.0 if kinds[metric] == "similarity" else 1.0  # so that high is suspicious
         triples = part.sort_values([*TRIPLE, "example"], kind="stable")
         suspicious = triples.assign(value=sign * triples["value"], benign=sign * triples["benign"])
-        rows.append((*map(str, key), *_detection(suspicious, seeds_total), *_picks(suspicious)))
+        undefined = suspicious[["value", "benign"]].isna().any(axis=1)
+        images = [suspicious[name] for name in (*IMAGE, "example")]
+        defined = suspicious[~undefined.groupby(images).transform("any")]
+        if undefined.mean() > UNDEFINED or defined.empty:
+            rows.append((*map(str, key), np.nan, np.nan, np.nan, 0, np.nan, np.nan))
+        else:
+            rows.append((*map(str, key), *_detection(defined, seeds_total), *_picks(defined)))
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
 def _detection(part: pd.DataFrame, seeds_total: int) -> tuple[float, float, float]:
     """Detection rate, low and high end of its interval."""
-    value, benign = (part[name].fillna(-np.inf).to_numpy(np.float64) for name in ("value", "benign"))
-    place = _places(value, benign)
+    place = _places(*(part[name].to_numpy(np.float64) for name in ("value", "benign")))
     triple, model, image = (_numbered(part, names) for names in (TRIPLE, ["seed"], ["example"]))
     units = np.where(part[SEEDS] < 0, -1, part[SEEDS] % seeds_total)  # (rows, 3)
 
@@ -113,12 +121,9 @@ def _passed(place: Integers, weight: Floats, false_alarms: float = FALSE_ALARMS)
 def pick_probability(value: Floats, benign: Floats, k: int) -> Floats:
     """How often the highest of a value and k − 1 of the controls is the value, over all choices of controls, (n,).
 
-    value (n,); benign (n, m), m ≥ k − 1. Ties share the pick, NaN ties with everything.
+    value (n,); benign (n, m), m ≥ k − 1; never NaN. Ties share the pick.
     """
-    with np.errstate(invalid="ignore"):
-        tied = (benign == value[:, None]) | np.isnan(benign) | np.isnan(value)[:, None]
-        below = benign < value[:, None]
-    lower, equal = below.sum(axis=1), tied.sum(axis=1)
+    lower, equal = ((benign < value[:, None]).sum(axis=1), (benign == value[:, None]).sum(axis=1))
     among_ties = [binom(equal, j) * binom(lower, k - 1 - j) / (j + 1) for j in range(k)]  # j controls tie with it
     shares: Floats = np.sum(among_ties, axis=0) / binom(benign.shape[1], k - 1)
     return shares
@@ -126,7 +131,7 @@ def pick_probability(value: Floats, benign: Floats, k: int) -> Floats:
 
 def _picks(part: pd.DataFrame) -> tuple[int, float, float]:
     """k, and how often the contaminated model is picked: by one image, by the mean over images."""
-    which, model = _numbered(part, ["seed", "draw", "reference"]), _numbered(part, ["seed"])
+    which, model = _numbered(part, IMAGE), _numbered(part, ["seed"])
     values, benign = (part[name].to_numpy(np.float64) for name in ("value", "benign"))
     control = part["control_seed"].to_numpy(np.int64)
     places = [np.flatnonzero(which == number) for number in range(int(which.max()) + 1)]
@@ -137,7 +142,7 @@ def _picks(part: pd.DataFrame) -> tuple[int, float, float]:
         controls = benign[place].reshape(triples, -1).T  # (images, m)
         value = values[place].reshape(triples, -1)[0]
         one[number] = pick_probability(value, controls, k).mean()
-        every[number] = pick_probability(_mean(value[:, None]), _mean(controls)[None], k)[0]
+        every[number] = pick_probability(value.mean(keepdims=True), controls.mean(axis=0)[None], k)[0]
     of_model = model[[place[0] for place in places]]
     return k, _nested(one, of_model), _nested(every, of_model)
 
@@ -145,13 +150,6 @@ def _picks(part: pd.DataFrame) -> tuple[int, float, float]:
 def _nested(column: Floats, model: Integers) -> float:
     """Mean over models of the means within a model."""
     return float(np.mean(np.bincount(model, weights=column) / np.bincount(model)))
-
-
-def _mean(scores: Floats) -> Floats:
-    """Means over images (images, m) → (m,); NaN is skipped, nothing left is NaN."""
-    count = (~np.isnan(scores)).sum(axis=0)
-    means: Floats = np.divide(np.nansum(scores, axis=0), count, out=np.full(scores.shape[1], np.nan), where=count > 0)
-    return means
 
 
 def _numbered(part: pd.DataFrame, columns: Sequence[str]) -> Integers:

@@ -25,12 +25,16 @@ from attribug.results.statistics import (
     Integers,
     Kind,
     arrange,
+    image_contributions,
     image_means,
     jackknife,
     leave_one_out,
     nested_mean,
 )
 from attribug.results.summary import PREDICTIONS, grouped
+
+ROUNDING = 1e-20
+"""A variance of effects below it is last bits."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +112,7 @@ def evidence(
     task = pd.factorize(keys["task"])[0].astype(np.int64)[group]
     _, place = np.unique(np.stack([task, example]), axis=1, return_inverse=True)
     image = np.zeros((int(place.max()) + 1, len(keys)))
-    image[place.ravel(), group] = _contributions(means, group, len(keys))
+    image[place.ravel(), group] = image_contributions(group, means, len(keys))
     effect = nested_mean(arranged.means["tell"], arranged.nesting)
     return Evidence(keys, effect, left, occurs, image, arranged.seeds, arranged.undefined)
 
@@ -116,23 +120,17 @@ def evidence(
 def q_values(found: Evidence) -> Floats:
     """Of the detections, (G,): Benjamini–Hochberg over the explanations of one task, bug and level, of "effect ≤ .6".
 
-    An effect without an interval has none (NaN), nor has one of `predictions`: often true by construction, it would
-    loosen the bound for the others. All effects share their models, so errors come in clusters: a false detection is
+    An effect without an interval has none (NaN); nor has one whose scores all agree, for a few models that agree leave
+    no spread to judge by; nor one of `predictions`: often true by construction, it would loosen the bound for the
+    others. All effects share their models, so errors come in clusters: a false detection is
     seldom alone.
     """
-    p = found.combine(np.eye(len(found.keys))).exceeds(DETECTS)
+    each = found.combine(np.eye(len(found.keys)))
+    p = each.exceeds(DETECTS)
     q = np.full(len(p), np.nan)
-    tested = ~np.isnan(p) & (found.keys["method"] != PREDICTIONS).to_numpy()
+    tested = (each.variance > ROUNDING) & (found.keys["method"] != PREDICTIONS).to_numpy()
     family = found.keys.groupby(["task", "bug", "level"], sort=False).ngroup().to_numpy()
     for number in np.unique(family[tested]):
         at = tested & (family == number)
         q[at] = false_discovery_control(p[at], method="bh")
     return q
-
-
-def _contributions(means: Floats, group: Integers, groups: int) -> Floats:
-    """What each image's mean adds to its group's effect, scaled so that squares sum to the variance; one image: NaN."""
-    n = np.bincount(group, minlength=groups)
-    centre = np.bincount(group, weights=means, minlength=groups) / n
-    scale = np.sqrt(n / np.where(n > 1, n - 1, np.nan)) / n
-    return (means - centre[group]) * scale[group]

@@ -6,7 +6,7 @@ from collections.abc import Collection
 
 import pandas as pd
 
-from attribug.results.schema import RESULT_COLUMNS, expect_columns, sort_results
+from attribug.results.schema import OUTCOMES, RESULT_COLUMNS, expect_columns, sort_results
 
 CURVE = ["task", "bug", "control", "method", "metric", "post"]
 ROW = ["task", "bug", "level", "control", "method", "metric"]
@@ -18,10 +18,11 @@ POST_COLUMNS = (*ROW, "posts", "verdicts", "lowest_effect", "highest_effect", "d
 def severity(results: pd.DataFrame, graded: Collection[str]) -> pd.DataFrame:
     """One row a curve of effect against level, columns `SEVERITY_COLUMNS`, of bugs in `graded` with two levels or more.
 
-    `levels`, `effects`, `detected` are texts joined by a space, weakest level first (numbers, then names); an effect
-    that does not exist is `-`. `smallest_detected` is the weakest level whose verdict is `detects`, empty if there is
-    none; `steady` is whether every stronger level is detected as well. A level that is not detected may be too weak or
-    have too few models; intervals are those of the table.
+    `levels`, `effects`, `detected` are texts joined by a space, weakest level first (numbers, then names); `-` stands
+    for what does not exist (a bug that did not take, a method that failed) and tells nothing. `smallest_detected` is
+    the weakest level whose verdict is `detects`, empty if there is none; `steady` is whether every stronger level that
+    tells something is detected as well. A level that is not detected may be too weak or have too few models; intervals
+    are those of the table.
 
     Raises:
         TableError: columns of no results table.
@@ -31,14 +32,18 @@ def severity(results: pd.DataFrame, graded: Collection[str]) -> pd.DataFrame:
     ordered = sort_results(results[results["bug"].isin(list(graded))])
     for key, part in ordered.groupby(CURVE, sort=False):
         if len(part) > 1:
-            seen = (part["verdict"] == "detects").tolist()
-            first = seen.index(True) if any(seen) else None
+            seen = [_seen(verdict) for verdict in part["verdict"]]
+            first = seen.index("yes") if "yes" in seen else None
             effects = " ".join("-" if pd.isna(effect) else f"{effect:.3f}" for effect in part["effect"])
-            detected = " ".join("yes" if each else "no" for each in seen)
+            detected = " ".join(seen)
             smallest = "" if first is None else part["level"].iloc[first]
-            steady = first is not None and all(seen[first:])
+            steady = first is not None and "no" not in seen[first:]
             rows.append((*key, " ".join(part["level"]), effects, detected, smallest, steady))
     return pd.DataFrame(rows, columns=list(SEVERITY_COLUMNS))
+
+
+def _seen(verdict: str) -> str:
+    return "-" if verdict in OUTCOMES else "yes" if verdict == "detects" else "no"
 
 
 def by_post(results: pd.DataFrame) -> pd.DataFrame:

@@ -132,10 +132,19 @@ def image_variance(group: Integers, means: Floats, groups: int) -> tuple[Floats,
 
     Of what `image_means` gives, (images,) → (G,), (G,); n < 2: NaN.
     """
+    squares = np.square(image_contributions(group, means, groups))
+    variance = np.zeros(groups)
+    np.add.at(variance, group, squares)
+    return variance, np.bincount(group, minlength=groups)
+
+
+def image_contributions(group: Integers, means: Floats, groups: int) -> Floats:
+    """What each image's mean adds to its group's effect, (images,), scaled so that squares sum to the variance over
+    images: (mean − the means' mean) / n · √(n/(n − 1)); NaN for a single image."""
     n = np.bincount(group, minlength=groups)
-    deviation = means - _means(means, group, groups)[group]
-    squares = np.bincount(group, weights=deviation**2, minlength=groups)
-    return np.where(n >= 2, squares / np.maximum(n - 1, 1) / np.maximum(n, 1), np.nan), n
+    scale = np.sqrt(n / np.where(n > 1, n - 1, np.nan)) / np.maximum(n, 1)
+    contributions: Floats = (means - _means(means, group, groups)[group]) * scale[group]
+    return contributions
 
 
 def standard_error(value: Floats, nesting: Nesting) -> Floats:

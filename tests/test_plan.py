@@ -188,7 +188,7 @@ def test_a_sweep_of_posts_replaces_them_where_they_fit() -> None:
     swept = measured(metrics=names, posts=["sum", "abs_sum", "none"])
     spearman = ["spearman@sum", "spearman@abs_sum", "spearman@none"]
     assert swept == [*spearman, "mass_accuracy@abs_sum", "total_variation@none"]
-    assert measured(metrics=["spearman@max"], posts=["sum"]) == ["spearman@sum"]
+    assert measured(metrics=["spearman@max", "pearson"], posts=["sum"]) == ["spearman@max", "pearson@sum"]
 
 
 # Faults of plugins
