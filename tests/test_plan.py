@@ -191,6 +191,18 @@ def test_a_sweep_of_posts_replaces_them_where_they_fit() -> None:
     assert measured(metrics=["spearman@max", "pearson"], posts=["sum"]) == ["spearman@max", "pearson@sum"]
 
 
+@pytest.mark.parametrize(("changes", "found"), [
+    ({"metrics": ["ccm", "gt2_ssim"]}, "found only such as need background_only, clean_inputs, truth"),
+    ({"metrics": ["mass_accuracy", "background_swap"]}, "found only such as need truth"),
+    ({"metrics": ["total_variation"]}, "found none"),
+    ({"metrics": ["spearman"], "methods": ["predictions"]}, "found none"),
+])  # fmt: skip
+def test_metrics_that_read_nothing_are_refused(changes: dict[str, Any], found: str) -> None:
+    """Each would make an empty table."""
+    assert refusal(**changes).endswith(found)
+    assert measured(**{**changes, "metrics": [*changes["metrics"], "spearman"], "methods": ["gradient"]})
+
+
 # Faults of plugins
 
 

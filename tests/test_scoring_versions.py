@@ -366,3 +366,28 @@ def test_where_nothing_is_contaminated_every_kind_says_one_half(lab: Lab) -> Non
     results = table(contrasts, chosen, list(ALL.values()), lab, SETTINGS, 0.0)
     assert set(results["metric"]) == set(ALL)
     expect_one_half(results)
+
+
+def unready_for(first: float, *, decline: bool) -> Method:
+    """The gradient, for every version of the inputs but the one whose first pixel is given."""
+
+    def explain(query: Query) -> Tensor:
+        if float(query.inputs[0, 0, 0, 0]) == first:
+            raise attribug.Unsupported("not these") if decline else RuntimeError("not these")
+        return query.gradient()
+
+    return Method("picky", explain)
+
+
+@pytest.mark.parametrize("decline", [True, False])
+def test_a_version_that_cannot_be_explained_costs_its_own_metrics_alone(lab: Lab, decline: bool) -> None:
+    contrast, settings = contrast_of(), replace(SETTINGS, chunk=COUNT)
+    first = float(lab.data(EXTRA["clean_inputs"]).inputs[0, 0, 0, 0])
+    measured = [ALL[name] for name in ("spearman", "ccm", "beside_mass", "mass_elsewhere")]
+    picky = [(unready_for(first, decline=decline), {})]
+    record = score_block(contrast, picky, measured, lab, settings)["picky"]
+    verdict = ("unsupported", "not these") if decline else ("failed", "RuntimeError: not these")
+    assert record.lost == {"ccm@abs_sum_minmax": verdict, "mass_elsewhere@abs_sum": verdict}
+    assert not record.verdict
+    expected = scored(lab, contrast, "spearman", "beside_mass", chunk=COUNT)["gradient"].scores
+    pd.testing.assert_frame_equal(record.scores, expected, check_exact=True)
