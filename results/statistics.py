@@ -26,6 +26,9 @@ DETECTS = 0.6
 INVERTED = 0.4
 HEADROOM = 0.6
 """P(benign > floor) that maps need before missing a bug counts against their method."""
+ROUNDING = 1e-9
+"""A difference this near to δ is δ: rank correlations of maps with few segments often differ by exactly that, and last
+bits must not decide for one machine what they do not for another."""
 UNDEFINED = 0.1
 """The share of undefined scores above which nothing is decided."""
 CONFIDENCE = 0.95
@@ -55,7 +58,8 @@ def tells(value: npt.ArrayLike, benign: npt.ArrayLike, visible: float, kind: Kin
     # One subtraction decides every case, so that rounding never makes two of them true, or none.
     with np.errstate(invalid="ignore"):  # ∞ − ∞
         expected = b - v if kind == "similarity" else v - b
-    return np.select([expected > visible, expected < -visible], [1.0, 0.0], 0.5)
+    least = visible + ROUNDING
+    return np.select([expected > least, expected < -least], [1.0, 0.0], 0.5)
 
 
 def above_floor(benign: npt.ArrayLike, floor: npt.ArrayLike) -> Floats:

@@ -113,6 +113,17 @@ def test_swapping_the_sides_swaps_the_answer(a: float, b: float, visible: float)
     assert tells(a, b, visible, "similarity") + tells(b, a, visible, "similarity") == 1
 
 
+@pytest.mark.parametrize("kind", ["similarity", "alignment", "response"])
+def test_last_bits_do_not_make_a_difference_visible(kind: str) -> None:
+    """Ranks of a map with sixteen values differ by exactly δ often enough; whoever sums in another order agrees."""
+    for delta in (0.0, 0.1):
+        for bits in (-3e-16, 0.0, 3e-16):
+            assert tells([0.4], [0.4 + delta + bits], delta, kind) == 0.5
+            assert tells([0.4 + delta + bits], [0.4], delta, kind) == 0.5
+    seen = tells([0.4, 0.4], [0.500001, 0.299999], 0.1, kind)
+    assert seen.tolist() == ([1.0, 0.0] if kind == "similarity" else [0.0, 1.0])
+
+
 def test_tells_refuses_nonsense() -> None:
     with pytest.raises(ValueError, match=r"expected a kind \(similarity, alignment, response\), found 'distance'"):
         tells([0.0], [0.0], 0.1, "distance")  # type: ignore[arg-type]
