@@ -55,7 +55,8 @@ class Record:
     lost: dict[str, tuple[str, str]] = field(default_factory=dict)
     """Metrics without scores: verdict and reason by `metric@post`."""
     gallery: dict[str, Tensor] = field(default_factory=dict)
-    """inputs (n, C, H, W); reference, control, contaminated: channel sums (n, H, W); float16."""
+    """inputs (n, C, H, W); reference, control, contaminated: channel sums (n, H, W), each over its largest absolute value;
+    float16."""
 
     @property
     def failed_metrics(self) -> dict[str, str]:
@@ -248,9 +249,11 @@ class _Work:
             measurement.attempt(step, *arguments)
 
     def remember(self, side: Side, maps: Tensor) -> None:
-        """Keeps the first few examples' channel sums for the gallery."""
+        """Keeps the first few examples' channel sums for the gallery, in [−1, 1]: float16 ends at 65,504."""
         if self.method.output == "attributions" and maps.ndim == 4:
-            self.shown.setdefault(side, maps[:SHOWN].sum(1).half())
+            sums = maps[:SHOWN].double().sum(1)
+            largest = sums.abs().amax((1, 2), keepdim=True)
+            self.shown.setdefault(side, torch.where(largest > 0, sums / largest, sums).half())
 
     def gallery(self, data: Data) -> dict[str, Tensor]:
         """Inputs and maps of one reference, another control and the contaminated model, as far as there are any."""

@@ -425,8 +425,22 @@ def test_galleries_show_the_first_examples(lab: Lab) -> None:
     assert contrast.references[0].seed == 0
     bad, reference, control = contrast.contaminated, contrast.references[0], contrast.controls[1]
     for role, side in {"reference": reference, "control": control, "contaminated": bad}.items():
-        assert torch.equal(shown[role], maps_of(lab, side, "gradient")[:SHOWN].sum(1).half())
+        sums = maps_of(lab, side, "gradient")[:SHOWN].double().sum(1)
+        assert torch.equal(shown[role], (sums / sums.abs().amax((1, 2), keepdim=True)).half())
     assert records["predictions"].gallery == {}
+
+
+def test_galleries_show_maps_of_any_size(lab: Lab) -> None:
+    """float16 ends at 65,504; a zero map stays one."""
+    sizes: dict[str, Callable[[Query], Tensor]] = {
+        "huge": lambda query: query.inputs * 1e9, "tiny": lambda query: query.inputs * 1e-12,
+        "zero": lambda query: query.inputs * 0,
+    }  # fmt: skip
+    work = [(Method(name, function), {}) for name, function in sizes.items()]
+    shown = {name: record.gallery["reference"] for name, record in scored(lab, work=work).items()}
+    for name in ("huge", "tiny"):
+        assert torch.equal(shown[name].abs().amax((1, 2)), torch.ones(SHOWN).half())
+    assert not shown["zero"].any()
 
 
 def test_progress_is_reported(lab: Lab) -> None:
