@@ -36,8 +36,8 @@ def analyses(scores: pd.DataFrame, results: pd.DataFrame, plan: Plan) -> dict[st
     headline = _headline_of(results, plan)
     if not len(scores):
         return tables | {"headline": _merged(results[headline], {})}
-    kinds: dict[str, Kind] = {metric.name: metric.kind for metric, _ in plan.measured}
-    found = evidence(scores, seeds_total=plan.suite.seeds, kinds=kinds, visible=visible_differences(plan))
+    kinds, visible = metric_kinds(plan), visible_differences(plan)
+    found = evidence(scores, seeds_total=plan.suite.seeds, kinds=kinds, visible=visible)
     counted = pd.MultiIndex.from_frame(results.loc[~results["effect"].isna(), list(KEYS)])
     found = found.select(pd.MultiIndex.from_frame(found.keys).isin(counted))  # effects that the table shows
     tables["added"] = added(found)
@@ -49,8 +49,13 @@ def analyses(scores: pd.DataFrame, results: pd.DataFrame, plan: Plan) -> dict[st
     names = main.keys.astype(scores[list(KEYS)].dtypes.to_dict())
     shown = scores.merge(names, on=list(KEYS))  # rows of the matrix that have numbers
     judged = decisions(shown, seeds_total=plan.suite.seeds, kinds=kinds)
-    more = {"q": main.keys.assign(q=q_values(main)), "judged": judged, "added": added(main)}
+    more = {"q": main.keys.assign(q=q_values(main)), "judged": judged, "added": tables["added"]}
     return tables | {"headline": _merged(results[headline], more)}
+
+
+def metric_kinds(plan: Plan) -> dict[str, Kind]:
+    """Kind by metric."""
+    return {metric.name: metric.kind for metric, _ in plan.measured}
 
 
 def visible_differences(plan: Plan) -> dict[str, float]:

@@ -15,7 +15,7 @@ import pandas as pd
 
 import attribug
 from attribug import keys
-from attribug.analysis import analyses, main_controls, primary_metrics, visible_differences
+from attribug.analysis import analyses, main_controls, metric_kinds, primary_metrics, visible_differences
 from attribug.attribution import Census
 from attribug.contracts import Bug, Contrast, Method, Metric, trainings
 from attribug.plan import LIBRARIES, Cell, Plan
@@ -123,7 +123,7 @@ def results_of(outcome: Outcome, scores: pd.DataFrame) -> pd.DataFrame:
         scores,
         suite=plan.suite.name,
         seeds_total=plan.suite.seeds,
-        kinds={metric.name: metric.kind for metric, _ in plan.measured},
+        kinds=metric_kinds(plan),
         visible=visible_differences(plan),
         outcomes=pd.DataFrame(list(_outcomes(outcome)), columns=columns),
     )

@@ -62,21 +62,6 @@ def _surrogate(plane: Tensor, generator: torch.Generator, iterations: int) -> Te
     return found
 
 
-def spectrum_error(maps: Tensor, others: Tensor) -> Tensor:
-    """How far the amplitude spectra of others lie from those of maps, (N,) float64: 0 equal, .65 shuffled white noise.
-
-    √(Σ (|F'| − |F|)² / Σ |F|²) over all channels and all frequencies but zero; maps and others (N, H, W) or
-    (N, C, H, W). NaN for a constant map.
-    """
-    flat = maps.double().flatten(1)
-    scale = flat.abs().amax(1).clamp(min=torch.finfo(flat.dtype).tiny).reshape(-1, *[1] * (maps.ndim - 1))
-    expected, found = (torch.fft.fft2(each.double() / scale).abs() for each in (maps, others))
-    for spectrum in (expected, found):
-        spectrum[..., 0, 0] = 0  # the mean
-    error: Tensor = (found - expected).flatten(1).norm(dim=1) / expected.flatten(1).norm(dim=1)
-    return torch.where(flat.amax(1) > flat.amin(1), error, torch.nan)
-
-
 def gaussian(shape: Sequence[int], generator: torch.Generator) -> Tensor:
     """Independent standard normal values, float64."""
     return torch.randn(*shape, generator=generator, dtype=torch.float64)

@@ -13,7 +13,17 @@ import pandas as pd
 from scipy.special import binom, stdtrit
 
 from attribug.results.schema import KEYS, SCORE_COLUMNS, TRIPLE, expect_columns
-from attribug.results.statistics import CONFIDENCE, FEWEST_MODELS, UNDEFINED, Flags, Floats, Integers, Kind, jackknife
+from attribug.results.statistics import (
+    CONFIDENCE,
+    FEWEST_MODELS,
+    UNDEFINED,
+    Flags,
+    Floats,
+    Integers,
+    Kind,
+    jackknife,
+    numbered,
+)
 
 FALSE_ALARMS = 0.05
 """Share of controls that may raise an alarm."""
@@ -69,7 +79,8 @@ def decisions(scores: pd.DataFrame, *, seeds_total: int, kinds: Mapping[str, Kin
 def _detection(part: pd.DataFrame, seeds_total: int) -> tuple[float, float, float]:
     """Detection rate, low and high end of its interval."""
     place = _places(*(part[name].to_numpy(np.float64) for name in ("value", "benign")))
-    triple, model, image = (_numbered(part, names) for names in (TRIPLE, ["seed"], ["example"]))
+    triple, model = _numbered(part, TRIPLE), _numbered(part, ["seed"])
+    image = np.unique(part["example"], return_inverse=True)[1]
     units = np.where(part[SEEDS] < 0, -1, part[SEEDS] % seeds_total)  # (rows, 3)
 
     def rate(kept: Flags) -> float:
@@ -153,8 +164,8 @@ def _nested(column: Floats, model: Integers) -> float:
 
 
 def _numbered(part: pd.DataFrame, columns: Sequence[str]) -> Integers:
-    """Numbers of the combinations of columns that occur, (rows,)."""
-    return np.asarray(part.groupby(list(columns), sort=True).ngroup(), np.int64)
+    """Numbers of the combinations of columns that occur, (rows,); rows are sorted by these columns."""
+    return numbered(*(part[name].to_numpy(np.int64) for name in columns))
 
 
 def _weights(triple: Integers, model: Integers, kept: Flags) -> Floats:
