@@ -1,5 +1,36 @@
-"""`python -m attribug`."""
+"""`attribug`, and `python -m attribug`."""
 
-from attribug.cli import main
+import os
+import signal
+import sys
 
-main()
+INTERRUPTED = 130
+
+
+def main() -> None:
+    """Runs the command line. Whatever an interrupt breaks, an import half done included, ends in one line and 130."""
+    interrupts: list[int] = []
+
+    def interrupt(number: int, _: object) -> None:
+        interrupts.append(number)
+        raise KeyboardInterrupt
+
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as in a job that its shell keeps from interrupts
+        signal.signal(signal.SIGINT, interrupt)
+    try:
+        from attribug.cli import main as command_line
+
+        code, message = command_line()
+    except BaseException:
+        if not interrupts:
+            raise
+    if interrupts:
+        print("attribug: interrupted; the same command goes on from here", file=sys.stderr, flush=True)
+        os._exit(INTERRUPTED)  # waits for no thread: workers end with their parent
+    if message:
+        print(f"attribug: {message}", file=sys.stderr)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -31,7 +31,7 @@ def _number(text: str) -> float:
         raise typer.BadParameter(f"expected a number, found {text!r}") from None
 
 
-DONE, FAILED_CHECK, WRONG_INPUT, INCOMPLETE, INTERRUPTED = 0, 1, 2, 3, 130
+DONE, FAILED_CHECK, WRONG_INPUT, INCOMPLETE = 0, 1, 2, 3
 KINDS = ("methods", "bugs", "metrics", "tasks", "suites")
 app = typer.Typer(
     name="attribug", add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
@@ -41,25 +41,22 @@ app = typer.Typer(
 )  # fmt: skip
 
 
-def main() -> None:
-    """Runs the command line; never ends in a traceback for wrong input."""
+def main() -> tuple[int, str]:
+    """Runs the command line; returns the exit code and, where something went wrong, what, in one line."""
     usage_error: type[Exception] = typer.BadParameter.__bases__[0]  # click's, also where typer carries its own copy
     try:
         code = app(standalone_mode=False)
-        if code == INTERRUPTED:  # typer has caught it
-            raise KeyboardInterrupt
-        sys.exit(code if isinstance(code, int) else DONE)
+        sys.stdout.flush()
+        return (code if isinstance(code, int) else DONE), ""
     except InputError as error:
-        _stop(str(error), WRONG_INPUT)
+        return WRONG_INPUT, str(error)
     except usage_error as error:
-        _stop(_plain(error), WRONG_INPUT)
-    except (typer.Abort, KeyboardInterrupt):
-        _stop("interrupted; the same command goes on from here", INTERRUPTED)
+        return WRONG_INPUT, _plain(error)
     except BrokenPipeError:  # whoever read the output has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(DONE)
+        return DONE, ""
     except OSError as error:
-        _stop(f"{error.filename or 'file'}: {error.strerror or error}", WRONG_INPUT)
+        return WRONG_INPUT, f"{error.filename or 'file'}: {error.strerror or error}"
 
 
 @app.callback(invoke_without_command=True)
@@ -210,11 +207,3 @@ def _plain(error: Any) -> str:
     text = " ".join(error.format_message().split())
     context = getattr(error, "ctx", None)
     return f"{text} (see {context.command_path} --help)" if context is not None else text
-
-
-def _stop(message: str, code: int) -> None:
-    sys.stdout.flush()
-    print(f"attribug: {message}", file=sys.stderr, flush=True)
-    if code == INTERRUPTED:
-        os._exit(code)  # threads that wait for killed workers must not hold the prompt
-    sys.exit(code)

@@ -21,7 +21,7 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
 @pytest.fixture
 def inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
     """Runs the command line in this process, which is quicker: for input that is refused before anything starts."""
-    from attribug.cli import main
+    from attribug.__main__ import main
 
     def command(*arguments: str) -> "subprocess.CompletedProcess[str]":
         monkeypatch.chdir(tmp_path)

@@ -161,20 +161,32 @@ class TestRun:
         assert (folder / "results.csv").read_bytes() != before
 
     def test_interrupted_run_says_so_and_goes_on(self, tiny_run, tmp_path):
-        slow = plugin(tmp_path, "slow", "import time; time.sleep(30)")
+        slow = plugin(tmp_path, "slow", "import time; time.sleep(60)")
         script = str(Path(sys.executable).with_name("attribug"))
         command = [script, "run", TINY, "--plugin", str(PLUGINS / "tiny.py"), "--plugin", slow]
         process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
         records = tmp_path / "runs" / "tiny" / "records"
-        for _ in range(300):
-            if list(records.glob("*.record")):
-                break
+        deadline = time.monotonic() + 120
+        while not list(records.glob("*.record")):
+            assert process.poll() is None, process.communicate()[1]
+            assert time.monotonic() < deadline
             time.sleep(0.1)
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=20)
-        assert process.returncode == 130
+        assert process.returncode == 130, err
         assert err.splitlines()[-1] == "attribug: interrupted; the same command goes on from here"
         assert not (tmp_path / "runs" / "tiny" / "results.csv").exists()
+
+    def test_whatever_an_interrupt_breaks(self, attribug, tmp_path):
+        """C code that is interrupted raises errors of its own, and so do libraries that are being imported."""
+        interrupt = "import os, signal\ntry: os.kill(os.getpid(), signal.SIGINT)\nexcept KeyboardInterrupt: pass\n"
+        (tmp_path / "broken.py").write_text(interrupt + "raise RuntimeError('numpy.core.multiarray failed to import')")
+        (tmp_path / "typer.py").write_text(interrupt + "raise KeyboardInterrupt")
+        for answer in (
+            attribug("run", TINY, "--plugin", "broken.py", tiny=True),
+            attribug("list", environment={"PYTHONPATH": str(tmp_path)}),
+        ):
+            assert one_line(answer, 130) == "attribug: interrupted; the same command goes on from here"
 
     def test_module_runs_beside_stray_files(self, attribug, tmp_path):
         for name in ("metrics", "bugs", "methods", "results", "benchmark"):
