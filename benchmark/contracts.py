@@ -266,6 +266,11 @@ class Entry:
     paper: str = ""
     """Where the definition comes from."""
 
+    @property
+    def summary(self) -> str:
+        """The first line of what it says of itself."""
+        return (self.function.__doc__ or "").strip().partition("\n")[0]
+
 
 @dataclass(frozen=True)
 class TaskSource(Entry):

@@ -33,8 +33,7 @@ def listed(kind: str) -> Rows:
             continue
         entry = registry.get(name)
         facts = {f.name: getattr(entry, f.name) for f in fields(entry) if f.name not in HIDDEN}
-        summary = (entry.function.__doc__ or "").strip().partition("\n")[0]
-        rows.append({**facts, "summary": summary, "from": entry.function.__module__})
+        rows.append({**facts, "summary": entry.summary, "from": entry.function.__module__})
     return rows
 
 

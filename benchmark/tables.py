@@ -14,10 +14,10 @@ from typing import Any
 import pandas as pd
 
 import attribug
-from attribug import keys
+from attribug import keys, tasks
 from attribug.analysis import analyses, main_controls, metric_kinds, primary_metrics, visible_differences
 from attribug.attribution import Census
-from attribug.contracts import Bug, Contrast, Method, Metric, trainings
+from attribug.contracts import Bug, Contrast, Entry, Method, Metric, trainings
 from attribug.plan import LIBRARIES, Cell, Plan
 from attribug.registry import InputError, one_line
 from attribug.results import figures
@@ -289,7 +289,7 @@ def run_facts(outcome: Outcome, results: pd.DataFrame) -> dict[str, Any]:
         },
         "versions": {"attribug": attribug.__version__, **keys.versions(*LIBRARIES, "pandas")},
         "revision": _revision(),
-        "primary": {name: bug.primary for name, bug in plan.bugs.items()},
+        "pieces": _pieces(plan),
         "models": {
             key: {"seed": t.seed, "rests_on": [b.key for b in trainings(t)[:-1]]} for key, t in plan.trainings.items()
         },
@@ -301,6 +301,32 @@ def run_facts(outcome: Outcome, results: pd.DataFrame) -> dict[str, Any]:
         "halved_passes": {name: r.rows for name, r in named.items() if r.rows},
         "seconds": {stage: round(seconds, 3) for stage, seconds in outcome.seconds.items()},
         "verdicts": results["verdict"].value_counts().to_dict(),
+    }
+
+
+def _pieces(plan: Plan) -> dict[str, dict[str, dict[str, Any]]]:
+    """What tables need to know of bugs, methods, metrics and tasks, by kind and name: so that they can be compared and
+    reported where the plugins that define them are not at hand."""
+    controls, visible = main_controls(plan), visible_differences(plan)
+    own: dict[str, dict[Entry, dict[str, Any]]] = {
+        "bugs": {
+            bug: {
+                "primary": bug.primary, "control": controls[bug.name], "stage": bug.stage, "graded": bug.graded,
+                "seen_in_predictions": bug.seen_in_predictions,
+            }
+            for bug in plan.bugs.values()
+        },
+        "methods": {method: {"output": method.output} for method, _ in plan.methods},
+        "metrics": {
+            metric: {"kind": metric.kind, "visible": visible[metric.name], "bounds": metric.bounds,
+                     "reads": metric.reads, "reproduction": metric.reproduction}
+            for metric, _ in plan.measured
+        },
+        "tasks": {tasks.get(name): {"source": tasks.get(name).source} for name in plan.suite.tasks},
+    }  # fmt: skip
+    return {
+        kind: {entry.name: {"summary": entry.summary, "paper": entry.paper, **facts} for entry, facts in pieces.items()}
+        for kind, pieces in own.items()
     }
 
 
