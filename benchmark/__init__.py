@@ -1,7 +1,8 @@
 """attribug: which explanation method reveals which bug in a machine-learning model?
 
-`run` the benchmark, `explain` inputs with a registered method, `measure` maps; `fold_study` and `randomisation_study`
-judge methods over many models. Everything is imported when it is first used, so that the command line answers at once.
+`run` the benchmark, `compare` its tables, `explain` inputs with a registered method, `measure` maps; `fold_study` and
+`randomisation_study` judge methods over many models. Everything is imported when it is first used, so that the command
+line answers at once.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from attribug import bugs, methods, metrics, tasks
     from attribug.api import Run, explain, run
+    from attribug.comparing import compare
     from attribug.contracts import Unsupported
     from attribug.metrics import measure
     from attribug.registry import InputError
@@ -21,13 +23,14 @@ if TYPE_CHECKING:
 __version__ = version("attribug")
 __all__ = [
     "InputError", "Run", "Unsupported", "__version__",
-    "bugs", "explain", "fold_study", "measure", "methods", "metrics", "randomisation_study", "run", "tasks",
+    "bugs", "compare", "explain", "fold_study", "measure", "methods", "metrics", "randomisation_study", "run", "tasks",
 ]  # fmt: skip
 
 _HOMES = {
     "InputError": "attribug.registry",
     "Run": "attribug.api",
     "Unsupported": "attribug.contracts",
+    "compare": "attribug.comparing",
     "explain": "attribug.api",
     "fold_study": "attribug.studies",
     "measure": "attribug.metrics",

@@ -11,10 +11,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from attribug.registry import InputError
+from attribug.registry import InputError, Missing
 
 if TYPE_CHECKING:
     from attribug.api import Run
+    from attribug.results.comparison import Comparison
+
+
+class Alarm(Exception):
+    """A comparison found what must not pass."""
+
+    def __init__(self, found: Comparison) -> None:
+        super().__init__(found.conclusion)
+        self.found = found
 
 
 def _integer(text: str) -> int:
@@ -44,19 +53,24 @@ app = typer.Typer(
 def main() -> tuple[int, str]:
     """Runs the command line; returns the exit code and, where something went wrong, what, in one line."""
     usage_error: type[Exception] = typer.BadParameter.__bases__[0]  # click's, also where typer carries its own copy
+    outcome: tuple[int, str]
     try:
         code = app(standalone_mode=False)
         sys.stdout.flush()
-        return (code if isinstance(code, int) else DONE), ""
+        outcome = (code if isinstance(code, int) else DONE), ""
+    except Alarm as alarm:
+        sys.stdout.flush()
+        outcome = alarm.found.code, alarm.found.conclusion
     except InputError as error:
-        return WRONG_INPUT, str(error)
+        outcome = INCOMPLETE if isinstance(error, Missing) else WRONG_INPUT, str(error)
     except usage_error as error:
-        return WRONG_INPUT, _plain(error)
+        outcome = WRONG_INPUT, _plain(error)
     except BrokenPipeError:  # whoever read the output has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return DONE, ""
+        outcome = DONE, ""
     except OSError as error:
-        return WRONG_INPUT, f"{error.filename or 'file'}: {error.strerror or error}"
+        outcome = WRONG_INPUT, f"{error.filename or 'file'}: {error.strerror or error}"
+    return outcome
 
 
 @app.callback(invoke_without_command=True)
@@ -170,6 +184,55 @@ def check(
     typer.echo(conformance.as_json(results) if as_json else conformance.summary(results))
     if not all(result.passed for result in results):
         raise typer.Exit(FAILED_CHECK)
+
+
+@app.command()
+def compare(
+    baseline: Annotated[
+        str, typer.Argument(help="A run's folder, a results.csv, a reference (smoke, quick …), or published.")
+    ],
+    candidate: Annotated[str, typer.Argument(help="A run's folder, a results.csv or a reference.")],
+    tolerance: Annotated[
+        list[str] | None,
+        typer.Option(metavar="[METRIC=]X", help="Difference of values that counts for nothing; effect=X for effects."),
+    ] = None,
+    only: Annotated[str | None, typer.Option(metavar="verdicts", help="Gate verdicts, no values.")] = None,
+    format_: Annotated[str, typer.Option("--format", help="text, markdown, junit or json.")] = "text",
+    accept: Annotated[bool, typer.Option("--accept", help="Then keep the candidate as the reference.")] = False,
+) -> None:
+    """Compares two runs row by row; exit code 1 where something got worse, 3 where something was not measured."""
+    from attribug import comparing
+    from attribug.results.comparison_formats import FORMATS, PUBLISHED_FORMATS
+    from attribug.results.published import NAME
+
+    published = baseline == NAME and not Path(NAME).exists()
+    known = PUBLISHED_FORMATS if published else FORMATS
+    if format_ not in known:
+        raise InputError(f"--format: expected {', '.join(known)}, found {format_!r}")
+    if only not in {None, "verdicts"}:
+        raise InputError(f"--only: expected verdicts, found {only!r}")
+    allowed = _tolerances(tolerance or [])
+    if published:
+        if accept or allowed or only:
+            raise InputError("compare published: expected no --accept, --tolerance or --only: nothing is gated")
+        typer.echo(PUBLISHED_FORMATS[format_](*comparing.compare_published(candidate)), nl=False)
+        return
+    if accept:
+        typer.echo(f"written: {comparing.accept(baseline, candidate)}")
+        return
+    found = comparing.compare(baseline, candidate, tolerance=allowed, only_verdicts=only is not None)
+    typer.echo(FORMATS[format_](found), nl=False)
+    if not found.ok:
+        raise Alarm(found)
+
+
+def _tolerances(given: list[str]) -> dict[str, float]:
+    """`X` for all metrics, `METRIC=X` for one."""
+    allowed = {}
+    for text in given:
+        name, equals, number = text.rpartition("=")
+        allowed[name if equals else ""] = _number(number)
+    return allowed
 
 
 def _dry_run(suite: str, common: dict[str, Any]) -> None:

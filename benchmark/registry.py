@@ -27,6 +27,10 @@ class InputError(ValueError):
     """The user's input is wrong: one line that says what was expected and what was found."""
 
 
+class Missing(InputError):
+    """What is asked for was not done yet, or by other code: the line names the command that does it."""
+
+
 def near_misses(name: str, known: Iterable[str]) -> str:
     """`; did you mean 'x'?` when a known name is close, else the known names; starts with its own punctuation."""
     options = sorted(set(known))

@@ -14,7 +14,7 @@ from attribug.contracts import trainings
 from attribug.engines.jobs import Block, Done, Job, Measure, Setup, Train
 from attribug.engines.local import JobFailed, LocalEngine, WorkerDied
 from attribug.plan import Cell, Plan
-from attribug.registry import InputError
+from attribug.registry import InputError, Missing
 from attribug.scoring import Record
 from attribug.store import Models, Records
 from attribug.suite import Suite
@@ -71,6 +71,8 @@ class Outcome:
     """Reasons by cell and method; `""` as method: the whole cell."""
     trainings: dict[str, dict[str, float]] = field(default_factory=dict)
     """What each training cost, now or earlier: seconds, peak_megabytes."""
+    weights: dict[str, str] = field(default_factory=dict)
+    """Checksum of each trained model's weights."""
     seconds: dict[str, float] = field(default_factory=dict)
     """Wall time of the run, and processor time of each stage."""
     jobs: int = 0
@@ -125,6 +127,7 @@ def run(plan: Plan, out: Path, cache: Path, options: Options, reporter: Reporter
             schedule.work(engine, reporter)
     reporter.end()
     schedule.outcome.trainings = {key: models.load_cost(key) for key in plan.trainings}
+    schedule.outcome.weights = {key: models.checksum(key) for key in plan.trainings}
     schedule.outcome.seconds["wall"] = time.perf_counter() - started
     return schedule.outcome
 
@@ -168,9 +171,13 @@ class _Schedule:
         fresh = self.options.fresh
         absent = {key: Train(key) for key in self.plan.trainings if fresh or models.load_weights(key) is None}
         if absent and models.given is not None:
-            raise InputError(
-                f"--models {models.given.folder}: {len(absent)} of {len(self.plan.trainings)} models of this suite are "
-                "not there or were trained by other code; leave --models out to train them"
+            folder, suite = models.given.folder, self.plan.suite.name
+            said = f"--models {folder}: {len(absent)} of {len(self.plan.trainings)} models of this suite are not there"
+            if not any(folder.glob("*.safetensors")):
+                raise InputError(f"{said}; leave --models out to train them")
+            raise Missing(
+                f"{said} or were trained by other code; leave --models out to train them, or renew a reference's: "
+                f"attribug run {suite} && attribug compare {suite} runs/{suite} --accept"
             )
         for key, job in absent.items():
             below = trainings(self.plan.trainings[key])[:-1]

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
     from attribug.scoring import Record
 
+RESULTS, SCORES, COSTS, RUN = "results.csv", "scores.parquet", "costs.csv", "run.json"
+ANALYSIS, FIGURES = "analysis", "figures"
+"""Names of a run's files and folders."""
 SEAL_BYTES = 32  # of a SHA-256
 
 
@@ -81,6 +84,16 @@ class Tensors:
             return None
         return tensors if facts.get("key") == key and facts.get("sha256") == _checksum(tensors) else None
 
+    def checksum(self, key: str) -> str:
+        """What the file says the tensors' checksum is; an empty text when it is absent or damaged."""
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(self.path(key), framework="pt") as file:
+                return str((file.metadata() or {}).get("sha256", ""))
+        except (OSError, SafetensorError):
+            return ""
+
     def save(self, key: str, tensors: dict[str, Tensor]) -> None:
         """Writes tensors atomically."""
         from safetensors.torch import save_file
@@ -116,6 +129,10 @@ class Models:
     def load_weights(self, key: str) -> dict[str, Tensor] | None:
         """The weights, or None when they are absent or damaged."""
         return (self.given or self.cache).load(key)
+
+    def checksum(self, key: str) -> str:
+        """Of a model's weights: tells whether two runs had the same ones."""
+        return (self.given or self.cache).checksum(key)
 
     def save_weights(self, key: str, weights: dict[str, Tensor]) -> None:
         """Keeps weights in the cache."""

@@ -207,6 +207,15 @@ def arrange(rows: pd.DataFrame, units: int) -> Arranged:
     return Arranged(ids, columns, means, nesting, np.where(roles < 0, -1, roles % units))
 
 
+def variation(arranged: Arranged, column: str) -> tuple[Floats, Integers, Flags]:
+    """Variance of a column's nested mean over models and over images, (G,); the images, n; whether it exists."""
+    over_models, exists = jackknife(*leave_one_out(arranged.means[column], arranged.units, arranged.nesting))
+    group, _, means = image_means(arranged.columns[column], arranged.ids["group"], arranged.ids["example"])
+    defined = ~np.isnan(means)
+    over_images, n = image_variance(group[defined], means[defined], arranged.nesting.groups)
+    return over_models + over_images, n, exists
+
+
 def estimate(rows: pd.DataFrame, units: int) -> pd.DataFrame:
     """One row a group: counts, nested means, effect and interval.
 
@@ -226,10 +235,8 @@ def estimate(rows: pd.DataFrame, units: int) -> pd.DataFrame:
     arranged = arrange(rows, units)
     nesting, means, seeds = arranged.nesting, arranged.means, arranged.seeds
     nested = {name: nested_mean(column, nesting) for name, column in means.items()}  # (G,) each
-    over_models, exists = jackknife(*leave_one_out(means["tell"], arranged.units, nesting))
-    images = image_means(arranged.columns["tell"], arranged.ids["group"], arranged.ids["example"])
-    over_images, n = image_variance(images[0], images[2], nesting.groups)
-    low, high = interval(nested["tell"], np.where(exists, over_models + over_images, np.nan), seeds)
+    variance, n, exists = variation(arranged, "tell")
+    low, high = interval(nested["tell"], np.where(exists, variance, np.nan), seeds)
     return pd.DataFrame({
         "seeds": seeds, "n": n, "undefined": arranged.undefined,
         "value": nested["value"], "sem": standard_error(means["value"], nesting),

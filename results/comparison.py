@@ -1,0 +1,345 @@
+"""Two tables of one suite, row by row: what got worse, what is missing, what cannot be compared.
+
+Two runs may have explained the *same models* on the same images: then nothing is left to chance, and a difference
+counts once it is beyond the tolerance. Or they trained models of their own, under other seeds, code or processors: then
+effects and values differ by chance, and a difference counts once it is beyond both the tolerance and what chance does
+to any row of the table.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.special import stdtrit
+
+from attribug.results.schema import KEYS, OUTCOMES, RESULT_COLUMNS, SCHEMA_VERSION, TableError, sort_results
+from attribug.results.statistics import CONFIDENCE, UNDEFINED, Floats
+from attribug.results.variation import beyond_chance, paired_differences, value_variances
+
+STATUSES = ("worse", "verdict changed", "missing", "incompatible", "better", "new", "same")
+REGRESSION, UNMEASURED = "regression", "unmeasured"
+NUMBERS = ("old", "new", "difference", "low", "high")
+COLUMNS = (
+    *KEYS, "status", "alarm", "note", "verdict_old", "verdict_new",
+    *NUMBERS, *(f"effect_{name}" for name in NUMBERS), "same_models",
+)  # fmt: skip
+CELL = ["task", "bug", "level", "control"]
+EFFECT = "effect"
+"""Name of the effect's own tolerance."""
+SAME_MODELS = {"value": 1e-4, EFFECT: 0.05}
+"""Tolerances under the same models: processors differ by 4e-6 in a score, which moves few images across δ."""
+OTHER_MODELS = {"value": 0.1, EFFECT: 0.1}
+"""Tolerances under other models; a value's is its metric's visible difference, where that is known."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One side of a comparison."""
+
+    name: str
+    """How its user called it."""
+    results: pd.DataFrame
+    """Columns `RESULT_COLUMNS`."""
+    scores: pd.DataFrame | None = None
+    """Columns `SCORE_COLUMNS`, where they were kept."""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """What run.json or a reference's provenance tells; empty where there is none."""
+
+    @property
+    def suite(self) -> str:
+        """The suite's name; raises `TableError` for a table of several."""
+        names = list(pd.unique(self.results["suite"]))
+        if len(names) != 1:
+            raise TableError(f"{self.name}: expected rows of one suite, found {', '.join(map(repr, names)) or 'none'}")
+        return str(names[0])
+
+    @property
+    def seeds(self) -> int:
+        """Models a side."""
+        suite: Mapping[str, Any] = self.facts.get("suite", {})
+        return int(suite.get("seeds", self.results["seeds"].max()))
+
+    def fact(self, kind: str, name: str, fact: str) -> Any:
+        """What is known of a registered piece, else None."""
+        return self.facts.get("pieces", {}).get(kind, {}).get(name, {}).get(fact)
+
+    def weights(self, contrast: Mapping[str, Any]) -> tuple[str, list[str]]:
+        """A contrast's key and its models' checksums: equal for two runs that explained the same."""
+        known = self.facts.get("models", {})
+        return str(contrast["key"]), [str(known.get(key, {}).get("weights", "")) for key in contrast["models"]]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What became of every row."""
+
+    baseline: str
+    candidate: str
+    table: pd.DataFrame
+    """Columns `COLUMNS`, one row a key of either side. `status` is one of `STATUSES`; `alarm` is `regression` where
+    something got worse, `unmeasured` where a row that the baseline has was not measured, else empty. `old`, `new`,
+    `difference` are of the metric's value under the contaminated model, `effect_…` of the effect; `low` and `high` are
+    95 % intervals of the difference over models, each row's own."""
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Rows by status, in the order of `STATUSES`."""
+        found = Counter(self.table["status"])
+        return {status: found[status] for status in STATUSES if found[status]}
+
+    @property
+    def measured(self) -> bool:
+        """Whether any row of the baseline was really compared."""
+        return bool((~self.table["status"].isin(["missing", "incompatible", "new"]) & self.table["new"].notna()).any())
+
+    @property
+    def ok(self) -> bool:
+        """Nothing got worse, and nothing is missing."""
+        return self.code == 0
+
+    @property
+    def code(self) -> int:
+        """1 where something got worse, 3 where something was not measured, else 0."""
+        if (self.table["alarm"] == REGRESSION).any():
+            return 1
+        return 3 if (self.table["alarm"] == UNMEASURED).any() or not self.measured else 0
+
+    @property
+    def conclusion(self) -> str:
+        """The outcome in one line, with the first row that caused it."""
+        parts = []
+        for alarm, said in ((REGRESSION, "worse"), (UNMEASURED, "not measured")):
+            rows = self.table[self.table["alarm"] == alarm]
+            if len(rows):
+                parts.append(f"{len(rows)} of {len(self.table)} rows {said}, first {place(rows.iloc[0])}: "
+                             f"{explained(rows.iloc[0])}")  # fmt: skip
+        if not parts and not self.measured:
+            parts = ["nothing was measured on both sides, which is not the same as nothing worse"]
+        if not parts:
+            counts = ", ".join(f"{count} {status}" for status, count in self.counts.items())
+            parts = [f"nothing worse in {len(self.table)} rows ({counts})"]
+        return f"{self.baseline} → {self.candidate}: {'; '.join(parts)}"
+
+
+def place(row: pd.Series) -> str:
+    """A row's keys in words."""
+    return f"{row['task']} / {row['bug']} {row['level']} / {row['method']} / {row['metric']}@{row['post']}" + (
+        f" against {row['control']}"
+    )
+
+
+def explained(row: pd.Series) -> str:
+    """What happened to a row, in words."""
+    verdict = str(row["verdict_new"])
+    if row["verdict_old"] != row["verdict_new"] and row["status"] == "verdict changed":
+        verdict = f"{row['verdict_old']} → {row['verdict_new']}"
+    said = [] if row["status"] in {"missing", "incompatible"} else [verdict]
+    for name, prefix in (("effect", "effect_"), ("value", "")):
+        old, new = row[f"{prefix}old"], row[f"{prefix}new"]
+        if not (np.isnan(old) or np.isnan(new)) and old != new:
+            said.append(f"{name} {old:.4g} → {new:.4g}")
+    return ", ".join([*said, *([str(row["note"])] if row["note"] else [])])
+
+
+def compare(
+    baseline: Measured,
+    candidate: Measured,
+    *,
+    tolerance: Mapping[str, float] | None = None,
+    only_verdicts: bool = False,
+    kinds: Mapping[str, str] | None = None,
+) -> Comparison:
+    """Compares two tables of one suite.
+
+    Args:
+        baseline: what was.
+        candidate: what is.
+        tolerance: by metric, the difference of values that counts for nothing; `""` for all others, `effect` for
+            effects. Defaults: under the same models 1e-4, and .05 for effects; under other models the metric's visible
+            difference, and .1 for effects.
+        only_verdicts: leaves values alone, and effects where the verdict stays.
+        kinds: by metric, `similarity` or not: which way is worse; completes what `facts` tell. Where it is unknown,
+            both ways are.
+
+    Raises:
+        TableError: tables of two suites, of several, or of another schema.
+    """
+    for side in (baseline, candidate):
+        schema = side.facts.get("schema", SCHEMA_VERSION)
+        if schema != SCHEMA_VERSION:
+            raise TableError(f"{side.name}: expected a table of schema {SCHEMA_VERSION}, found schema {schema}")
+    if baseline.suite != candidate.suite:
+        raise TableError(
+            f"{candidate.name}: expected results of suite {baseline.suite!r}, as {baseline.name}, found "
+            f"{candidate.suite!r}"
+        )
+    rows = _joined(baseline.results, candidate.results)
+    rows["same_models"] = _same_models(rows, baseline, candidate)
+    rows["setting"] = _other_settings(rows, baseline, candidate)
+    rows = _differences(rows, baseline, candidate)
+    rows = _moves(rows, baseline, candidate, tolerance or {}, kinds or {})
+    judged = [_judged(row, only_verdicts) for row in rows.to_dict("records")]
+    rows["status"], rows["alarm"], rows["note"] = (list(column) for column in zip(*judged, strict=True))
+    return Comparison(baseline.name, candidate.name, rows[list(COLUMNS)])
+
+
+def _joined(old: pd.DataFrame, new: pd.DataFrame) -> pd.DataFrame:
+    """One row a key of either table, in the order of tables; columns of the sides with `_old` and `_new`."""
+    keys, rest = list(KEYS), [name for name in RESULT_COLUMNS if name not in {"suite", *KEYS}]
+    sides = [side[[*keys, *rest]].rename(columns={name: f"{name}_{end}" for name in rest})
+             for side, end in ((old, "old"), (new, "new"))]  # fmt: skip
+    rows = sides[0].merge(sides[1], on=keys, how="outer", indicator="side").assign(suite="")
+    return sort_results(rows)
+
+
+def _same_models(rows: pd.DataFrame, baseline: Measured, candidate: Measured) -> pd.Series:
+    """Whether both sides of a row explained the same models on the same images, as far as their facts tell."""
+    sides = []
+    for side in (baseline, candidate):
+        found: dict[str, list[tuple[str, list[str]]]] = {}
+        for name, contrast in sorted(side.facts.get("contrasts", {}).items()):
+            found.setdefault(name.rpartition(" / seed ")[0], []).append(side.weights(contrast))
+        sides.append(found)
+    same = {name for name in sides[0].keys() & sides[1].keys() if sides[0][name] == sides[1][name]}
+    return pd.Series([f"{t} / {b} {level}" in same for t, b, level in zip(rows["task"], rows["bug"], rows["level"],
+                                                                       strict=True)], index=rows.index)  # fmt: skip
+
+
+def _other_settings(rows: pd.DataFrame, baseline: Measured, candidate: Measured) -> list[str]:
+    """What makes a row's numbers mean something else on either side, or an empty text: the task's options, δ."""
+    options = [side.facts.get("suite", {}).get("task_options") for side in (baseline, candidate)]
+    said = []
+    for task, level, metric in zip(rows["task"], rows["level"], rows["metric"], strict=True):
+        visible = [side.fact("metrics", metric, "visible") for side in (baseline, candidate)]
+        text = ""
+        if None not in options and any(options[0].get(n) != options[1].get(n) for n in (task, level)):
+            text = "other task_options"
+        elif None not in visible and visible[0] != visible[1]:
+            text = f"visible difference {visible[0]:g} → {visible[1]:g}"
+        said.append(text)
+    return said
+
+
+def _differences(rows: pd.DataFrame, baseline: Measured, candidate: Measured) -> pd.DataFrame:
+    """Adds old, new, difference and its variance for values and effects: `…` and `effect_…`."""
+    rows = rows.assign(
+        old=rows["value_old"], new=rows["value_new"], difference=rows["value_new"] - rows["value_old"],
+        effect_difference=rows["effect_new"] - rows["effect_old"],
+    )  # fmt: skip
+    variance = rows["sem_old"] ** 2 + rows["sem_new"] ** 2
+    effect_variance = _effect_variance(rows, "old") + _effect_variance(rows, "new")
+    if baseline.scores is not None and candidate.scores is not None:
+        keys = pd.MultiIndex.from_frame(rows[list(KEYS)])
+        own = [value_variances(side.scores, side.seeds) for side in (baseline, candidate)]  # type: ignore[arg-type]
+        variance = (own[0] + own[1]).reindex(keys).set_axis(rows.index).fillna(variance)
+        paired = paired_differences(baseline.scores, candidate.scores, keys[rows["same_models"]], baseline.seeds)
+        variance = paired["variance"].reindex(keys).set_axis(rows.index).fillna(variance)
+    few = np.minimum(rows["seeds_old"], rows["seeds_new"])
+    quantile = stdtrit(np.maximum(few.fillna(2) - 1, 1), (1 + CONFIDENCE) / 2)
+    for prefix, spread in (("", variance), ("effect_", effect_variance)):
+        half = quantile * np.sqrt(spread)
+        rows[f"{prefix}variance"] = spread
+        rows[f"{prefix}low"], rows[f"{prefix}high"] = (
+            rows[f"{prefix}difference"] - half, rows[f"{prefix}difference"] + half,
+        )  # fmt: skip
+    return rows
+
+
+def _effect_variance(rows: pd.DataFrame, side: str) -> pd.Series:
+    """What a row's interval says of its effect's variance: the wider half, the other may be clipped."""
+    effect, low, high = (rows[f"{name}_{side}"] for name in ("effect", "ci_low", "ci_high"))
+    quantile = stdtrit(np.maximum(rows[f"seeds_{side}"].fillna(2) - 1, 1), (1 + CONFIDENCE) / 2)
+    half = np.maximum(effect - low, high - effect)
+    return (half / quantile) ** 2
+
+
+def _moves(
+    rows: pd.DataFrame, baseline: Measured, candidate: Measured, tolerance: Mapping[str, float],
+    kinds: Mapping[str, str],
+) -> pd.DataFrame:  # fmt: skip
+    """Adds which way value and effect moved: −1 worse, 0 not so that it counts, 1 better.
+
+    Which way a value moved is seen in how far it lies from the control's: a similarity that falls together with the
+    control's, or changes its sign with it, tells the bug no better. Under the same models such a move is worse: the
+    numbers are others, and nothing is won.
+    """
+    metric, same = rows["metric"], rows["same_models"].to_numpy(bool)
+    known = {name: candidate.fact("metrics", name, "kind") or baseline.fact("metrics", name, "kind") or kinds.get(name)
+             for name in pd.unique(metric)}  # fmt: skip
+    visible = {name: baseline.fact("metrics", name, "visible") or OTHER_MODELS["value"] for name in known}
+    default = np.where(same, SAME_MODELS["value"], metric.map(visible))
+    given = metric.map({name: tolerance.get(name, tolerance.get("", np.nan)) for name in known})
+    least = np.where(given.notna(), given, default)
+    least_effect = tolerance.get(EFFECT, np.where(same, SAME_MODELS[EFFECT], OTHER_MODELS[EFFECT]))
+    cell = rows[CELL].agg(" ".join, axis=1)
+    effect = _beyond(rows["effect_difference"], rows["effect_variance"], least_effect, same, cell)
+    value = _beyond(rows["difference"], rows["variance"], least, same, cell + " " + metric + "@" + rows["post"])
+    control = (rows["benign_new"] - rows["benign_old"]).to_numpy(np.float64)
+    sign = metric.map({name: -1 if kind == "similarity" else 1 for name, kind in known.items()}).to_numpy()
+    gain = sign * (rows["difference"].to_numpy(np.float64) - control)
+    unknown = metric.map({name: kind is None for name, kind in known.items()}).to_numpy()
+    control_moved = same & (np.abs(control) > least)
+    moved = (value != 0) | control_moved
+    way = np.select([unknown, gain > least, same | (gain < -least)], [-1.0, 1.0, -1.0], 0.0)
+    note = [f"control {old:.4g} → {new:.4g}" if at else ""
+            for at, old, new in zip(control_moved, rows["benign_old"], rows["benign_new"], strict=True)]  # fmt: skip
+    return rows.assign(value_moved=np.where(moved, way, 0.0), effect_moved=effect, control_note=note)
+
+
+def _beyond(difference: pd.Series, variance: pd.Series, least: Any, same: Any, family: pd.Series) -> Floats:
+    """The sign of each difference that counts, 0 for the others."""
+    apart = np.abs(difference.to_numpy(np.float64)) > least
+    sure = same | beyond_chance(difference.to_numpy(np.float64), variance.to_numpy(np.float64), family)
+    signs: Floats = np.where(apart & sure, np.sign(difference), 0.0)
+    return np.nan_to_num(signs)
+
+
+def _judged(row: Mapping[str, Any], only_verdicts: bool) -> tuple[str, str, str]:  # noqa: PLR0911 - one line a case
+    """Status, alarm and note of a row."""
+    old, new, reason = row["verdict_old"], row["verdict_new"], row["reason_new"]
+    if row["side"] == "right_only":
+        return "new", "", ""
+    if row["side"] == "left_only":
+        return "missing", UNMEASURED, "the candidate has no such row"
+    if new == "failed":
+        return "missing", UNMEASURED, f"failed: {reason}"
+    if old in OUTCOMES or new in OUTCOMES:
+        if old == new:
+            return "same", "", ""
+        alarm = "" if old in OUTCOMES else REGRESSION if old == "detects" else UNMEASURED
+        return "verdict changed", alarm, reason
+    if row["setting"]:
+        return "incompatible", UNMEASURED, row["setting"]
+    if not row["same_models"]:
+        if np.isnan(row["ci_low_new"]) and not np.isnan(row["ci_low_old"]):
+            models = f"{row['seeds_new']:.0f} of {row['seeds_old']:.0f} models"
+            return "missing", UNMEASURED, f"no interval: {reason} ({models})"
+        if np.isnan(row["effect_variance"]):
+            return "incompatible", UNMEASURED, "other models, and no interval to tell chance by"
+    return _judged_numbers(row, only_verdicts, old, new)
+
+
+def _judged_numbers(row: Mapping[str, Any], only_verdicts: bool, old: str, new: str) -> tuple[str, str, str]:
+    """Status, alarm and note where both sides have numbers of the same meaning."""
+    effect, value = row["effect_moved"], row["value_moved"]
+    undefined = row["undefined_new"] > UNDEFINED >= row["undefined_old"] and (
+        row["same_models"] or row["undefined_new"] - row["undefined_old"] > UNDEFINED
+    )
+    if undefined:
+        return "worse", REGRESSION, f"undefined {row['undefined_old']:.0%} → {row['undefined_new']:.0%}"
+    if old != new:
+        contradicts = new in {"blind", "inverted"} or row["same_models"] or effect < 0
+        lost = old == "detects" and contradicts
+        fell = not only_verdicts and (effect < 0 or (value < 0 and effect == 0))
+        note = "" if effect or row["same_models"] else "as chance does"
+        return "verdict changed", REGRESSION if lost or fell else "", row["control_note"] or note
+    if only_verdicts:
+        return "same", "", ""
+    if effect < 0 or (value < 0 and effect == 0):
+        return "worse", REGRESSION, row["control_note"]
+    return ("better" if effect > 0 or value > 0 else "same"), "", ""

@@ -1,0 +1,207 @@
+"""A comparison as text, Markdown (a step summary of CI), JUnit XML (a test report) or JSON."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from collections.abc import Callable
+from typing import Any
+from xml.etree import ElementTree
+
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+
+from attribug.results.comparison import UNMEASURED, Comparison, explained, place
+
+MOST_ROWS = 60
+"""Rows that text and Markdown show; JSON and JUnit have all."""
+TITLES = ("bug", "method", "metric", "status", "verdict", "effect", "value", "difference, 95 % interval", "note")
+
+
+def text(comparison: Comparison) -> str:
+    """A table of the rows that are not the same, for a terminal."""
+    shown, more = _shown(comparison)
+    out = io.StringIO()
+    console = Console(file=out, width=200, highlight=False, markup=False, soft_wrap=True)
+    if len(shown):
+        table = Table(title=f"{comparison.baseline} → {comparison.candidate}", title_justify="left")
+        for title in TITLES:
+            table.add_column(title)
+        for _, row in shown.iterrows():
+            table.add_row(*_cells(row))
+        console.print(table)
+    for line in (*more, *([comparison.conclusion] if comparison.ok else [])):  # else it is the error's line
+        console.print(line)
+    return out.getvalue()
+
+
+def markdown(comparison: Comparison) -> str:
+    """A heading, the outcome and a table; what comes from files is escaped."""
+    shown, more = _shown(comparison)
+    symbol = "✅" if comparison.ok else "❌"
+    lines = [f"### {symbol} attribug compare", "", _escaped(comparison.conclusion), ""]
+    if len(shown):
+        lines += ["| " + " | ".join(TITLES) + " |", "|" + "---|" * len(TITLES)]
+        lines += ["| " + " | ".join(_escaped(cell) for cell in _cells(row)) + " |" for _, row in shown.iterrows()]
+    return "\n".join([*lines, *(["", *more] if more else [])]) + "\n"
+
+
+def junit(comparison: Comparison) -> str:
+    """One test case a row: a regression is a failure, what was not measured an error."""
+    alarms = comparison.table["alarm"]
+    counts = {"tests": len(alarms), "failures": int((alarms == "regression").sum()),
+              "errors": int((alarms == UNMEASURED).sum())}  # fmt: skip
+    name = f"attribug compare {comparison.baseline} {comparison.candidate}"
+    suites = ElementTree.Element("testsuites")
+    suite = ElementTree.SubElement(suites, "testsuite", _legal({"name": name, **counts}))
+    for _, row in comparison.table.iterrows():
+        facts = {"classname": f"{row['task']}.{row['bug']}.{row['level']}", "name": place(row)}
+        case = ElementTree.SubElement(suite, "testcase", _legal(facts))
+        if row["alarm"]:
+            kind = "error" if row["alarm"] == UNMEASURED else "failure"
+            ElementTree.SubElement(case, kind, _legal({"message": explained(row), "type": row["status"]}))
+    if not comparison.measured:
+        case = ElementTree.SubElement(suite, "testcase", {"classname": "attribug", "name": "something was compared"})
+        ElementTree.SubElement(case, "error", _legal({"message": comparison.conclusion}))
+        suite.set("tests", str(counts["tests"] + 1))
+        suite.set("errors", str(counts["errors"] + 1))
+    ElementTree.indent(suites)
+    return '<?xml version="1.0" encoding="UTF-8"?>\n' + ElementTree.tostring(suites, encoding="unicode") + "\n"
+
+
+def as_json(comparison: Comparison) -> str:
+    """Everything: outcome, counts, every row; numbers that do not exist are null."""
+    rows = [{name: _plain(entry) for name, entry in row.items()} for row in comparison.table.to_dict("records")]
+    facts = {
+        "baseline": comparison.baseline, "candidate": comparison.candidate, "ok": comparison.ok,
+        "exit_code": comparison.code, "conclusion": comparison.conclusion, "counts": comparison.counts, "rows": rows,
+    }  # fmt: skip
+    return json.dumps(facts, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+FORMATS: dict[str, Callable[[Comparison], str]] = {
+    "text": text, "markdown": markdown, "junit": junit, "json": as_json,
+}  # fmt: skip
+
+
+def published_text(beside: pd.DataFrame, findings: pd.DataFrame) -> str:
+    """Published findings and values beside ours, for a terminal."""
+    out = io.StringIO()
+    console = Console(file=out, width=200, highlight=False, markup=False)
+    for title, titles, rows in _published(beside, findings):
+        table = Table(title=title, title_justify="left", show_lines=title == FINDINGS)
+        for name in titles:
+            table.add_column(name)
+        for row in rows:
+            table.add_row(*row)
+        console.print(table)
+    console.print(_unmeasured(beside))
+    return out.getvalue()
+
+
+def published_markdown(beside: pd.DataFrame, findings: pd.DataFrame) -> str:
+    """The same as Markdown."""
+    lines = []
+    for title, titles, rows in _published(beside, findings):
+        lines += [f"### {title}", "", "| " + " | ".join(titles) + " |", "|" + "---|" * len(titles)]
+        lines += ["| " + " | ".join(_escaped(cell) for cell in row) + " |" for row in rows] + [""]
+    return "\n".join([*lines, _unmeasured(beside)]) + "\n"
+
+
+def published_json(beside: pd.DataFrame, findings: pd.DataFrame) -> str:
+    """The same as JSON, everything that was not measured included."""
+    facts = {
+        "findings": findings.to_dict("records"),
+        "values": [{name: _plain(entry) for name, entry in row.items()} for row in beside.to_dict("records")],
+    }
+    return json.dumps(facts, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+PUBLISHED_FORMATS: dict[str, Callable[[pd.DataFrame, pd.DataFrame], str]] = {
+    "text": published_text, "markdown": published_markdown, "json": published_json,
+}  # fmt: skip
+FINDINGS = "Published findings: do our verdicts agree?"
+
+
+def _published(beside: pd.DataFrame, findings: pd.DataFrame) -> list[tuple[str, list[str], list[list[str]]]]:
+    """Title, columns and rows of the tables of findings and of values."""
+    found = [[row.finding, row.agrees, row.ours, row.evidence] for row in findings.itertuples()]
+    values = [
+        [row.source, row.setting, row.method, row.quantity, _number(row.paper), f"{row.task} / {row.bug} {row.level}",
+         row.measured_as, _number(row.ours), _number(row.control), _number(row.floor)]
+        for row in beside[beside["ours"].notna()].itertuples()
+    ]  # fmt: skip
+    columns = ["source", "setting", "method", "quantity", "paper", "our cell", "as", "ours", "control", "floor"]
+    tables = [(FINDINGS, ["finding", "agrees", "rows", "which"], found)]
+    return tables + ([("Published values beside ours", columns, values)] if values else [])
+
+
+def _unmeasured(beside: pd.DataFrame) -> str:
+    absent = beside[beside["ours"].isna()]
+    if absent.empty:
+        return ""
+    names = ", ".join(f"{len(rows)} of {quantity}" for quantity, rows in absent.groupby("quantity"))
+    return f"not measured in this run: {names}"
+
+
+def _number(number: float) -> str:
+    return f"{number:.3g}"
+
+
+def _shown(comparison: Comparison) -> tuple[pd.DataFrame, list[str]]:
+    """The rows to show, alarms first, and what else there is, a line each."""
+    rows = comparison.table[comparison.table["status"] != "same"]
+    order = {"regression": 0, "unmeasured": 1, "": 2}
+    rows = rows.sort_values("alarm", key=lambda column: column.map(order), kind="stable")
+    left = len(rows) - MOST_ROWS
+    more = [f"… and {left} more rows; --format json has all"] if left > 0 else []
+    return rows.head(MOST_ROWS), more
+
+
+def _cells(row: pd.Series) -> list[str]:
+    changed = row["verdict_old"] != row["verdict_new"] and isinstance(row["verdict_old"], str)
+    verdicts = [str(row[name]) for name in ("verdict_old", "verdict_new") if isinstance(row[name], str)]
+    return [
+        f"{row['task']} / {row['bug']} {row['level']}, {row['control']}",
+        str(row["method"]),
+        f"{row['metric']}@{row['post']}",
+        str(row["status"]),
+        " → ".join(verdicts) if changed else verdicts[-1],
+        _change(row["effect_old"], row["effect_new"]),
+        _change(row["old"], row["new"]),
+        _interval(row),
+        str(row["note"]),
+    ]
+
+
+def _change(old: float, new: float) -> str:
+    said = [f"{number:.4g}" for number in (old, new) if not math.isnan(number)]
+    return " → ".join(dict.fromkeys(said))
+
+
+def _interval(row: pd.Series) -> str:
+    if math.isnan(row["difference"]):
+        return ""
+    interval = "" if math.isnan(row["low"]) else f" [{row['low']:+.3g}, {row['high']:+.3g}]"
+    return f"{row['difference']:+.3g}{interval}"
+
+
+def _escaped(cell: str) -> str:
+    """Text that Markdown shows as it is."""
+    for sign in "\\`*_[]<>|#~$":
+        cell = cell.replace(sign, f"\\{sign}" if sign not in "<>|" else {"<": "&lt;", ">": "&gt;", "|": "&#124;"}[sign])
+    return cell
+
+
+def _legal(facts: dict[str, Any]) -> dict[str, str]:
+    """Attributes without the characters that XML 1.0 has no way to write."""
+    return {name: "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in str(text))
+            for name, text in facts.items()}  # fmt: skip
+
+
+def _plain(entry: Any) -> Any:
+    if isinstance(entry, float) and not math.isfinite(entry):
+        return None
+    return entry
