@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pandas as pd
 
 from attribug.plan import Plan
@@ -12,7 +14,7 @@ from attribug.results.decisions import decisions
 from attribug.results.evidence import evidence, q_values
 from attribug.results.ranking import COLUMNS as RANKING_COLUMNS
 from attribug.results.ranking import ranking
-from attribug.results.schema import KEYS
+from attribug.results.schema import KEYS, TEXTS
 from attribug.results.severity import by_post, severity
 from attribug.results.statistics import Kind
 from attribug.results.summary import PREDICTIONS, is_headline
@@ -51,6 +53,13 @@ def analyses(scores: pd.DataFrame, results: pd.DataFrame, plan: Plan) -> dict[st
     judged = decisions(shown, seeds_total=plan.suite.seeds, kinds=kinds)
     more = {"q": main.keys.assign(q=q_values(main)), "judged": judged, "added": tables["added"]}
     return tables | {"headline": _merged(results[headline], more)}
+
+
+def read_analysis(path: Path) -> pd.DataFrame:
+    """A table of `analysis/`: a level 1 is a name, not a number, and an empty reason is a text."""
+    texts = (*TEXTS, "adds", "smallest_detected")
+    table = pd.read_csv(path, dtype=dict.fromkeys(texts, str), keep_default_na=False, na_values=[""])
+    return table.fillna(dict.fromkeys(texts, ""))
 
 
 def metric_kinds(plan: Plan) -> dict[str, Kind]:

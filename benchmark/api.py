@@ -17,10 +17,11 @@ import pandas as pd
 from attribug import keys, runner, suite, tables
 from attribug import methods as registered
 from attribug import tasks as tasks_registry
+from attribug.analysis import read_analysis
 from attribug.plan import Plan
 from attribug.registry import InputError, load_plugin, near_misses
-from attribug.results.schema import TEXTS, read_results
-from attribug.store import cache_folder, read_json
+from attribug.results.schema import read_results
+from attribug.store import ANALYSIS, RESULTS, RUN, SCORES, cache_folder, read_json
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -42,7 +43,7 @@ class Run:
     @property
     def scores(self) -> pd.DataFrame:
         """One row an example and model triple."""
-        return pd.read_parquet(self.folder / tables.SCORES)
+        return pd.read_parquet(self.folder / SCORES)
 
     @property
     def headline(self) -> pd.DataFrame:
@@ -52,7 +53,7 @@ class Run:
     @property
     def analysis(self) -> dict[str, pd.DataFrame]:
         """What follows from the scores, by name: headline, added, ranking, severity, posts (those that exist)."""
-        return {path.stem: _read_analysis(path) for path in sorted((self.folder / tables.ANALYSIS).glob("*.csv"))}
+        return {path.stem: read_analysis(path) for path in sorted((self.folder / ANALYSIS).glob("*.csv"))}
 
     @property
     def complete(self) -> bool:
@@ -62,15 +63,8 @@ class Run:
     @property
     def facts(self) -> dict[str, Any]:
         """What run.json tells: suite, versions, checks, failures."""
-        facts: dict[str, Any] = read_json(self.folder / tables.RUN)
+        facts: dict[str, Any] = read_json(self.folder / RUN)
         return facts
-
-
-def _read_analysis(path: Path) -> pd.DataFrame:
-    """A table of `analysis/`: a level 1 is a name, not a number, and an empty reason is a text."""
-    texts = (*TEXTS, "adds", "smallest_detected")
-    table = pd.read_csv(path, dtype=dict.fromkeys(texts, str), keep_default_na=False, na_values=[""])
-    return table.fillna(dict.fromkeys(texts, ""))
 
 
 def run(
@@ -107,7 +101,7 @@ def run(
     if models is not None and not Path(models).is_dir():
         raise InputError(f"--models {models}: expected a folder of trained models, found none")
     if not fresh and tables.finished(folder, plan):
-        return Run(folder, read_results(folder / tables.RESULTS), plan, None)
+        return Run(folder, read_results(folder / RESULTS), plan, None)
     options = runner.Options(
         workers=workers or (1 if plan.device == "cuda" else default_workers()),
         timeout=timeout,

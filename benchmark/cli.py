@@ -226,6 +226,17 @@ def compare(
         raise Alarm(found)
 
 
+@app.command()
+def report(
+    run: Annotated[Path, typer.Argument(help="A run's folder.")],
+    output: Annotated[Path | None, typer.Option(metavar="FILE", help="Default RUN/report.html.")] = None,
+) -> None:
+    """Writes one self-contained HTML page: verdicts, galleries, curves, checks, costs, settings, failures."""
+    from attribug.reporting import report as written
+
+    typer.echo(f"written: {written(run, output)}")
+
+
 def _tolerances(given: list[str]) -> dict[str, float]:
     """`X` for all metrics, `METRIC=X` for one."""
     allowed = {}

@@ -6,6 +6,7 @@ import hashlib
 import math
 import shutil
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -63,8 +64,8 @@ def compare(
 
 def measured(source: str | Path | Run) -> Measured:
     """A table with what is known of it. Raises `InputError` where there is none, or it is not what was written."""
-    folder = getattr(source, "folder", source)
-    name, path = str(folder), Path(folder)
+    path = Path(source) if isinstance(source, str | Path) else source.folder
+    name = str(path)
     if not path.exists() and name in references():
         path = REFERENCES / f"{name}.csv"
     if not path.exists():
@@ -144,7 +145,7 @@ def _keep_models(run: Measured, folder: Path) -> None:
     if absent:
         raise Missing(f"{run.name}: {len(absent)} of its {len(keys)} models are not in the cache; run the suite again")
     for key in keys:
-        write_atomically(folder / f"{key}.safetensors", lambda path, key=key: shutil.copyfile(cached.path(key), path))
+        write_atomically(folder / f"{key}.safetensors", partial(shutil.copyfile, cached.path(key)))
     for stale in set(folder.glob("*.safetensors")) - {folder / f"{key}.safetensors" for key in keys}:
         stale.unlink()
 

@@ -111,7 +111,12 @@ class Plan:
         """Size of the plan."""
         contrasts = sum(cell.contrast is not None for cell in self.cells)
         sides = sum(len(cell.contrast.sides) for cell in self.cells if cell.contrast is not None)
-        explained = sum(self._explained(cell.contrast) for cell in self.cells if cell.contrast is not None)
+        explained = sum(
+            self.queries(cell.contrast, method)
+            for cell in self.cells
+            for method, _ in self.methods
+            if cell.contrast is not None
+        )
         return {
             "trainings": len(self.trainings),
             "contrasts": contrasts,
@@ -120,14 +125,10 @@ class Plan:
             "explanations": explained * self.settings.examples,
         }
 
-    def _explained(self, contrast: Contrast) -> int:
-        """Sides × methods of a contrast, a side once more for every further version of the inputs that is read."""
-        applying = [metric for metric, _ in self.measured if metric.applies(contrast)]
-        versions = [
-            {"", *(version for metric in applying if metric.reads == method.output for version in metric.versions)}
-            for method, _ in self.methods
-        ]
-        return len(contrast.sides) * sum(map(len, versions))
+    def queries(self, contrast: Contrast, method: Method) -> int:
+        """Sides that a method explains, a side once more for every further version of the inputs that is read."""
+        applying = [m for m, _ in self.measured if m.reads == method.output and m.applies(contrast)]
+        return len(contrast.sides) * len({"", *(version for metric in applying for version in metric.versions)})
 
 
 def make(suite: Suite, device: str = "cpu") -> Plan:

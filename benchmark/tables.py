@@ -7,7 +7,7 @@ import hashlib
 import platform
 import subprocess
 from collections.abc import Iterator
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,9 @@ from attribug import keys, tasks
 from attribug.analysis import analyses, main_controls, metric_kinds, primary_metrics, visible_differences
 from attribug.attribution import Census
 from attribug.contracts import Bug, Contrast, Entry, Method, Metric, trainings
+from attribug.drawing import draw
 from attribug.plan import LIBRARIES, Cell, Plan
 from attribug.registry import InputError, one_line
-from attribug.results import figures
 from attribug.results.schema import (
     KEYS,
     NUMBERS,
@@ -34,14 +34,23 @@ from attribug.results.schema import (
 )
 from attribug.results.summary import matrix, summarise
 from attribug.runner import Outcome
-from attribug.store import Records, read_json, write_atomically, write_json
+from attribug.store import (
+    ANALYSIS,
+    COSTS,
+    FIGURES,
+    RESULTS,
+    RUN,
+    SCORES,
+    read_json,
+    write_atomically,
+    write_json,
+)
 
-RESULTS, SCORES, COSTS, RUN = "results.csv", "scores.parquet", "costs.csv", "run.json"
-ANALYSIS, FIGURES = "analysis", "figures"
 COST_COLUMNS = (
     "kind", "task", "bug", "level", "seed", "method", "key", "seconds", "scoring_seconds", "forward", "backward",
-    "peak_megabytes",
+    "peak_megabytes", "images",
 )  # fmt: skip
+"""`images`: what a record explained, every example under every side and in every version that a metric reads."""
 TOLERANCE = 0.05  # share of the sums they promise (completeness, conservation) that maps may miss without a warning
 
 
@@ -95,8 +104,9 @@ def write(outcome: Outcome, out: Path) -> pd.DataFrame:
     _write_csv(costs, out / COSTS)
     write_results(results, out / RESULTS)
     unanalysed = _analyse(scores, results, outcome.plan, out / ANALYSIS)
-    missing = {"undrawn": _draw(outcome, results, out), "unanalysed": unanalysed}
-    write_json(out / RUN, run_facts(outcome, results) | {"files": _checksums(out), **missing})
+    facts = run_facts(outcome, results)
+    missing = {"undrawn": draw(outcome, results, facts["pieces"], out), "unanalysed": unanalysed}
+    write_json(out / RUN, facts | {"files": _checksums(out), **missing})
     return read_results(out / RESULTS)  # rounded as in the file, so that everyone reads the same numbers
 
 
@@ -250,13 +260,16 @@ def costs_of(outcome: Outcome) -> pd.DataFrame:
     rows: list[dict[str, Any]] = []
     for key, cost in outcome.trainings.items():
         rows.append({"kind": "training", "seed": outcome.plan.trainings[key].seed, "key": key, **cost})
+    methods = {method.name: method for method, _ in outcome.plan.methods}
     for (number, method), record in sorted(outcome.records.items()):
         cell = outcome.plan.cells[number]
+        queries = 0 if cell.contrast is None else outcome.plan.queries(cell.contrast, methods[method])
         rows.append({
             "kind": "record", "task": cell.task, "bug": cell.bug, "level": cell.level, "seed": cell.seed,
             "method": method, "key": outcome.plan.record_key(cell, method), "seconds": record.cost.seconds,
             "scoring_seconds": record.scoring_seconds, "forward": record.cost.forward,
             "backward": record.cost.backward, "peak_megabytes": record.peak_megabytes,
+            "images": queries * record.scores["example"].nunique(),
         })  # fmt: skip
     return pd.DataFrame(rows, columns=list(COST_COLUMNS))
 
@@ -291,8 +304,14 @@ def run_facts(outcome: Outcome, results: pd.DataFrame) -> dict[str, Any]:
         "revision": _revision(),
         "pieces": _pieces(plan),
         "models": {
-            key: {"seed": t.seed, "rests_on": [b.key for b in trainings(t)[:-1]]} for key, t in plan.trainings.items()
+            key: {
+                "seed": training.seed,
+                "rests_on": [below.key for below in trainings(training)[:-1]],
+                "weights": outcome.weights.get(key, ""),
+            }
+            for key, training in plan.trainings.items()
         },
+        "contrasts": {cell.name: _contents(cell.contrast) for cell in plan.cells if cell.contrast is not None},
         "checks": checks,
         "failures": failures,
         "nonfinite_maps": {name: r.census.nonfinite for name, r in named.items() if r.census.nonfinite},
@@ -304,6 +323,12 @@ def run_facts(outcome: Outcome, results: pd.DataFrame) -> dict[str, Any]:
     }
 
 
+def _contents(contrast: Contrast) -> dict[str, Any]:
+    """What two runs that explained the same models on the same images share: a key, and these models' weights."""
+    models = {t.key: None for model in contrast.models() for t in trainings(model)}
+    return {"key": keys.digest(replace(contrast, checks=())), "models": list(models)}
+
+
 def _pieces(plan: Plan) -> dict[str, dict[str, dict[str, Any]]]:
     """What tables need to know of bugs, methods, metrics and tasks, by kind and name: so that they can be compared and
     reported where the plugins that define them are not at hand."""
@@ -312,7 +337,7 @@ def _pieces(plan: Plan) -> dict[str, dict[str, dict[str, Any]]]:
         "bugs": {
             bug: {
                 "primary": bug.primary, "control": controls[bug.name], "stage": bug.stage, "graded": bug.graded,
-                "seen_in_predictions": bug.seen_in_predictions,
+                "seen_in_predictions": bug.seen_in_predictions, **_explained(plan, bug.name),
             }
             for bug in plan.bugs.values()
         },
@@ -330,6 +355,12 @@ def _pieces(plan: Plan) -> dict[str, dict[str, dict[str, Any]]]:
     }
 
 
+def _explained(plan: Plan, bug: str) -> dict[str, str | None]:
+    """For which class a bug's examples are explained, and where relevance is expected."""
+    contrast = next((cell.contrast for cell in plan.cells if cell.bug == bug and cell.contrast is not None), None)
+    return {} if contrast is None else {"target": contrast.target, "truth": contrast.truth}
+
+
 def _revision() -> str | None:
     """Git revision of the source, when it is a checkout."""
     try:
@@ -341,38 +372,3 @@ def _revision() -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return answer.stdout.strip() or None
-
-
-def _draw(outcome: Outcome, results: pd.DataFrame, out: Path) -> dict[str, str]:
-    """One gallery a task, bug and level, from the first seed in which the bug took; returns why any is missing."""
-    plan, folder = outcome.plan, out / FIGURES
-    verdicts = headline(results, plan)
-    drawn: set[str] = set()
-    undrawn: dict[str, str] = {}
-    for number, cell in enumerate(plan.cells):
-        name = f"gallery_{cell.task}_{cell.bug}_{cell.level}.png"
-        pictures = _pictures(outcome, number, Records(out)) if outcome.took(number) and name not in drawn else {}
-        if not pictures or cell.contrast is None:
-            continue
-        rows = verdicts[(verdicts[["task", "bug", "level"]] == list(_place(cell))).all(axis=1)].set_index("method")
-        facts = {"bug": cell.bug, "level": cell.level, "control": cell.contrast.control}
-        draw = partial(figures.gallery, maps=pictures, verdicts=rows, **facts)  # type: ignore[arg-type]
-        try:
-            write_atomically(folder / name, draw)
-            drawn.add(name)
-        except Exception as error:  # a picture is not worth a table
-            undrawn[name] = one_line(error)
-    for stale in set(folder.glob("gallery_*.png")) - {folder / name for name in drawn}:
-        stale.unlink()
-    return undrawn
-
-
-def _pictures(outcome: Outcome, number: int, records: Records) -> dict[str, dict[str, Any]]:
-    """Inputs and maps of a cell by method."""
-    plan, shown = outcome.plan, {}
-    for method, _ in plan.methods:
-        if (number, method.name) in outcome.records:
-            gallery = records.galleries.load(plan.record_key(plan.cells[number], method.name))
-            if gallery:
-                shown[method.name] = {role: tensor.float().numpy() for role, tensor in gallery.items()}
-    return shown

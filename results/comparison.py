@@ -18,7 +18,7 @@ import pandas as pd
 from scipy.special import stdtrit
 
 from attribug.results.schema import KEYS, OUTCOMES, RESULT_COLUMNS, SCHEMA_VERSION, TableError, sort_results
-from attribug.results.statistics import CONFIDENCE, UNDEFINED, Floats
+from attribug.results.statistics import CONFIDENCE, UNDEFINED, Flags, Floats
 from attribug.results.variation import beyond_chance, paired_differences, value_variances
 
 STATUSES = ("worse", "verdict changed", "missing", "incompatible", "better", "new", "same")
@@ -183,7 +183,8 @@ def compare(
     rows["setting"] = _other_settings(rows, baseline, candidate)
     rows = _differences(rows, baseline, candidate)
     rows = _moves(rows, baseline, candidate, tolerance or {}, kinds or {})
-    judged = [_judged(row, only_verdicts) for row in rows.to_dict("records")]
+    judged = [_judged({str(name): entry for name, entry in row.items()}, only_verdicts)
+              for row in rows.to_dict("records")]  # fmt: skip
     rows["status"], rows["alarm"], rows["note"] = (list(column) for column in zip(*judged, strict=True))
     return Comparison(baseline.name, candidate.name, rows[list(COLUMNS)])
 
@@ -239,8 +240,8 @@ def _differences(rows: pd.DataFrame, baseline: Measured, candidate: Measured) ->
         variance = (own[0] + own[1]).reindex(keys).set_axis(rows.index).fillna(variance)
         paired = paired_differences(baseline.scores, candidate.scores, keys[rows["same_models"]], baseline.seeds)
         variance = paired["variance"].reindex(keys).set_axis(rows.index).fillna(variance)
-    few = np.minimum(rows["seeds_old"], rows["seeds_new"])
-    quantile = stdtrit(np.maximum(few.fillna(2) - 1, 1), (1 + CONFIDENCE) / 2)
+    few = rows[["seeds_old", "seeds_new"]].min(axis=1).clip(lower=2)
+    quantile = stdtrit(few - 1, (1 + CONFIDENCE) / 2)
     for prefix, spread in (("", variance), ("effect_", effect_variance)):
         half = quantile * np.sqrt(spread)
         rows[f"{prefix}variance"] = spread
@@ -253,9 +254,9 @@ def _differences(rows: pd.DataFrame, baseline: Measured, candidate: Measured) ->
 def _effect_variance(rows: pd.DataFrame, side: str) -> pd.Series:
     """What a row's interval says of its effect's variance: the wider half, the other may be clipped."""
     effect, low, high = (rows[f"{name}_{side}"] for name in ("effect", "ci_low", "ci_high"))
-    quantile = stdtrit(np.maximum(rows[f"seeds_{side}"].fillna(2) - 1, 1), (1 + CONFIDENCE) / 2)
-    half = np.maximum(effect - low, high - effect)
-    return (half / quantile) ** 2
+    quantile = stdtrit(rows[f"seeds_{side}"].fillna(2).clip(lower=2) - 1, (1 + CONFIDENCE) / 2)
+    variance: pd.Series = (np.maximum(effect - low, high - effect) / quantile) ** 2
+    return variance
 
 
 def _moves(
@@ -277,8 +278,9 @@ def _moves(
     least = np.where(given.notna(), given, default)
     least_effect = tolerance.get(EFFECT, np.where(same, SAME_MODELS[EFFECT], OTHER_MODELS[EFFECT]))
     cell = rows[CELL].agg(" ".join, axis=1)
-    effect = _beyond(rows["effect_difference"], rows["effect_variance"], least_effect, same, cell)
-    value = _beyond(rows["difference"], rows["variance"], least, same, cell + " " + metric + "@" + rows["post"])
+    effect = _beyond(rows, "effect_", least_effect, same | _sure(rows, "effect_", cell, np.inf))
+    models = (rows["seeds_old"] + rows["seeds_new"] - 2).clip(lower=1).to_numpy(np.float64)
+    value = _beyond(rows, "", least, same | _sure(rows, "", cell + " " + metric + "@" + rows["post"], models))
     control = (rows["benign_new"] - rows["benign_old"]).to_numpy(np.float64)
     sign = metric.map({name: -1 if kind == "similarity" else 1 for name, kind in known.items()}).to_numpy()
     gain = sign * (rows["difference"].to_numpy(np.float64) - control)
@@ -291,12 +293,16 @@ def _moves(
     return rows.assign(value_moved=np.where(moved, way, 0.0), effect_moved=effect, control_note=note)
 
 
-def _beyond(difference: pd.Series, variance: pd.Series, least: Any, same: Any, family: pd.Series) -> Floats:
-    """The sign of each difference that counts, 0 for the others."""
-    apart = np.abs(difference.to_numpy(np.float64)) > least
-    sure = same | beyond_chance(difference.to_numpy(np.float64), variance.to_numpy(np.float64), family)
-    signs: Floats = np.where(apart & sure, np.sign(difference), 0.0)
-    return np.nan_to_num(signs)
+def _sure(rows: pd.DataFrame, prefix: str, family: pd.Series, freedom: Floats | float) -> Flags:
+    """Which differences are no chance. Effects of a cell vary alike, whatever method and metric; values do not."""
+    difference, variance = (rows[f"{prefix}{name}"].to_numpy(np.float64) for name in ("difference", "variance"))
+    return beyond_chance(difference, variance, family, freedom)
+
+
+def _beyond(rows: pd.DataFrame, prefix: str, least: Any, sure: Flags) -> Floats:
+    """The sign of each difference that is sure and beyond the tolerance, 0 for the others."""
+    difference = rows[f"{prefix}difference"].to_numpy(np.float64)
+    return np.nan_to_num(np.where((np.abs(difference) > least) & sure, np.sign(difference), 0.0))
 
 
 def _judged(row: Mapping[str, Any], only_verdicts: bool) -> tuple[str, str, str]:  # noqa: PLR0911 - one line a case

@@ -123,15 +123,16 @@ PUBLISHED_FORMATS: dict[str, Callable[[pd.DataFrame, pd.DataFrame], str]] = {
     "text": published_text, "markdown": published_markdown, "json": published_json,
 }  # fmt: skip
 FINDINGS = "Published findings: do our verdicts agree?"
+OURS = ("ours", "control", "floor")
 
 
 def _published(beside: pd.DataFrame, findings: pd.DataFrame) -> list[tuple[str, list[str], list[list[str]]]]:
     """Title, columns and rows of the tables of findings and of values."""
-    found = [[row.finding, row.agrees, row.ours, row.evidence] for row in findings.itertuples()]
+    found = findings[["finding", "agrees", "ours", "evidence"]].astype(str).to_numpy().tolist()
     values = [
-        [row.source, row.setting, row.method, row.quantity, _number(row.paper), f"{row.task} / {row.bug} {row.level}",
-         row.measured_as, _number(row.ours), _number(row.control), _number(row.floor)]
-        for row in beside[beside["ours"].notna()].itertuples()
+        [row["source"], row["setting"], row["method"], row["quantity"], _number(row["paper"]),
+         f"{row['task']} / {row['bug']} {row['level']}", row["measured_as"], *map(_number, row[list(OURS)])]
+        for _, row in beside[beside["ours"].notna()].iterrows()
     ]  # fmt: skip
     columns = ["source", "setting", "method", "quantity", "paper", "our cell", "as", "ours", "control", "floor"]
     tables = [(FINDINGS, ["finding", "agrees", "rows", "which"], found)]

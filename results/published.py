@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from scipy.special import stdtrit
@@ -59,7 +60,7 @@ def beside(results: pd.DataFrame, controls: Mapping[str, str]) -> pd.DataFrame:
         controls: name of the main control by bug; of others the first by the alphabet is taken.
     """
     values = published()
-    rows = []
+    rows: list[tuple[Any, ...]] = []
     for value in values[(values["method"] != "") & values["quantity"].isin(LIKEST)].itertuples():
         theirs = (value.source, value.setting, value.bug, value.method, value.quantity, value.value, value.sem)
         ours = _likest(results, str(value.bug), str(value.method), str(value.quantity), controls)
@@ -80,7 +81,7 @@ def _likest(
     for measured_as in LIKEST[quantity]:
         found = rows[rows["metric"] + "@" + rows["post"] == measured_as]
         if len(found):
-            return sort_results(found).groupby("task", sort=False).tail(1)
+            return sort_results(found).drop_duplicates("task", keep="last")
     return rows.head(0)
 
 
@@ -137,8 +138,9 @@ FINDINGS = (
     ),
     Finding(
         "out-of-domain maps look alike",
-        "Maps of a model from another domain are visually as similar to those of the domain's own model as another such "
-        "model's are (SSIM).", "section 5, Table 3",
+        "Maps of a model from another domain are visually as similar to those of the domain's own model as another of "
+        "its models' are (SSIM).",
+        "section 5, Table 3",
         _by_verdict(("blind",), ("detects", "inverted")),
         lambda rows: (rows["bug"] == "ood") & (rows["metric"] == "ssim"),
     ),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-from scipy.special import ndtri
+from scipy.special import stdtrit
 
 from attribug.results.schema import KEYS, TRIPLE
 from attribug.results.statistics import CONFIDENCE, Flags, Floats, arrange, nested_mean, variation
@@ -43,10 +43,19 @@ def _nested(scores: pd.DataFrame, column: pd.Series, seeds_total: int) -> pd.Dat
     return pd.DataFrame({"mean": mean, "variance": variance}, index=pd.MultiIndex.from_frame(keys))
 
 
-def beyond_chance(difference: Floats, variance: Floats, family: pd.Series) -> Flags:
-    """Which differences between runs of unlike models exceed what chance does to *any* of them, 5 % of the time."""
+def beyond_chance(difference: Floats, variance: Floats, family: pd.Series, freedom: Floats | float) -> Flags:
+    """Which differences between runs of unlike models exceed what chance does to *any* of them, 5 % of the time.
+
+    A few models may agree by luck, so a row's variance counts as at least the mean of its family's (R,).
+
+    Args:
+        difference: of R rows, NaN where there is none.
+        variance: of each difference, (R,).
+        family: of each row, (R,): rows whose differences vary alike.
+        freedom: degrees of freedom of the variance, ∞ where the family has many.
+    """
     pooled = pd.Series(variance).groupby(family.to_numpy()).transform("mean").to_numpy()
     spread = np.sqrt(np.fmax(variance, pooled))
-    compared = int(np.isfinite(spread).sum())
-    bound = -ndtri((1 - CONFIDENCE) / 2 / max(compared, 1))
+    compared = max(int(np.isfinite(spread).sum()), 1)
+    bound = stdtrit(freedom, 1 - (1 - CONFIDENCE) / 2 / compared)  # Bonferroni's
     return np.asarray(np.abs(difference) > bound * spread)

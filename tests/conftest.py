@@ -3,13 +3,26 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from itertools import product
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import pandas as pd
 import pytest
+
+if TYPE_CHECKING:
+    from attribug.results.report import Report
 
 PLUGINS = Path(__file__).parent / "plugins"
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
+HOSTILE = (
+    "<script>document.title='owned'</script>", "</script><b>bold</b>", '"><img src=x onerror=alert(1)>',
+    "' onmouseover='alert(1)", "{{ 7 * 7 }}", "$x_$ & $\\frac{1}{0}$", "\N{RIGHT-TO-LEFT OVERRIDE}abc", "מה זה",
+    "漢字🙂", "a_very_long_name_" * 20,
+)  # fmt: skip
+"""Names that break pages which do not expect them."""
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -62,3 +75,101 @@ def attribug(tmp_path: Path) -> Command:
         )  # fmt: skip
 
     return command
+
+
+@pytest.fixture(scope="session")
+def hostile() -> tuple[str, ...]:
+    """Names that break pages which do not expect them."""
+    return HOSTILE
+
+
+@pytest.fixture(scope="session")
+def made_run() -> "Callable[..., Report]":
+    """Builds what a page tells, from names alone: see `_made_run`."""
+    return _made_run
+
+
+def _made_run(
+    methods: Sequence[str] = ("gradient", "lime", "random", "edges", "predictions"),
+    bugs: Mapping[str, Sequence[str]] = {"reinit": ("1", "3", "all"), "ood": ("textures",)},
+    tasks: Sequence[str] = ("digits",),
+    pixels: int = 8,
+) -> "Report":
+    """A run with every section: all verdicts that have numbers, checks, analysis, costs, galleries."""
+    from attribug.results.report import Report
+
+    generator = np.random.default_rng(0)
+    places = [(task, bug, level) for task in tasks for bug, levels in bugs.items() for level in levels]
+    measured = {"predictions": ["total_variation"]}
+    rows = [
+        _made_row(generator, place, name, metric)
+        for place, name in product(places, methods)
+        for metric in measured.get(name, ["spearman", "mass_accuracy"])
+    ]
+    rows += [_made_row(generator, places[0], "predictions", "background_swap")] if "predictions" in methods else []
+    results = pd.DataFrame(rows)
+    main = results[results["metric"].isin(["spearman", "total_variation"])]
+    keys = ["task", "bug", "level", "control", "method", "metric", "post"]
+    added = main[main["method"] != "predictions"][[*keys, "effect", "ci_low", "ci_high"]].assign(
+        yardstick="total_variation", added=0.1, adds="undecided"
+    )
+    ranking = pd.DataFrame({
+        "method": methods, "cells": len(places), "missing": 0, "mean_effect": 0.7, "ci_low": 0.6, "ci_high": 0.8,
+        "rank_low": 1.0, "rank_high": float(len(methods)), "reason": "",
+    })  # fmt: skip
+    numbers = {"seconds": 2.0, "scoring_seconds": 1.0, "forward": 640.0, "backward": 320.0, "peak_megabytes": 900.0,
+               "images": 320.0}  # fmt: skip
+    records = [{"kind": "record", "task": task, "bug": bug, "level": level, "seed": 0, "method": name, "key": "k",
+                **numbers} for (task, bug, level), name in product(places, methods)]  # fmt: skip
+    costs = pd.DataFrame([{**dict.fromkeys(records[0], ""), "kind": "training", "seed": 0, **numbers}, *records])
+    roles = ("reference", "control", "contaminated")
+    maps = {
+        name: {"inputs": generator.random((2, 3, pixels, pixels))}
+        | {role: generator.normal(size=(2, pixels, pixels)) for role in roles}
+        for name in methods
+        if name != "predictions"
+    }
+    facts = _made_facts(methods, bugs, tasks, places)
+    return Report(results, facts, {"added": added, "ranking": ranking}, costs, dict.fromkeys(places, maps))
+
+
+def _made_row(generator: np.random.Generator, place: tuple[str, str, str], name: str, metric: str) -> dict[str, Any]:
+    """A row of results; a null method is blind, the others get any verdict that has numbers."""
+    effect = 0.5 if name in {"random", "edges"} else float(generator.random())
+    verdict = "detects" if effect > 0.7 else "inverted" if effect < 0.3 else "inconclusive"
+    post = {"spearman": "sum", "mass_accuracy": "abs_sum"}.get(metric, "none")
+    low, high = max(effect - 0.1, 0), min(effect + 0.1, 1)
+    return {
+        "suite": "made", "task": place[0], "bug": place[1], "level": place[2], "control": "clean", "method": name,
+        "metric": metric, "post": post, "seeds": 3, "n": 32, "undefined": 0.0, "value": 0.4, "sem": 0.01, "benign": 0.8,
+        "floor": 0.1, "effect": effect, "ci_low": low, "ci_high": high,
+        "verdict": "blind" if effect == 0.5 else verdict,
+        "reason": "true by construction" if metric == "background_swap" and verdict == "detects" else "",
+    }  # fmt: skip
+
+
+def _made_facts(
+    methods: Sequence[str], bugs: Mapping[str, Any], tasks: Sequence[str], places: Sequence[tuple[str, str, str]]
+) -> dict[str, Any]:
+    """What run.json would tell."""
+    bug = {"summary": "Breaks `level` layers.", "paper": "Nobody 2020", "primary": "spearman@sum", "control": "clean",
+           "stage": "model", "graded": True, "seen_in_predictions": True, "target": "label", "truth": None}  # fmt: skip
+    metric = {"summary": "A number.", "paper": "", "kind": "similarity", "visible": 0.1, "bounds": [-1, 1],
+              "reads": "attributions", "reproduction": False}  # fmt: skip
+    asked = {"kind": "response", "reads": "probabilities"}
+    checks = [{"task": task, "bug": name, "level": level, "seed": seed, "check": "outputs move", "figure": 0.5,
+               "expected": "≥ 0.1", "holds": True} for task, name, level in places for seed in range(3)]  # fmt: skip
+    described = {"summary": "What it does.", "paper": "Somebody 2019"}
+    return {
+        "schema": 1, "written": "2026-01-02T03:04:05+00:00", "plan": "0" * 32, "device": "cpu", "revision": None,
+        "suite": {"name": "made", "tasks": list(tasks), "bugs": list(bugs), "methods": list(methods), "seeds": 3},
+        "machine": {"system": "Linux"}, "versions": {"attribug": "0.1.0", "torch": "2.9"}, "seconds": {"wall": 60.0},
+        "checks": checks, "failures": [], "constant_maps": {}, "nonfinite_maps": {}, "imbalance": {},
+        "halved_passes": {}, "undrawn": {}, "unanalysed": "",
+        "pieces": {
+            "bugs": dict.fromkeys(bugs, bug), "methods": dict.fromkeys(methods, described),
+            "metrics": {"spearman": metric, "mass_accuracy": metric, "background_swap": metric | asked,
+                        "total_variation": metric | {"reads": "probabilities"}},
+            "tasks": dict.fromkeys(tasks, described | {"source": "made"}),
+        },
+    }  # fmt: skip

@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from attribug import console, methods, metrics, plan, tables
+from attribug import console, methods, metrics, plan, store, tables
 from attribug.analysis import HEADLINE_NUMBERS, analyses
 from attribug.api import Run
 from attribug.plan import Plan
@@ -70,7 +70,7 @@ def results_of(scores: pd.DataFrame, made: Plan, **outcomes: Any) -> pd.DataFram
 
 @pytest.fixture
 def scores(tiny_run: Path) -> pd.DataFrame:
-    return pd.read_parquet(tiny_run / tables.SCORES)
+    return pd.read_parquet(tiny_run / store.SCORES)
 
 
 # ---- a real run
@@ -79,7 +79,7 @@ def scores(tiny_run: Path) -> pd.DataFrame:
 @pytest.mark.slow
 class TestRun:
     def test_every_table_is_there_with_its_columns(self, tiny_run):
-        folder = tiny_run / tables.ANALYSIS
+        folder = tiny_run / store.ANALYSIS
         assert sorted(path.name for path in folder.iterdir()) == sorted(f"{name}.csv" for name in COLUMNS)
         for name, columns in COLUMNS.items():
             assert tuple(texts(folder / f"{name}.csv").columns) == columns
@@ -90,8 +90,8 @@ class TestRun:
         assert texts(folder / "posts.csv")["posts"].tolist() == ["abs_sum sum"] * 3
 
     def test_numbers_agree_with_the_results_to_the_last_digit(self, tiny_run):
-        folder = tiny_run / tables.ANALYSIS
-        results = texts(tiny_run / tables.RESULTS).set_index(list(KEYS))
+        folder = tiny_run / store.ANALYSIS
+        results = texts(tiny_run / store.RESULTS).set_index(list(KEYS))
         headline = texts(folder / "headline.csv").set_index(list(KEYS))
         same = list(HEADLINE_NUMBERS)
         pd.testing.assert_frame_equal(headline[same], results.loc[headline.index, same], check_exact=True)
@@ -119,7 +119,7 @@ class TestRun:
 
     def test_the_run_reads_them_as_it_reads_the_results(self, tiny_run):
         """Levels are names, empty reasons are texts: tables can be joined."""
-        results = read_results(tiny_run / tables.RESULTS)
+        results = read_results(tiny_run / store.RESULTS)
         found = Run(tiny_run, results, cast(Any, None), None).analysis
         assert sorted(found) == sorted(COLUMNS)
         joined = found["headline"].merge(results, on=[*KEYS, *HEADLINE_NUMBERS], validate="one_to_one")
@@ -131,11 +131,11 @@ class TestRun:
 
     def test_the_same_scores_give_the_same_bytes(self, tiny_run, scores, tmp_path):
         """Whatever their order, and by whatever way they came."""
-        results = read_results(tiny_run / tables.RESULTS)
+        results = read_results(tiny_run / store.RESULTS)
         for name, given in (("again", scores), ("shuffled", scores.sample(frac=1, random_state=0))):
             assert tables._analyse(given.reset_index(drop=True), results, planned(), tmp_path / name) == ""
             for table in COLUMNS:
-                expected = (tiny_run / tables.ANALYSIS / f"{table}.csv").read_bytes()
+                expected = (tiny_run / store.ANALYSIS / f"{table}.csv").read_bytes()
                 assert (tmp_path / name / f"{table}.csv").read_bytes() == expected
         half = scores[scores["example"] % 2 == 0]
         assert not analyses(half, results, planned())["headline"].equals(
@@ -144,11 +144,11 @@ class TestRun:
 
     def test_a_damaged_table_leaves_the_run_unfinished(self, tiny_run, tmp_path):
         shutil.copytree(tiny_run, tmp_path / "run")
-        stated = json.loads((tmp_path / "run" / tables.RUN).read_text())["files"]
+        stated = json.loads((tmp_path / "run" / store.RUN).read_text())["files"]
         assert {f"{name}.csv" for name in COLUMNS} < set(stated)
-        made = cast(Plan, SimpleNamespace(key=json.loads((tiny_run / tables.RUN).read_text())["plan"]))
+        made = cast(Plan, SimpleNamespace(key=json.loads((tiny_run / store.RUN).read_text())["plan"]))
         assert tables.finished(tmp_path / "run", made)
-        damaged = tmp_path / "run" / tables.ANALYSIS / "ranking.csv"
+        damaged = tmp_path / "run" / store.ANALYSIS / "ranking.csv"
         damaged.write_bytes(damaged.read_bytes()[:-9])
         assert not tables.finished(tmp_path / "run", made)
 
@@ -159,11 +159,11 @@ def test_a_sweep_of_posts_is_compared_and_says_what_it_leaves_out(attribug, tmp_
     assert answer.returncode == 0, answer.stderr
     told = [line for line in answer.stdout.splitlines() if line.startswith("not measured: ")]
     assert [line.split("'")[1:4:2] for line in told] == [["mass_accuracy", post] for post in ("sum", "abs", "minmax")]
-    found = texts(tmp_path / "run" / tables.ANALYSIS / "posts.csv")
+    found = texts(tmp_path / "run" / store.ANALYSIS / "posts.csv")
     assert found[["method", "metric", "posts"]].to_numpy().tolist() == [
         [method, "spearman", "abs minmax sum"] for method in ("edges", "gradient", "random")
     ]
-    results = texts(tmp_path / "run" / tables.RESULTS)
+    results = texts(tmp_path / "run" / store.RESULTS)
     assert set(results["metric"]) == {"spearman", "total_variation"}
     for row in found.itertuples():
         measured = results[results["method"] == row.method]
@@ -180,7 +180,7 @@ def test_an_analysis_that_fails_costs_no_results(tiny_run, scores, tmp_path, mon
     def broken(*_: object) -> dict[str, pd.DataFrame]:
         raise RuntimeError("nobody thought of this")
 
-    results = read_results(tiny_run / tables.RESULTS)
+    results = read_results(tiny_run / store.RESULTS)
     monkeypatch.setattr(tables, "analyses", broken)
     assert tables._analyse(scores, results, planned(), tmp_path) == "RuntimeError: nobody thought of this"
     assert list(tmp_path.iterdir()) == []

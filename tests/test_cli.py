@@ -56,7 +56,8 @@ class TestRun:
         facts = json.loads((tiny_run / "run.json").read_text())
         assert facts["suite"]["name"] == "tiny"
         assert facts["versions"]["torch"]
-        assert [path.name for path in (tiny_run / "figures").iterdir()] == ["gallery_tiny_shaken_1.png"]
+        figures = ["effects_tiny_shaken_1.svg", "gallery_tiny_shaken_1.png", "verdict_matrix_tiny.svg"]
+        assert sorted(path.name for path in (tiny_run / "figures").iterdir()) == figures
         shown = (tiny_run.parent / "stdout.txt").read_text()
         assert "gradient" in shown
         assert "spearman@sum" in shown

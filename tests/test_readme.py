@@ -1,7 +1,9 @@
 """What the README and the docs show runs: plugin files pass `check`, Python blocks execute, commands exist."""
 
+import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -10,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 import attribug
 from attribug import methods
@@ -23,11 +26,14 @@ FILES = {
     text.partition("\n")[0][2:]: text for language, text in BLOCKS if text.startswith("# ") and language == "python"
 }
 PYTHON = [text for language, text in BLOCKS if language == "python" and not text.startswith("# ")]
-COMMANDS = [
-    line.partition("#")[0].strip()
+SHOWN = [
+    [line.partition("#")[0].strip() for part in text.splitlines() for line in part.split(" && ")]
     for language, text in BLOCKS if language == "sh"
-    for line in text.splitlines() if line.startswith("attribug ")
 ]  # fmt: skip
+COMMANDS = list(dict.fromkeys(line for lines in SHOWN for line in lines if line.startswith("attribug ")))
+ON_RUNS = ("attribug compare", "attribug report")
+JOURNEYS = SHOWN[1:4]  # the whole benchmark, a method of one's own, a gate
+REFERENCE = ROOT / "results" / "reference" / "smoke"
 LONGEST = 10  # lines of a way to add a method
 
 
@@ -36,9 +42,18 @@ def command(arguments: str, folder: Path) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(start, cwd=folder, capture_output=True, text=True, check=False, timeout=300)
 
 
+@pytest.fixture(scope="session")
+def smoke_run(tmp_path_factory):
+    """A finished run of the smoke suite, of the models that come with its reference."""
+    folder = tmp_path_factory.mktemp("smoke")
+    answer = command(f"attribug run smoke --models {REFERENCE}", folder)
+    assert answer.returncode == 0, answer.stderr
+    return folder / "runs" / "smoke"
+
+
 @pytest.fixture
 def folder(tmp_path):
-    """A folder with every plugin file that the README shows."""
+    """A folder with every plugin file that the README and the docs show."""
     for name, text in FILES.items():
         (tmp_path / name).write_text(text)
     (tmp_path / "my_method.py").write_text(FILES["sign_x_input.py"])  # the README's other name for one's own file
@@ -51,7 +66,7 @@ def test_there_is_something_to_test():
     assert PYTHON
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", ["sign_x_input.py", "borrowed.py", "plain.py", "edge_gradient.py"])
 def test_every_way_to_add_a_method_is_short(name):
     assert len([line for line in FILES[name].splitlines()[1:] if line.strip()]) <= LONGEST
 
@@ -64,13 +79,64 @@ def test_plugins_conform(name, folder):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("line", COMMANDS)
+@pytest.mark.parametrize("line", [line for line in COMMANDS if not line.startswith(ON_RUNS)])
 def test_commands_are_understood(line, folder):
     if line.startswith("attribug run") and "--dry-run" not in line:
         line += " --dry-run"
     answer = command(line, folder)
     assert answer.returncode == 0, answer.stderr
     assert answer.stdout
+
+
+@pytest.mark.slow
+def test_commands_on_runs_work(smoke_run, folder):
+    """In the order in which they are shown; a reference that is accepted is one of the user's."""
+    shutil.copytree(smoke_run, folder / "runs" / "smoke")
+    lines = [line for line in COMMANDS if line.startswith(ON_RUNS)]
+    assert len(lines) >= 5
+    for line in sorted(lines, key=lambda line: "--accept" not in line):
+        typed = line.replace("quick", "smoke")
+        if "--accept" in typed:
+            typed = typed.replace("compare smoke", "compare own.csv")
+        answer = command(typed, folder)
+        assert answer.returncode == 0, (line, answer.stderr)
+        assert answer.stdout
+
+
+@pytest.mark.slow
+def test_the_three_journeys_as_typed(folder):
+    """From an empty folder, a block after the other, with the smoke suite instead of the default one."""
+    assert [lines[0].partition(" --")[0] for lines in JOURNEYS] == [
+        "attribug run", "attribug check sign_x_input.py", "attribug compare quick runs/quick",
+    ]  # fmt: skip
+    for lines in JOURNEYS:
+        for line in lines:
+            typed = line.replace("attribug run", f"attribug run smoke --models {REFERENCE}").replace("quick", "smoke")
+            answer = command(typed, folder)
+            assert answer.returncode == 0, (typed, answer.stdout, answer.stderr)
+    results = (folder / "runs" / "smoke" / "results.csv").read_text()
+    assert ",sign_x_input," in results
+    assert "sign_x_input" not in (folder / "runs" / "smoke" / "report.html").read_text()  # it was written before
+
+
+@pytest.mark.slow
+def test_the_workflow_as_shown(smoke_run, folder, monkeypatch):
+    """Every step of the CI recipe but the installation, in a shell, with the summary that CI would show."""
+    (text,) = (text for language, text in BLOCKS if language == "yaml")
+    ((name, job),) = yaml.safe_load(text)["jobs"].items()
+    assert name == "attribug"
+    steps = [step["run"] for step in job["steps"] if "run" in step and not step["run"].startswith("pip ")]
+    assert len(steps) == 3
+    shutil.copytree(smoke_run, folder / "runs" / "smoke")
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(folder / "summary.md"))
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    accept = "attribug compare expected.csv runs/smoke --accept"
+    assert accept in COMMANDS
+    for step in [accept, *steps]:
+        typed = step.replace("attribug run smoke", f"attribug run smoke --models {REFERENCE}")
+        answer = subprocess.run(["bash", "-c", typed], cwd=folder, capture_output=True, text=True, check=False)
+        assert answer.returncode == 0, (step, answer.stderr)
+    assert "nothing worse" in (folder / "summary.md").read_text()
 
 
 @pytest.mark.slow

@@ -209,10 +209,9 @@ def nested(rows: list[dict[str, Any]], name: str) -> float:
     for seed in sorted({row["seed"] for row in rows}):
         triples = sorted({(row["draw"], row["reference"], row["control_seed"]) for row in rows if row["seed"] == seed})
         means = []
-        for triple in triples:
-            found = [row[name] for row in rows
-                     if row["seed"] == seed and (row["draw"], row["reference"], row["control_seed"]) == triple]  # fmt: skip
-            means.append(np.mean(found))
+        for draw, reference, control in triples:
+            of = {"seed": seed, "draw": draw, "reference": reference, "control_seed": control}
+            means.append(np.mean([row[name] for row in rows if of.items() <= row.items()]))
         models.append(np.mean(means))
     return float(np.mean(models))
 
@@ -282,7 +281,7 @@ def hostile() -> Any:
 
 
 def test_json_has_every_row() -> None:
-    facts = json.loads(FORMATS["json"](hostile()), parse_constant=lambda text: pytest.fail(text))
+    facts = json.loads(FORMATS["json"](hostile()), parse_constant=pytest.fail)
     assert (facts["ok"], facts["exit_code"], len(facts["rows"])) == (False, 1, 4)
     assert facts["counts"] == {"verdict changed": 1, "missing": 1, "new": 1, "same": 1}
     assert {row["status"] for row in facts["rows"]} <= set(STATUSES)

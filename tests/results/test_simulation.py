@@ -16,8 +16,9 @@ import pytest
 from scipy.optimize import brentq
 from scipy.stats import norm
 
-from attribug.results.schema import KEYS
-from attribug.results.statistics import DETECTS, Kind, estimate, tells
+from attribug.results.comparison import Measured, compare
+from attribug.results.schema import KEYS, RESULT_COLUMNS, typed
+from attribug.results.statistics import DETECTS, Kind, estimate, tells, verdict
 from attribug.results.summary import summarise
 
 Floats = npt.NDArray[np.float64]
@@ -197,3 +198,46 @@ def test_a_suite_of_methods_gets_the_same_estimates() -> None:
                         kinds={"spearman": "similarity"}, visible={"spearman": VISIBLE})  # fmt: skip
     numbers = ["seeds", "n", "value", "sem", "benign", "floor", "effect", "ci_low", "ci_high"]
     pd.testing.assert_frame_equal(results[numbers], estimate(rows, 3)[numbers], check_exact=True)
+
+
+PAIRS = {3: 30, 5: 15}  # of tables that are compared, both ways
+PER_CASE = 8  # rows of a table for each law, layout and effect
+TOLD = {"similarity": "spearman", "alignment": "iou"}
+METRIC_KINDS = {metric: kind for kind, metric in TOLD.items()}
+
+
+def tables_of_rows(seeds: int, number: int) -> list[pd.DataFrame]:
+    """Results of independent suites, every row of models of its own: 192 rows of every law, layout and effect."""
+    parts = []
+    for law, layout, effect in product(LAWS, LAYOUTS, PLANTED + STRONG):
+        estimates = planted(replace(LAWS[law], strength=0.05), seeds, effect, layout, number * PER_CASE)
+        row = np.arange(len(estimates))
+        verdicts = [verdict(e, low, high, True) for e, low, high in
+                    zip(estimates["effect"], estimates["ci_low"], estimates["ci_high"], strict=True)]  # fmt: skip
+        facts = {
+            "suite": "drawn", "task": "task", "bug": "bug", "level": "1", "control": "clean", "metric": TOLD[layout],
+            "post": "sum", "method": [f"{law} {effect} {each}" for each in row % PER_CASE],
+            "verdict": [text for text, _ in verdicts], "reason": [reason for _, reason in verdicts],
+        }  # fmt: skip
+        parts.append(estimates.assign(**facts, table=row // PER_CASE))
+    return [typed(rows[list(RESULT_COLUMNS)]) for _, rows in pd.concat(parts).groupby("table")]
+
+
+@pytest.mark.parametrize("seeds", PAIRS)
+@pytest.mark.parametrize("only_verdicts", [False, True])
+def test_two_suites_of_one_law_raise_no_alarm(seeds: int, only_verdicts: bool) -> None:
+    """Whole tables, in which one false alarm is one too many; and an effect that collapses is noticed in them."""
+    tables = tables_of_rows(seeds, 2 * PAIRS[seeds])
+    false, noticed, compared = 0, 0, 0
+    for old, new in zip(tables[::2], tables[1::2], strict=True):
+        for one, two in ((old, new), (new, old)):
+            options = {"kinds": METRIC_KINDS, "only_verdicts": only_verdicts}
+            found = compare(Measured("one", one), Measured("two", two), **options)
+            false += not found.ok
+            at = (one["verdict"] == "detects") & (one["effect"] > 0.9)
+            broken = two.copy()
+            broken.loc[at.idxmax(), ["effect", "ci_low", "ci_high", "verdict"]] = [0.5, 0.45, 0.55, "blind"]
+            noticed += compare(Measured("one", one), Measured("two", broken), **options).code == 1
+            compared += 1
+    assert false <= 0.05 * compared
+    assert noticed == compared

@@ -1,0 +1,160 @@
+"""A run in plain sentences, told from its tables alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from attribug.results.headline import PLACE
+from attribug.results.schema import OUTCOMES
+from attribug.results.statistics import FEWEST_MODELS
+from attribug.results.summary import PREDICTIONS
+
+MOST_NAMED = 4  # methods that a sentence names
+NULL = ("random", "edges")
+"""Methods that know nothing of the model: they may detect nothing."""
+
+VERDICTS = {
+    "detects": "the method sees the bug: its explanations tell the contaminated model from its control",
+    "blind": "the method does not see the bug, though its explanations had something to lose",
+    "inverted": "explanations tell the two apart the wrong way round",
+    "inconclusive": "nobody can tell yet: the interval is too wide, or too much is undefined",
+    "not taken": "the contaminated models do not have the bug, so there is nothing to see",
+    "unsupported": "the method declines to explain this model, or the metric to read its maps",
+    "failed": "method or metric broke down",
+}
+CONTROLS = {
+    "clean": "clean models, trained alike from other seeds",
+    "other_flips": "models trained with the same share of other labels flipped: the explained ones were right",
+    "retrained": "the same layers, re-initialised and trained again while the rest stays frozen",
+    "perturbed": "the same model with slightly disturbed weights",
+    "-": "none: the bug could not be set up",
+}
+STAGES = {"data": "in the training data", "model": "in the weights", "test": "at test time"}
+TARGETS = {
+    "label": "images, each for the class of its label",
+    "reference": "images, each for the class that the reference predicts",
+    "own": "images, each for the class that the explained model predicts itself",
+}  # fmt: skip
+
+
+def summary(rows: pd.DataFrame, facts: Mapping[str, Any], everything: Sequence[tuple[str, str, str]]) -> list[str]:
+    """What was run, whether the bugs took, who detects most, and what the honest rows say, a sentence each.
+
+    rows: of `headline`; facts: run.json; everything: task, bug and level of all cells.
+    """
+    explained = rows[~rows["honest"]]
+    seeds = facts["suite"].get("seeds", 0)
+    bugs, tasks = {bug for _, bug, _ in everything}, list(dict.fromkeys(task for task, _, _ in everything))
+    sentences = [
+        f"{counted(explained['method'].nunique(), 'explanation method')} met {counted(len(bugs), 'bug')} "
+        f"({counted(len(everything), 'level')} in all) on {_listed(tasks)}, with {counted(seeds, 'model')} a side."
+    ]
+    sentences += [_taken(facts["checks"], everything), *_best(explained), *_honest(rows[rows["honest"]])]
+    return [sentence for sentence in sentences if sentence]
+
+
+def warnings(rows: pd.DataFrame, facts: Mapping[str, Any]) -> list[str]:
+    """What a reader must know before trusting the page, a sentence each."""
+    failed = len(facts.get("failures", ()))
+    found = [f"{counted(failed, 'record')} failed: see the last but one section."] if failed else []
+    for name in NULL:
+        wrong = rows[(rows["method"] == name) & (rows["verdict"] == "detects")]
+        if len(wrong):
+            where = _listed([f"{bug} {level}" for _, bug, level in wrong[PLACE].itertuples(index=False)])
+            found.append(f"{name}, which knows no model, detects {where}: there the bug changes what is explained.")
+    if facts["suite"].get("seeds", 0) < FEWEST_MODELS:
+        found.append(f"Fewer than {FEWEST_MODELS} models a side: no intervals, so every verdict is open.")
+    if facts.get("unanalysed"):
+        found.append(f"The analysis is missing: {facts['unanalysed']}")
+    if facts.get("undrawn"):
+        found.append(f"{counted(len(facts['undrawn']), 'figure')} could not be drawn.")
+    return found
+
+
+def took(checks: Sequence[Mapping[str, Any]], place: tuple[str, str, str]) -> tuple[int, int]:
+    """In how many models of a cell all checks hold, and how many were checked."""
+    holds: dict[Any, bool] = {}
+    for check in checks:
+        if (check["task"], check["bug"], check["level"]) == place:
+            holds[check["seed"]] = holds.get(check["seed"], True) and bool(check["holds"])
+    return sum(holds.values()), len(holds)
+
+
+def cell(row: Any) -> str:
+    """A row of results in words, for those who cannot see its colour."""
+    parts = [str(row.verdict)]
+    if row.effect == row.effect:
+        parts.append(f"effect {number(row.effect)}")
+    if row.ci_low == row.ci_low:
+        parts.append(f"95 % interval {number(row.ci_low)} to {number(row.ci_high)}")
+    if row.verdict not in OUTCOMES:
+        parts.append(f"{counted(row.seeds, 'model')}, {counted(row.n, 'image')}")
+    return "; ".join([", ".join(parts), *([row.reason] if row.reason else [])])
+
+
+def number(value: float, digits: int = 2) -> str:
+    """A number as tables show it: .98, 1.00, −.22; nothing where there is none."""
+    if math.isnan(value):
+        return ""
+    text = f"{abs(value):.{digits}f}"
+    sign = "−" if value < 0 and float(text) else ""
+    return sign + (text[1:] if text.startswith("0.") else text)
+
+
+def _taken(checks: Sequence[Mapping[str, Any]], everything: Sequence[tuple[str, str, str]]) -> str:
+    counts = {place: took(checks, place) for place in everything}
+    checked = {place: count for place, count in counts.items() if count[1]}
+    short = [f"{bug} {level} ({held} of {of})" for (_, bug, level), (held, of) in checked.items() if held < of]
+    if not checked:
+        return "No bug was checked."
+    if short:
+        return f"The bug did not take in all models of {_listed(short)}; elsewhere every model has its bug."
+    return "Every contaminated model has its bug, as its checks confirm."
+
+
+def _best(explained: pd.DataFrame) -> list[str]:
+    """Who detects most, and who nothing."""
+    if explained.empty:
+        return []
+    columns = len(explained[PLACE].drop_duplicates())
+    detected = (explained["verdict"] == "detects").groupby(explained["method"], sort=False).sum()
+    most = int(detected.max())
+    if not most:
+        return ["No explanation detects any bug for certain."]
+    best, none = detected.index[detected == most].tolist(), detected.index[detected == 0].tolist()
+    sentences = [f"Most is detected by {_listed(best)}: {most} of {columns} {'column' if columns == 1 else 'columns'}."]
+    return sentences + ([f"Nothing is detected for certain by {_listed(none)}."] if none else [])
+
+
+def _honest(rows: pd.DataFrame) -> list[str]:
+    """What rows say that explain nothing."""
+    null = rows[rows["method"].isin(NULL)]
+    bare = rows[(rows["method"] == PREDICTIONS) & (rows["label"] == PREDICTIONS)]
+    sentences = []
+    if len(null) and not (null["verdict"] == "detects").any():
+        names = " and ".join(dict.fromkeys(null["method"]))
+        sentences.append(f"What knows nothing of the model ({names}) detects nothing, as it must be.")
+    if len(bare):
+        seen = bare[bare["verdict"] == "detects"]
+        sure = int(seen["constructed"].sum())
+        sentence = f"Bare predictions, without any explanation, detect {len(seen)} of {len(bare)}"
+        why = f", {'' if sure == len(seen) else f'{sure} of them '}by construction: the bug was confirmed on them"
+        sentences.append(f"{sentence}{why if sure else ''}.")
+    return sentences
+
+
+def counted(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    """a, b and c; of many the first ones."""
+    kept = list(names[:MOST_NAMED])
+    rest = len(names) - len(kept)
+    if rest:
+        return f"{', '.join(kept)} and {rest} more"
+    return " and ".join([", ".join(kept[:-1]), kept[-1]] if len(kept) > 1 else kept)

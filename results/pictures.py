@@ -1,0 +1,78 @@
+"""Small pictures inside a page: attribution maps and inputs as PNG data URIs, a pixel a pixel."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from functools import cache
+
+import numpy as np
+import numpy.typing as npt
+
+from attribug.results.figures import PERCENTILE
+
+LARGEST = 64  # pixels of a side; larger maps are averaged over blocks
+LEVELS = 127  # of the colour map, odd: zero has a colour of its own
+UNDEFINED, GAP = LEVELS, LEVELS + 1  # places in the palette: no finite number, nothing at all
+BETWEEN = 2  # pixels between two maps
+
+Floats = npt.NDArray[np.floating]
+
+
+def strip(maps: Sequence[Floats]) -> tuple[str, int, int]:
+    """Maps (H, W) side by side, red for and blue against, each on its own scale: data URI, width, height."""
+    from PIL import Image
+
+    shown = [_indices(_smaller(np.asarray(each, np.float64))) for each in maps]
+    gap = np.full((len(shown[0]), BETWEEN), GAP, np.uint8)
+    row = np.concatenate([part for each in shown for part in (gap, each)][1:], axis=1)
+    image = Image.fromarray(row)
+    image.putpalette(_palette())
+    return _uri(image, transparency=GAP), row.shape[1], row.shape[0]
+
+
+def photograph(picture: Floats) -> tuple[str, int, int]:
+    """An input (C, H, W) in [0, 1]: data URI, width, height; other than three channels are averaged."""
+    from PIL import Image
+
+    channels = np.stack([_smaller(channel) for channel in np.asarray(picture, np.float64)], axis=-1)
+    bytes_ = np.round(np.clip(np.nan_to_num(channels), 0, 1) * 255).astype(np.uint8)
+    bytes_ = bytes_ if bytes_.shape[-1] == 3 else bytes_.mean(-1).astype(np.uint8)
+    return _uri(Image.fromarray(bytes_)), bytes_.shape[1], bytes_.shape[0]
+
+
+def _smaller(channel: Floats) -> Floats:
+    """Means over blocks, so that neither side is longer than `LARGEST`; what is left over at the ends is cut off."""
+    block = -(-max(channel.shape) // LARGEST)
+    down, across = (min(block, length) for length in channel.shape)
+    height, width = channel.shape[0] // down, channel.shape[1] // across
+    blocks = channel[: height * down, : width * across].reshape(height, down, width, across)
+    means: Floats = blocks.mean(axis=(1, 3))
+    return means
+
+
+def _indices(channel: Floats) -> npt.NDArray[np.uint8]:
+    """Places in the palette; full colour at `PERCENTILE` of the absolute values."""
+    finite = np.abs(channel[np.isfinite(channel)])
+    limit = float(np.percentile(finite, PERCENTILE)) if finite.size else 0.0
+    limit = limit or float(finite.max(initial=0.0)) or 1.0
+    middle = LEVELS // 2
+    with np.errstate(over="ignore"):
+        places = np.round(middle + middle * np.clip(channel / limit, -1, 1))
+    return np.where(np.isfinite(channel), np.nan_to_num(places), UNDEFINED).astype(np.uint8)
+
+
+@cache
+def _palette() -> bytes:
+    """Red, green and blue of every place."""
+    from matplotlib import colormaps
+
+    colours = np.round(colormaps["RdBu_r"](np.linspace(0, 1, LEVELS))[:, :3] * 255).astype(np.uint8)
+    return colours.tobytes() + bytes([128] * 3) + bytes([255] * 3)
+
+
+def _uri(image: object, **options: int) -> str:
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG", optimize=True, **options)  # type: ignore[attr-defined]
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()

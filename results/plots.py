@@ -1,0 +1,263 @@
+"""Figures of a run as SVG: matrix of verdicts, effects with intervals, effect against level."""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+import warnings
+from collections.abc import Callable, Mapping
+from functools import partial
+from itertools import product
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import pandas as pd
+
+from attribug.results.figures import SYMBOLS
+from attribug.results.headline import PLACE, Pieces, headline
+from attribug.results.narrative import number
+from attribug.results.schema import level_order
+
+COLOURS = {
+    "detects": "#0072B2", "blind": "#D55E00", "inverted": "#CC79A7", "inconclusive": "#7F7F7F",
+    "not taken": "#7F7F7F", "unsupported": "#7F7F7F", "failed": "#7F7F7F",
+}  # fmt: skip
+"""Of Okabe and Ito, which the colour-blind can tell apart; symbols say the same."""
+MARKERS = {"detects": ("o", True), "blind": ("o", False), "inverted": ("s", True), "inconclusive": ("D", False)}
+"""Shape, and whether it is filled."""
+INK, GRID, PAPER = "#333333", "#DDDDDD", "#FFFFFF"
+"""Colours that a page may replace by its own."""
+UNDECIDABLE = (0.4, 0.6)
+"""Effects between which a method is blind."""
+STYLE = {
+    "svg.hashsalt": "attribug", "svg.fonttype": "none", "text.parse_math": False, "font.sans-serif": ["DejaVu Sans"],
+    "font.size": 9, "axes.titlesize": 9,
+    "axes.linewidth": 0.6, "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": INK, "xtick.color": INK,
+    "ytick.color": INK, "figure.facecolor": PAPER, "axes.facecolor": PAPER,
+}  # fmt: skip
+LONGEST = 28  # letters of a name
+ROW = 0.2  # inches
+SVG = "{http://www.w3.org/2000/svg}"
+HREF = "{http://www.w3.org/1999/xlink}href"
+
+
+def drawings(results: pd.DataFrame, suite: Mapping[str, Any], pieces: Pieces) -> dict[str, Callable[[], str]]:
+    """What a run draws, by file name: functions that return SVG. Raises as `headline`."""
+    rows = headline(results, suite, pieces)
+    found: dict[str, Callable[[], str]] = {}
+    for task, part in rows.groupby("task", sort=False):
+        found[f"verdict_matrix_{task}.svg"] = partial(verdict_matrix, part)
+    for place, part in rows.groupby(PLACE, sort=False):
+        found["_".join(("effects", *map(str, place))) + ".svg"] = partial(effects, part)
+    for pair, part in rows.groupby(["task", "bug"], sort=False):
+        if pieces["bugs"][str(pair[1])]["graded"] and part["level"].nunique() > 1:
+            found["_".join(("curve", *map(str, pair))) + ".svg"] = partial(curve, part)
+    return found
+
+
+def verdict_matrix(rows: pd.DataFrame) -> str:
+    """Methods × bugs of one task, rows of `headline`: colour, symbol and effect."""
+    columns = list(dict.fromkeys(rows[PLACE].itertuples(index=False, name=None)))
+    labels = _labels(rows)
+    cells = {(row.label, row.task, row.bug, row.level): row for row in rows.itertuples()}
+    apart = set(rows.loc[rows["honest"], "label"])
+    heights = [y + (0.5 if label in apart else 0.0) for y, label in enumerate(labels)]
+    left, top, wide, tall = 2.3, 0.75, 0.95, len(labels) + 0.5
+
+    def draw(figure: Any) -> None:
+        axes = _axes(figure, left, 0.1, top, 0.1)
+        axes.set(xlim=(0, len(columns)), ylim=(tall, 0))
+        for (y, label), (x, place) in product(zip(heights, labels, strict=True), enumerate(columns)):
+            row = cells.get((label, *place))
+            if row is not None:
+                axes.add_patch(_rectangle((x + 0.03, y + 0.06), 0.94, 0.88, COLOURS[str(row.verdict)]))
+                axes.text(x + 0.5, y + 0.5, _cell(row), ha="center", va="center")
+        axes.set_yticks([y + 0.5 for y in heights], [shown(label) for label in labels])
+        names = [_wrapped(f"{shown(bug)} {shown(level)}") for _, bug, level in columns]
+        axes.set_xticks(np.arange(len(columns)) + 0.5, names)
+        axes.xaxis.tick_top()
+        _bare(axes)
+
+    return _drawn(left + wide * len(columns) + 0.1, top + ROW * tall + 0.1, draw)
+
+
+def effects(rows: pd.DataFrame) -> str:
+    """Effects of one bug and level with intervals, rows of `headline`: highest first; what explains nothing apart."""
+    explained, honest = (_by_effect(rows[rows["honest"] == flag]) for flag in (False, True))
+    ordered = pd.concat([explained, honest])
+    gap = 1.6 if len(explained) and len(honest) else 0.0
+    heights = np.arange(len(ordered)) + np.where(ordered["honest"], gap, 0.0)
+    left, wide, right, top, bottom = 2.2, 2.4, 0.95, 0.35, 0.45
+    facts = rows.iloc[0]
+
+    def draw(figure: Any) -> None:
+        axes = _axes(figure, left, right, top, bottom)
+        axes.set(xlim=(-0.01, 1.01), ylim=(len(ordered) + gap - 0.4, -0.6), xlabel="effect: .5 = guessing, 1 = always")
+        axes.set_title(shown(f"{facts['task']}: {facts['bug']}, level {facts['level']}", 60), pad=5)
+        _yardsticks(axes, vertical=True)
+        for y, row in zip(heights, ordered.itertuples(), strict=True):
+            _point(axes, row, y, upright=False)
+            outcome = _cell(row) if math.isfinite(float(row.effect)) else f"{SYMBOLS[str(row.verdict)]} {row.verdict}"  # type: ignore[arg-type]
+            axes.text(1.03, y, outcome, va="center")
+        if gap:
+            above = len(explained) + gap - 1
+            axes.text(-0.03, above, "no explanation at all:", ha="right", va="center", style="italic")
+        axes.set_yticks(heights, [shown(label) for label in ordered["label"]])
+        axes.set_xticks(np.linspace(0, 1, 6))
+        _bare(axes, "bottom")
+
+    return _drawn(left + wide + right, top + ROW * (len(ordered) + gap) + bottom, draw)
+
+
+def curve(rows: pd.DataFrame, across: int = 5) -> str:
+    """Effect against level of one bug, rows of `headline`: a panel a method, all others in grey."""
+    levels = sorted(set(rows["level"]), key=level_order)
+    labels = _labels(rows)
+    lines = {label: _line(rows[rows["label"] == label], levels) for label in labels}
+    explained = set(rows.loc[~rows["honest"], "label"])
+    grey = [effect for label, line in lines.items() if label in explained for effect in (*line, math.nan)]  # one path
+    steps = [*range(len(levels) + 1)] * len(explained)
+    across = min(across, len(labels))
+    down = -(-len(labels) // across)
+    width, height = 0.55 + 1.5 * across, 0.2 + 1.32 * down + 0.25
+
+    def draw(figure: Any) -> None:
+        for panel, label in enumerate(labels):
+            line, column = divmod(panel, across)
+            place = ((0.5 + 1.5 * column) / width, 1 - (1.32 * line + 1.25) / height, 1.35 / width, 0.95 / height)
+            axes = figure.add_axes(place)
+            axes.set(xlim=(-0.4, len(levels) - 0.6), ylim=(-0.03, 1.03))
+            _yardsticks(axes, vertical=False)
+            axes.plot(steps, grey, color=GRID, linewidth=0.6, zorder=1)
+            axes.plot(range(len(levels)), lines[label], color=INK, linewidth=1.0, zorder=2)
+            for row in rows[rows["label"] == label].itertuples():
+                _point(axes, row, levels.index(str(row.level)), upright=True)
+            axes.set_title(shown(label, 23), fontsize=7, pad=3, loc="left")
+            axes.set_xticks(range(len(levels)), [shown(level, 8) for level in levels], fontsize=7)
+            axes.set_yticks([0, 0.5, 1], ["0", ".5", "1"] if column == 0 else ["", "", ""], fontsize=7)
+            _bare(axes, "bottom", "left")
+        figure.text(0.5 / width, 0.06 / height, "level, from weak to strong; grey: all explanations", fontsize=8)
+
+    return _drawn(width, height, draw)
+
+
+def embedded(svg: str, prefix: str) -> str:
+    """SVG that can stand inside a page: no prologue, metadata or style; only identifiers in use, under a prefix."""
+    ElementTree.register_namespace("", SVG[1:-1])
+    ElementTree.register_namespace("xlink", HREF[1 : HREF.index("}")])
+    root = ElementTree.fromstring(svg)
+    for parent in list(root.iter()):
+        for stale in [child for child in parent if child.tag in {f"{SVG}metadata", f"{SVG}style"}]:
+            parent.remove(stale)
+    elements = list(root.iter())
+    used = {
+        name
+        for element in elements
+        for key, value in element.attrib.items()
+        for name in ([value[1:]] if key == HREF else re.findall(r"url\(#([^)]+)\)", value))
+    }
+    for element in elements:
+        element.tail = None
+        if element.attrib.get("id") in used:
+            element.set("id", prefix + element.attrib["id"])
+        else:
+            element.attrib.pop("id", None)
+        for key, value in element.attrib.items():
+            if key == HREF:
+                element.set(key, f"#{prefix}{value[1:]}")
+            elif "url(#" in value:
+                element.set(key, value.replace("url(#", f"url(#{prefix}"))
+    root.attrib.update({"role": "img", "aria-hidden": "true"})
+    return ElementTree.tostring(root, encoding="unicode")
+
+
+def shown(name: str, longest: int = LONGEST) -> str:
+    """A name as figures show it: every letter printable, and not too many of them."""
+    text = "".join(letter if letter.isprintable() else "�" for letter in name)
+    return text if len(text) <= longest else text[: longest - 1] + "…"
+
+
+def _drawn(width: float, height: float, draw: Callable[[Any], None]) -> str:
+    """What `draw` puts on a figure of this size (inches), as SVG."""
+    from matplotlib import style
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    buffer = io.StringIO()
+    with style.context(["default", STYLE]), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from")  # whoever shows the text has fonts of his own
+        figure = Figure(figsize=(width, height))
+        FigureCanvasSVG(figure)
+        draw(figure)
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": "attribug"})
+    return buffer.getvalue()
+
+
+def _axes(figure: Any, left: float, right: float, top: float, bottom: float) -> Any:
+    """Axes with margins in inches."""
+    width, height = figure.get_size_inches()
+    across, up = 1 - (left + right) / width, 1 - (top + bottom) / height
+    return figure.add_axes((left / width, bottom / height, across, up))
+
+
+def _bare(axes: Any, *kept: str) -> None:
+    axes.tick_params(length=0)
+    for side, spine in axes.spines.items():
+        spine.set_visible(side in kept)
+
+
+def _yardsticks(axes: Any, *, vertical: bool) -> None:
+    """The band of blind effects, and guessing."""
+    (axes.axvspan if vertical else axes.axhspan)(*UNDECIDABLE, color=GRID, alpha=0.6, linewidth=0, zorder=0)
+    (axes.axvline if vertical else axes.axhline)(0.5, color=INK, linewidth=0.7, zorder=1.5)
+
+
+def _point(axes: Any, row: Any, place: float, *, upright: bool) -> None:
+    """An effect with its interval."""
+    if not math.isfinite(row.effect):
+        return
+    colour, (shape, filled) = COLOURS[row.verdict], MARKERS.get(row.verdict, ("x", True))
+    turn = slice(None, None, -1 if upright else 1)
+    if math.isfinite(row.ci_low):
+        ends = [[row.ci_low, row.ci_high], [place] * 2]
+        axes.plot(*ends[turn], color=colour, linewidth=1.4, clip_on=False, zorder=3)
+    axes.plot(
+        *([row.effect], [place])[turn], shape, color=colour, markersize=4 if upright else 5,
+        markerfacecolor=colour if filled else PAPER, clip_on=False, zorder=4,
+    )  # fmt: skip
+
+
+def _rectangle(corner: tuple[float, float], width: float, height: float, colour: str) -> Any:
+    from matplotlib.patches import Rectangle
+
+    return Rectangle(corner, width, height, facecolor=colour, alpha=0.25, linewidth=0)
+
+
+def _cell(row: Any) -> str:
+    return f"{SYMBOLS[row.verdict]} {number(float(row.effect))}{'*' if row.constructed else ''}".strip()
+
+
+def _labels(rows: pd.DataFrame) -> list[str]:
+    """Labels of `headline`'s rows, what explains nothing last."""
+    return list(dict.fromkeys(rows.sort_values("honest", kind="stable")["label"]))
+
+
+def _by_effect(rows: pd.DataFrame) -> pd.DataFrame:
+    return rows.sort_values("effect", ascending=False, na_position="last", kind="stable")
+
+
+def _line(rows: pd.DataFrame, levels: list[str]) -> list[float]:
+    """A method's effects at all levels, NaN where there is none."""
+    return [float(effect) for effect in rows.set_index("level")["effect"].reindex(levels)]
+
+
+def _wrapped(text: str, width: int = 13) -> str:
+    """A name on several lines, broken after `_` and spaces."""
+    lines = [""]
+    for part in re.findall(r"[^_ ]*[_ ]?", text):
+        if lines[-1] and len(lines[-1]) + len(part) > width:
+            lines.append("")
+        lines[-1] += part
+    return "\n".join(line.strip() for line in lines)
