@@ -60,6 +60,22 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "run"
 
 
+@pytest.fixture(scope="session")
+def smoke_models() -> Path:
+    """The trained models that come with the smoke suite's reference."""
+    return Path(__file__).parent.parent / "results" / "reference" / "smoke"
+
+
+@pytest.fixture(scope="session")
+def smoke_run(tmp_path_factory: pytest.TempPathFactory, smoke_models: Path) -> Path:
+    """The folder of a finished run of the smoke suite, of its reference's models: read it, leave it as it is."""
+    folder = tmp_path_factory.mktemp("smoke") / "run"
+    command = [sys.executable, "-m", "attribug", "run", "smoke", "--models", str(smoke_models), "--out", str(folder)]
+    answer = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert answer.returncode == 0, answer.stderr
+    return folder
+
+
 @pytest.fixture
 def attribug(tmp_path: Path) -> Command:
     """Runs the command line in an empty directory, with the tiny plugin where `tiny=True`."""

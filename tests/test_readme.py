@@ -33,22 +33,12 @@ SHOWN = [
 COMMANDS = list(dict.fromkeys(line for lines in SHOWN for line in lines if line.startswith("attribug ")))
 ON_RUNS = ("attribug compare", "attribug report")
 JOURNEYS = SHOWN[1:4]  # the whole benchmark, a method of one's own, a gate
-REFERENCE = ROOT / "results" / "reference" / "smoke"
 LONGEST = 10  # lines of a way to add a method
 
 
 def command(arguments: str, folder: Path) -> "subprocess.CompletedProcess[str]":
     start = [sys.executable, "-m", *shlex.split(arguments)]
     return subprocess.run(start, cwd=folder, capture_output=True, text=True, check=False, timeout=300)
-
-
-@pytest.fixture(scope="session")
-def smoke_run(tmp_path_factory):
-    """A finished run of the smoke suite, of the models that come with its reference."""
-    folder = tmp_path_factory.mktemp("smoke")
-    answer = command(f"attribug run smoke --models {REFERENCE}", folder)
-    assert answer.returncode == 0, answer.stderr
-    return folder / "runs" / "smoke"
 
 
 @pytest.fixture
@@ -104,14 +94,15 @@ def test_commands_on_runs_work(smoke_run, folder):
 
 
 @pytest.mark.slow
-def test_the_three_journeys_as_typed(folder):
+def test_the_three_journeys_as_typed(folder, smoke_models):
     """From an empty folder, a block after the other, with the smoke suite instead of the default one."""
     assert [lines[0].partition(" --")[0] for lines in JOURNEYS] == [
         "attribug run", "attribug check sign_x_input.py", "attribug compare quick runs/quick",
     ]  # fmt: skip
     for lines in JOURNEYS:
         for line in lines:
-            typed = line.replace("attribug run", f"attribug run smoke --models {REFERENCE}").replace("quick", "smoke")
+            typed = line.replace("quick", "smoke")
+            typed = typed.replace("attribug run", f"attribug run smoke --models {smoke_models}")
             answer = command(typed, folder)
             assert answer.returncode == 0, (typed, answer.stdout, answer.stderr)
     results = (folder / "runs" / "smoke" / "results.csv").read_text()
@@ -120,7 +111,7 @@ def test_the_three_journeys_as_typed(folder):
 
 
 @pytest.mark.slow
-def test_the_workflow_as_shown(smoke_run, folder, monkeypatch):
+def test_the_workflow_as_shown(smoke_run, smoke_models, folder, monkeypatch):
     """Every step of the CI recipe but the installation, in a shell, with the summary that CI would show."""
     (text,) = (text for language, text in BLOCKS if language == "yaml")
     ((name, job),) = yaml.safe_load(text)["jobs"].items()
@@ -133,7 +124,7 @@ def test_the_workflow_as_shown(smoke_run, folder, monkeypatch):
     accept = "attribug compare expected.csv runs/smoke --accept"
     assert accept in COMMANDS
     for step in [accept, *steps]:
-        typed = step.replace("attribug run smoke", f"attribug run smoke --models {REFERENCE}")
+        typed = step.replace("attribug run smoke", f"attribug run smoke --models {smoke_models}")
         answer = subprocess.run(["bash", "-c", typed], cwd=folder, capture_output=True, text=True, check=False)
         assert answer.returncode == 0, (step, answer.stderr)
     assert "nothing worse" in (folder / "summary.md").read_text()

@@ -81,7 +81,7 @@ def browser() -> Iterator[Chrome]:
 
 @pytest.fixture(scope="module")
 def pages(
-    tiny_run: Path, made_run: Callable[..., Report], hostile: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory
+    smoke_run: Path, made_run: Callable[..., Report], hostile: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, Path]:
     """A page of a real run, and one of a larger run with hostile names."""
     from attribug.reporting import report
@@ -90,10 +90,10 @@ def pages(
     names = [*hostile, *(f"method_{number}" for number in range(12)), "random", "edges", "predictions"]
     bugs = {"reinit": ("1", "3", "all"), hostile[0]: ("1",), hostile[1]: (hostile[9],)}
     (folder / "made.html").write_text(page(made_run(names, bugs)), encoding="utf-8")
-    return {"tiny": report(tiny_run, folder / "tiny.html"), "made": folder / "made.html"}
+    return {"smoke": report(smoke_run, folder / "smoke.html"), "made": folder / "made.html"}
 
 
-@pytest.fixture(params=["tiny", "made"])
+@pytest.fixture(params=["smoke", "made"])
 def shown(request: pytest.FixtureRequest, browser: Chrome, pages: dict[str, Path]) -> Chrome:
     """The browser with each of the pages, wide and light."""
     return opened(browser, pages[request.param])
