@@ -158,8 +158,8 @@ FINDINGS = (
 def findings(results: pd.DataFrame, primary: Mapping[str, str], controls: Mapping[str, str]) -> pd.DataFrame:
     """Whether our verdicts agree with each finding, columns `FINDING_COLUMNS`, of the methods that the paper has.
 
-    `agrees`: yes where at least half of the rows support it, no where so many contradict it that half cannot, else
-    undecided; `not measured` where no row speaks to it. `ours` counts the rows, `evidence` names them.
+    `agrees`: yes where more than half of the rows support it, no where more than half contradict it, else undecided;
+    `not measured` where no row speaks to it. `ours` counts the rows, `evidence` names them.
 
     Args:
         results: a table with `RESULT_COLUMNS`.
@@ -174,10 +174,11 @@ def findings(results: pd.DataFrame, primary: Mapping[str, str], controls: Mappin
     for finding in FINDINGS:
         spoken = rows[finding.select(rows)]
         said = finding.judge(spoken) if len(spoken) else pd.Series(dtype=str)
-        named = {answer: _named(spoken[said == answer]) for answer in (YES, NO, UNDECIDED)}
+        names = _names(spoken)
+        named = {answer: ", ".join(dict.fromkeys(names[said == answer])) for answer in (YES, NO, UNDECIDED)}
         counts = {YES: "support it", NO: "contradict it", UNDECIDED: "leave it open"}
         ours = ", ".join(f"{(said == answer).sum()} {text}" for answer, text in counts.items()) if len(said) else ""
-        evidence = "; ".join(f"{answer}: {names}" for answer, names in named.items() if names)
+        evidence = "; ".join(f"{answer}: {methods}" for answer, methods in named.items() if methods)
         table.append((finding.name, finding.statement, finding.source, _agrees(said), ours, evidence))
     return pd.DataFrame(table, columns=list(FINDING_COLUMNS))
 
@@ -185,10 +186,10 @@ def findings(results: pd.DataFrame, primary: Mapping[str, str], controls: Mappin
 def _agrees(said: pd.Series) -> str:
     if said.empty:
         return ABSENT
-    yes, no = (float((said == answer).mean()) for answer in (YES, NO))
-    return YES if yes >= 0.5 else NO if no > 0.5 else UNDECIDED
+    return next((answer for answer in (YES, NO) if (said == answer).mean() > 0.5), UNDECIDED)
 
 
-def _named(rows: pd.DataFrame) -> str:
+def _names(rows: pd.DataFrame) -> pd.Series:
+    """Of each row its method, and task and level where there are several."""
     told = [name for name in ("task", "level") if rows[name].nunique() > 1]
-    return ", ".join(dict.fromkeys(" ".join(row) for row in rows[["method", *told]].itertuples(index=False)))
+    return pd.Series([" ".join(row) for row in rows[["method", *told]].itertuples(index=False)], rows.index, dtype=str)

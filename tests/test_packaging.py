@@ -47,6 +47,11 @@ def test_wheel_holds_every_module_suite_and_nothing_generic(wheel):
     assert shipped
     assert shipped <= set(names)
     assert "attribug/py.typed" in names
+    page = {f"attribug/results/report.{ending}" for ending in ("css", "html.jinja", "js")}
+    tables = {f"attribug/results/reference/{path.name}" for path in (ROOT / "results" / "reference").glob("smoke.*")}
+    assert len(tables) == 2
+    assert {*page, *tables, "attribug/results/published.csv"} <= set(names)
+    assert not [name for name in names if name.endswith(".safetensors")]  # megabytes that only CI needs
 
 
 @pytest.mark.slow
