@@ -83,6 +83,8 @@ def run(
     plugins: Sequence[str] = (),
     models: str | Path | None = None,
     device: str = "auto",
+    engine: str = "local",
+    address: str | None = None,
     workers: int | None = None,
     timeout: float | None = None,
     fresh: bool = False,
@@ -103,6 +105,8 @@ def run(
     if not fresh and tables.finished(folder, plan):
         return Run(folder, read_results(folder / RESULTS), plan, None)
     options = runner.Options(
+        engine=engine,
+        address=address,
         workers=workers or (1 if plan.device == "cuda" else default_workers()),
         timeout=timeout,
         fresh=fresh,

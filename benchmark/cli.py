@@ -105,7 +105,7 @@ def run(
     plugin: Annotated[list[str] | None, typer.Option(metavar="FILE|MODULE", help="Adds what it registers.")] = None,
     models: Annotated[Path | None, typer.Option(help="Folder of trained models to use; trains none.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    engine: Annotated[str, typer.Option(help="local; ray is not there yet.")] = "local",
+    engine: Annotated[str, typer.Option(help="local or ray.")] = "local",
     address: Annotated[str | None, typer.Option(help="Of a Ray cluster.")] = None,
     workers: Annotated[
         int | None, typer.Option(parser=_integer, metavar="N", help="Processes; default: the cores.")
@@ -122,10 +122,10 @@ def run(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan only.")] = False,
 ) -> None:
     """Train, contaminate, explain, score; print the table. Running again resumes."""
-    if engine == "ray" or address is not None:
-        raise InputError("--engine ray: not there yet; use --engine local")
-    if engine != "local":
-        raise InputError(f"--engine: expected local, found {engine!r}")
+    if engine not in {"local", "ray"}:
+        raise InputError(f"--engine: expected local or ray, found {engine!r}")
+    if address is not None and engine != "ray":
+        raise InputError(f"--address {address}: expected --engine ray with it, found {engine}")
     if keep_maps:
         raise InputError("--keep-maps: not there yet")
     for name, value in (("--workers", workers), ("--timeout", timeout)):
@@ -144,7 +144,8 @@ def run(
         from attribug import api
 
         finished: Run = api.run(
-            suite, out=out, models=models, workers=workers, timeout=timeout, fresh=fresh, reporter=bars, **common
+            suite, out=out, models=models, engine=engine, address=address, workers=workers, timeout=timeout,
+            fresh=fresh, reporter=bars, **common
         )
     print_run(finished)
     if not finished.complete:

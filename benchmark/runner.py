@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 from attribug import plan as planning
 from attribug.contracts import trainings
-from attribug.engines.jobs import Block, Done, Job, Measure, Setup, Train
+from attribug.engines.jobs import Block, Done, Event, Job, Measure, Setup, Train
 from attribug.engines.local import JobFailed, LocalEngine, WorkerDied
 from attribug.plan import Cell, Plan
 from attribug.registry import InputError, Missing
@@ -52,6 +53,8 @@ class Silent:
 class Options:
     """How to run; none of these changes a number."""
 
+    engine: str = "local"
+    address: str | None = None
     workers: int = 1
     timeout: float | None = None
     fresh: bool = False
@@ -123,13 +126,31 @@ def run(plan: Plan, out: Path, cache: Path, options: Options, reporter: Reporter
     schedule = _Schedule(plan, Records(out), models, options)
     reporter.begin(schedule.totals())
     if schedule.waiting:
-        with LocalEngine(setup, options.workers, out / "workers.log") as engine:
+        with _engine(setup, options, out, schedule.needs) as engine:
             schedule.work(engine, reporter)
     reporter.end()
     schedule.outcome.trainings = {key: models.load_cost(key) for key in plan.trainings}
     schedule.outcome.weights = {key: models.checksum(key) for key in plan.trainings}
     schedule.outcome.seconds["wall"] = time.perf_counter() - started
     return schedule.outcome
+
+
+class Engine(AbstractContextManager["Engine"], Protocol):
+    """Where jobs run. Leaving it ends what still does."""
+
+    def submit(self, job: Job, event: Event, timeout: float | None = None) -> Future[Done]:
+        """Queues a job. The future raises `JobFailed`, `WorkerDied` (also past `timeout` seconds of the job itself), or
+        `InputError` where a worker refuses to start."""
+
+
+def _engine(setup: Setup, options: Options, out: Path, needs: Callable[[Job], Sequence[str]]) -> Engine:
+    if options.engine == "local":
+        return LocalEngine(setup, options.workers, out / "workers.log")
+    try:
+        from attribug.engines.ray import RayEngine
+    except ImportError as error:
+        raise InputError("--engine ray: expected Ray, which is not installed: pip install 'attribug[ray]'") from error
+    return RayEngine(setup, options.workers, options.address, needs)
 
 
 class _Schedule:
@@ -156,7 +177,15 @@ class _Schedule:
                 totals["scoring"] += scoring
         return totals
 
-    def work(self, engine: LocalEngine, reporter: Reporter) -> None:
+    def needs(self, job: Job) -> list[str]:
+        """Keys of the trained models that a job rests on."""
+        if isinstance(job, Train):
+            return [below.key for below in trainings(self.plan.trainings[job.key])[:-1]]
+        contrast = self.plan.cells[job.cell].contrast
+        models = contrast.models() if contrast is not None else ()
+        return list(dict.fromkeys(training.key for model in models for training in trainings(model)))
+
+    def work(self, engine: Engine, reporter: Reporter) -> None:
         """Runs everything that waits."""
         running: dict[Future[Done], Job] = {}
         while self.waiting or running:

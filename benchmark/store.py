@@ -126,6 +126,10 @@ class Models:
         self.given = None if given is None else Tensors(given)
         self.cache = Tensors(cache / ("models" if device == "cpu" else f"models-{device}"))  # trained there, not alike
 
+    def path(self, key: str) -> Path:
+        """Where a model's weights lie."""
+        return (self.given or self.cache).path(key)
+
     def load_weights(self, key: str) -> dict[str, Tensor] | None:
         """The weights, or None when they are absent or damaged."""
         return (self.given or self.cache).load(key)
