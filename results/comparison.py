@@ -333,9 +333,8 @@ def _judged(row: Mapping[str, Any], only_verdicts: bool) -> tuple[str, str, str]
 def _judged_numbers(row: Mapping[str, Any], only_verdicts: bool, old: str, new: str) -> tuple[str, str, str]:
     """Status, alarm and note where both sides have numbers of the same meaning."""
     effect, value = row["effect_moved"], row["value_moved"]
-    undefined = row["undefined_new"] > UNDEFINED >= row["undefined_old"] and (
-        row["same_models"] or row["undefined_new"] - row["undefined_old"] > UNDEFINED
-    )
+    most = UNDEFINED if row["same_models"] else 1 - UNDEFINED  # the maps of one unlucky model may be constant
+    undefined = row["undefined_new"] > most >= row["undefined_old"]
     if undefined:
         return "worse", REGRESSION, f"undefined {row['undefined_old']:.0%} → {row['undefined_new']:.0%}"
     if old != new:

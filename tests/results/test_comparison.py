@@ -85,7 +85,10 @@ CHANCE = {  # other models: old, new, status, code
         {"ci_low": NAN, "ci_high": NAN, "verdict": "inconclusive"},
         {"ci_low": NAN, "ci_high": NAN, "verdict": "inconclusive"}, "incompatible", 3,
     ),
-    "maps become constant": ({}, {"undefined": 0.4, "verdict": "inconclusive"}, "worse", 1),
+    "all maps become constant": ({}, UNSURE | {"undefined": 0.95}, "worse", 1),
+    "the maps of a model become constant": (
+        {"effect": 0.8, "ci_low": 0.62, "ci_high": 0.98}, UNSURE | {"undefined": 0.4}, "verdict changed", 0,
+    ),
 }  # fmt: skip
 
 
@@ -105,6 +108,7 @@ SAME = {
     "some images cross δ": ({}, {"effect": 0.91, "ci_low": 0.81}, "same", 0),
     "an effect falls": ({}, {"effect": 0.84, "ci_low": 0.74}, "worse", 1),
     "a detection is lost": ({"ci_low": 0.601}, {"ci_low": 0.599, "verdict": "inconclusive"}, "verdict changed", 1),
+    "some maps become constant": ({}, {"undefined": 0.15, "verdict": "inconclusive"}, "worse", 1),
     "two models need no interval": (
         {"ci_low": NAN, "ci_high": NAN, "verdict": "inconclusive"},
         {"ci_low": NAN, "ci_high": NAN, "verdict": "inconclusive"}, "same", 0,
