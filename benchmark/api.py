@@ -99,23 +99,23 @@ def run(
     plan, functions = _planned(name, methods, {**common, "visible": visible}, changes, plugins, device)
     folder = Path(out) if out is not None else Path("runs") / plan.suite.name
     cache = cache_folder()
-    tables.prepare(folder, cache, plan)
     if models is not None and not Path(models).is_dir():
         raise InputError(f"--models {models}: expected a folder of trained models, found none")
-    if not fresh and tables.finished(folder, plan):
-        return Run(folder, read_results(folder / RESULTS), plan, None)
-    options = runner.Options(
-        engine=engine,
-        address=address,
-        workers=workers or (1 if plan.device == "cuda" else default_workers()),
-        timeout=timeout,
-        fresh=fresh,
-        models=None if models is None else Path(models).resolve(),
-        plugins=tuple(str(Path(p).resolve()) if p.endswith(".py") else p for p in plugins),
-        functions=functions,
-    )
-    outcome = runner.run(plan, folder.resolve(), cache.resolve(), options, reporter)
-    return Run(folder, tables.write(outcome, folder), plan, outcome)
+    with tables.prepare(folder, cache, plan):
+        if not fresh and tables.finished(folder, plan):
+            return Run(folder, read_results(folder / RESULTS), plan, None)
+        options = runner.Options(
+            engine=engine,
+            address=address,
+            workers=workers or (1 if plan.device == "cuda" else default_workers()),
+            timeout=timeout,
+            fresh=fresh,
+            models=None if models is None else Path(models).resolve(),
+            plugins=tuple(str(Path(p).resolve()) if p.endswith(".py") else p for p in plugins),
+            functions=functions,
+        )
+        outcome = runner.run(plan, folder.resolve(), cache.resolve(), options, reporter)
+        return Run(folder, tables.write(outcome, folder), plan, outcome)
 
 
 def planned(

@@ -76,6 +76,8 @@ class Outcome:
     """What each training cost, now or earlier: seconds, peak_megabytes."""
     weights: dict[str, str] = field(default_factory=dict)
     """Checksum of each trained model's weights."""
+    damaged: list[str] = field(default_factory=list)
+    """Stored files that were not what was written: set aside, and made anew."""
     seconds: dict[str, float] = field(default_factory=dict)
     """Wall time of the run, and processor time of each stage."""
     jobs: int = 0
@@ -130,6 +132,7 @@ def run(plan: Plan, out: Path, cache: Path, options: Options, reporter: Reporter
             schedule.work(engine, reporter)
     reporter.end()
     schedule.outcome.trainings = {key: models.load_cost(key) for key in plan.trainings}
+    schedule.outcome.damaged = sorted({*schedule.records.found_damaged, *models.found_damaged})
     schedule.outcome.weights = {key: models.checksum(key) for key in plan.trainings}
     schedule.outcome.seconds["wall"] = time.perf_counter() - started
     return schedule.outcome

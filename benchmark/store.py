@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import platformdirs
+from filelock import FileLock, Timeout
 
 from attribug.registry import InputError
 
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 RESULTS, SCORES, COSTS, RUN = "results.csv", "scores.parquet", "costs.csv", "run.json"
 ANALYSIS, FIGURES = "analysis", "figures"
 """Names of a run's files and folders."""
+LOCK, DAMAGED = ".lock", "damaged"
 SEAL_BYTES = 32  # of a SHA-256
 
 
@@ -62,11 +65,49 @@ def read_json(path: Path) -> Any:
         return None
 
 
+def claimed(folder: Path) -> FileLock:
+    """A lock on a run's folder, held while a run writes there; it dies with its holder. Removes what a run that was
+    killed left half-written.
+
+    Raises:
+        InputError: another run holds it.
+    """
+    lock = FileLock(folder / LOCK, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise InputError(f"--out {folder}: another run is writing there; wait for it, or choose another folder") from error
+    for path in folder.rglob(".*"):
+        if path.name != LOCK and path.is_file():
+            path.unlink(missing_ok=True)
+    return lock
+
+
+class Damaged:
+    """Files that are not what was written: they are moved into `damaged/` beside their place, and made anew."""
+
+    def __init__(self, mine: bool = True) -> None:
+        self.mine = mine
+        self.names: list[str] = []
+        """What was found, as folder and name."""
+
+    def set_aside(self, path: Path) -> None:
+        """Notes a damaged file, and moves it out of the way where that is possible."""
+        self.names.append(f"{path.parent.name}/{path.name}")
+        if self.mine:
+            with contextlib.suppress(OSError):
+                aside = path.parent / DAMAGED / path.name
+                aside.parent.mkdir(exist_ok=True)
+                path.replace(aside)
+
+
 class Tensors:
     """Named tensors by key, safetensors files with a checksum in their header."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, mine: bool = True) -> None:
+        """`mine`: damaged files may be moved."""
         self.folder = folder
+        self.damaged = Damaged(mine)
 
     def path(self, key: str) -> Path:
         """Where an artefact lies."""
@@ -80,9 +121,14 @@ class Tensors:
             with safe_open(self.path(key), framework="pt") as file:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
                 facts = file.metadata() or {}
-        except (OSError, SafetensorError):
+        except FileNotFoundError:
             return None
-        return tensors if facts.get("key") == key and facts.get("sha256") == _checksum(tensors) else None
+        except (OSError, SafetensorError):
+            tensors, facts = {}, {}
+        if facts.get("key") == key and facts.get("sha256") == _checksum(tensors):
+            return tensors
+        self.damaged.set_aside(self.path(key))
+        return None
 
     def checksum(self, key: str) -> str:
         """What the file says the tensors' checksum is; an empty text when it is absent or damaged."""
@@ -123,8 +169,13 @@ class Models:
     """Trained weights: the cache's, or a folder of given ones, which is then the only source."""
 
     def __init__(self, cache: Path, given: Path | None = None, device: str = "cpu") -> None:
-        self.given = None if given is None else Tensors(given)
+        self.given = None if given is None else Tensors(given, mine=False)
         self.cache = Tensors(cache / ("models" if device == "cpu" else f"models-{device}"))  # trained there, not alike
+
+    @property
+    def found_damaged(self) -> list[str]:
+        """Files that were set aside, as folder and name."""
+        return (self.given or self.cache).damaged.names
 
     def path(self, key: str) -> Path:
         """Where a model's weights lie."""
@@ -144,6 +195,11 @@ class Models:
             raise InputError(f"--models {self.given.folder}: no model {key} there; leave --models out to train it")
         self.cache.save(key, weights)
 
+    def lock(self, key: str) -> FileLock:
+        """A lock on a model of the cache: the first who holds it trains. It dies with its holder."""
+        self.cache.folder.mkdir(parents=True, exist_ok=True)
+        return FileLock(self.cache.folder / f".{key}{LOCK}")
+
     def save_cost(self, key: str, cost: dict[str, float]) -> None:
         """Keeps what a training cost beside its weights."""
         write_json(self.cache.folder / f"{key}.json", cost)
@@ -160,6 +216,7 @@ class Records:
 
     def __init__(self, out: Path) -> None:
         self.folder = out / "records"
+        self.damaged = Damaged()
         self.galleries = Tensors(out / "galleries")
 
     def save(self, key: str, record: Record) -> None:
@@ -193,10 +250,13 @@ class Records:
 
         try:
             stored = self._path(key).read_bytes()
-        except OSError:
+        except FileNotFoundError:
             return None
+        except OSError:
+            stored = b""
         seal, content = stored[:SEAL_BYTES], stored[SEAL_BYTES:]
         if seal != _seal(key, content):  # before Parquet reads it: few damages make it raise
+            self.damaged.set_aside(self._path(key))
             return None
         table = parquet.read_table(pa.BufferReader(content))
         facts = json.loads(table.schema.metadata[b"attribug"])
@@ -206,16 +266,25 @@ class Records:
         record = Record(scores=table.to_pandas(), cost=cost, census=census, lost=lost, **facts)
         return record if not gallery or self.galleries.load(key) is not None else None
 
+    @property
+    def found_damaged(self) -> list[str]:
+        """Files that were set aside, as folder and name."""
+        return [*self.damaged.names, *self.galleries.damaged.names]
+
     def save_checks(self, key: str, figures: dict[str, float]) -> None:
         """Keeps the figures of a contrast's checks."""
         write_json(self.folder / f"{key}.json", {"figures": figures, "sha256": _seal_figures(key, figures)})
 
     def load_checks(self, key: str) -> dict[str, float] | None:
         """The figures by check name, or None."""
-        stored = read_json(self.folder / f"{key}.json")
+        path = self.folder / f"{key}.json"
+        stored = read_json(path)
         figures = stored.get("figures") if isinstance(stored, dict) else None
-        intact = isinstance(figures, dict) and stored.get("sha256") == _seal_figures(key, figures)
-        return figures if intact else None
+        if isinstance(figures, dict) and stored.get("sha256") == _seal_figures(key, figures):
+            return figures
+        if path.exists():
+            self.damaged.set_aside(path)
+        return None
 
     def _path(self, key: str) -> Path:
         return self.folder / f"{key}.record"

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from filelock import FileLock
 
 import attribug
 from attribug import keys, tasks
@@ -41,6 +42,7 @@ from attribug.store import (
     RESULTS,
     RUN,
     SCORES,
+    claimed,
     read_json,
     write_atomically,
     write_json,
@@ -54,8 +56,9 @@ COST_COLUMNS = (
 TOLERANCE = 0.05  # share of the sums they promise (completeness, conservation) that maps may miss without a warning
 
 
-def prepare(out: Path, cache: Path, plan: Plan) -> None:
-    """Makes the run's folder and the cache; raises `InputError` when one cannot be written, or holds another suite."""
+def prepare(out: Path, cache: Path, plan: Plan) -> FileLock:
+    """Makes the run's folder and the cache; returns the lock on the run's folder. Raises `InputError` when one cannot be
+    written, holds another suite, or another run is writing there."""
     if out.exists() and not out.is_dir():
         raise InputError(f"--out {out}: expected a folder, found a file")
     for name, folder in (("--out", out), ("--out", out / "records"), ("--out", out / "galleries"), ("cache", cache)):
@@ -65,11 +68,14 @@ def prepare(out: Path, cache: Path, plan: Plan) -> None:
         except OSError as error:
             found = error.strerror or str(error)
             raise InputError(f"{name} {folder}: expected a folder that can be written, found: {found}") from error
+    lock = claimed(out)
     before = _suite_of(out)
     if before not in {None, plan.suite.name}:
+        lock.release()
         raise InputError(f"--out {out}: expected results of suite {plan.suite.name!r}, found {before!r}")
     if before is None:
         write_json(out / RUN, {"schema": SCHEMA_VERSION, "suite": plan.suite.model_dump()})
+    return lock
 
 
 def _suite_of(out: Path) -> str | None:
@@ -314,6 +320,7 @@ def run_facts(outcome: Outcome, results: pd.DataFrame) -> dict[str, Any]:
         "contrasts": {cell.name: _contents(cell.contrast) for cell in plan.cells if cell.contrast is not None},
         "checks": checks,
         "failures": failures,
+        "damaged": outcome.damaged,
         "nonfinite_maps": {name: r.census.nonfinite for name, r in named.items() if r.census.nonfinite},
         "constant_maps": {name: r.census.constant for name, r in named.items() if r.census.constant},
         "imbalance": {name: round(r.census.imbalance, 6) for name, r in named.items() if r.census.promised},

@@ -111,7 +111,8 @@ class Workbench:
     def _train(self, job: Train, event: Event) -> None:
         started = time.perf_counter()
         training = self.plan.trainings[job.key]
-        self.lab.train(training, fresh=self.setup.fresh, progress=lambda epochs: event("training", epochs))
+        with self.models.lock(job.key):  # another run may be training it for the same cache
+            self.lab.train(training, fresh=self.setup.fresh, progress=lambda epochs: event("training", epochs))
         cost = {"seconds": time.perf_counter() - started, "peak_megabytes": peak_megabytes()}
         self.models.save_cost(job.key, cost)
 
