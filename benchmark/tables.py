@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import hashlib
 import platform
 import subprocess
 from collections.abc import Iterator
@@ -33,6 +32,7 @@ from attribug.results.schema import (
     write_results,
 )
 from attribug.results.summary import matrix, summarise
+from attribug.run_json import checksum
 from attribug.runner import Outcome
 from attribug.store import (
     ANALYSIS,
@@ -93,7 +93,7 @@ def _checksums(out: Path) -> dict[str, str]:
     """Checksums of tables and figures: a damaged or missing one makes the run unfinished."""
     folders = [path for folder in (ANALYSIS, FIGURES) for path in sorted((out / folder).glob("*"))]
     paths = [*(out / name for name in (RESULTS, SCORES, COSTS)), *folders]
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths if path.is_file()}
+    return {path.name: checksum(path) for path in paths if path.is_file()}
 
 
 def write(outcome: Outcome, out: Path) -> pd.DataFrame:
