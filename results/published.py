@@ -83,7 +83,7 @@ def _likest(
         if len(found):
             strongest: pd.DataFrame = sort_results(found).drop_duplicates("task", keep="last")
             return strongest
-    return rows[:0]
+    return results.iloc[:0]
 
 
 @dataclass(frozen=True)
