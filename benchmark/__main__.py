@@ -1,5 +1,6 @@
 """`attribug`, and `python -m attribug`."""
 
+import io
 import os
 import signal
 import sys
@@ -17,6 +18,9 @@ def main() -> None:
 
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as in a job that its shell keeps from interrupts
         signal.signal(signal.SIGINT, interrupt)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal of another encoding loses a sign, not the run
     try:
         from attribug.cli import main as command_line
 
@@ -28,8 +32,13 @@ def main() -> None:
         print("attribug: interrupted; the same command goes on from here", file=sys.stderr, flush=True)
         os._exit(INTERRUPTED)  # waits for no thread: workers end with their parent
     if message:
-        print(f"attribug: {message}", file=sys.stderr)
+        print(f"attribug: {_line(message)}", file=sys.stderr)
     sys.exit(code)
+
+
+def _line(message: str) -> str:
+    """A message in one line that a terminal shows as it is, whatever the names and paths in it."""
+    return "".join(sign if sign.isprintable() else "\N{REPLACEMENT CHARACTER}" for sign in " ".join(message.split()))
 
 
 if __name__ == "__main__":

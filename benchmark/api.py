@@ -101,6 +101,8 @@ def run(
     cache = cache_folder()
     if models is not None and not Path(models).is_dir():
         raise InputError(f"--models {models}: expected a folder of trained models, found none")
+    if models is not None and fresh:
+        raise InputError(f"--fresh trains every model anew, --models {models} none: expected one of them, found both")
     with tables.prepare(folder, cache, plan):
         if not fresh and tables.finished(folder, plan):
             return Run(folder, read_results(folder / RESULTS), plan, None)

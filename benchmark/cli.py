@@ -26,6 +26,14 @@ class Alarm(Exception):
         self.found = found
 
 
+def _say(text: object, nl: bool = True) -> None:
+    """Prints; whoever has closed the output does not change how the command ends."""
+    try:
+        print(text, end="\n" if nl else "", flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def _integer(text: str) -> int:
     try:
         return int(text)
@@ -56,10 +64,8 @@ def main() -> tuple[int, str]:
     outcome: tuple[int, str]
     try:
         code = app(standalone_mode=False)
-        sys.stdout.flush()
         outcome = (code if isinstance(code, int) else DONE), ""
     except Alarm as alarm:
-        sys.stdout.flush()
         outcome = alarm.found.code, alarm.found.conclusion
     except InputError as error:
         outcome = INCOMPLETE if isinstance(error, Missing) else WRONG_INPUT, str(error)
@@ -80,10 +86,10 @@ def _start(
     if version:
         from attribug import __version__
 
-        typer.echo(__version__)
+        _say(__version__)
         raise typer.Exit
     if context.invoked_subcommand is None:
-        typer.echo(context.get_help())
+        _say(context.get_help())
 
 
 @app.command()
@@ -168,9 +174,9 @@ def list_(
         load_plugin(each)
     found = {each: listing.listed(each) for each in ([kind] if kind else KINDS)}
     if as_json:
-        typer.echo(json.dumps(found, indent=2))
+        _say(json.dumps(found, indent=2))
     else:
-        typer.echo(listing.text(found), nl=False)
+        _say(listing.text(found), nl=False)
 
 
 @app.command()
@@ -181,8 +187,8 @@ def check(
     """Checks that everything a plugin registers keeps its contract; exit code 1 if anything does not."""
     from attribug import conformance
 
-    results = conformance.check_plugin(plugin, lambda result: None if as_json else typer.echo(result))
-    typer.echo(conformance.as_json(results) if as_json else conformance.summary(results))
+    results = conformance.check_plugin(plugin, lambda result: None if as_json else _say(result))
+    _say(conformance.as_json(results) if as_json else conformance.summary(results))
     if not all(result.passed for result in results):
         raise typer.Exit(FAILED_CHECK)
 
@@ -216,13 +222,13 @@ def compare(
     if published:
         if accept or allowed or only:
             raise InputError("compare published: expected no --accept, --tolerance or --only: nothing is gated")
-        typer.echo(PUBLISHED_FORMATS[format_](*comparing.compare_published(candidate)), nl=False)
+        _say(PUBLISHED_FORMATS[format_](*comparing.compare_published(candidate)), nl=False)
         return
     if accept:
-        typer.echo(f"written: {comparing.accept(baseline, candidate)}")
+        _say(f"written: {comparing.accept(baseline, candidate)}")
         return
     found = comparing.compare(baseline, candidate, tolerance=allowed, only_verdicts=only is not None)
-    typer.echo(FORMATS[format_](found), nl=False)
+    _say(FORMATS[format_](found), nl=False)
     if not found.ok:
         raise Alarm(found)
 
@@ -235,7 +241,7 @@ def report(
     """Writes one self-contained HTML page: verdicts, galleries, curves, checks, costs, settings, failures."""
     from attribug.reporting import report as written
 
-    typer.echo(f"written: {written(run, output)}")
+    _say(f"written: {written(run, output)}")
 
 
 def _tolerances(given: list[str]) -> dict[str, float]:
@@ -252,7 +258,7 @@ def _dry_run(suite: str, common: dict[str, Any]) -> None:
 
     plan = api.planned(suite, **common)
     for line in api.plan_lines(plan):
-        typer.echo(line)
+        _say(line)
 
 
 def _names(option: str, text: str) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import shutil
 from collections.abc import Mapping
@@ -11,14 +10,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
+import pyarrow as pa
 
 from attribug import listing, results
-from attribug.registry import InputError, Missing, near_misses
+from attribug.registry import InputError, Missing, near_misses, one_line
 from attribug.results import published
 from attribug.results.comparison import EFFECT, Comparison, Measured
 from attribug.results.comparison import compare as compare_tables
-from attribug.results.schema import SCHEMA_VERSION, TableError, read_results, write_results
-from attribug.store import RESULTS, RUN, SCORES, Tensors, cache_folder, read_json, write_atomically, write_json
+from attribug.results.schema import TableError, read_results, write_results
+from attribug.run_json import Facts, RunFacts, checksum, expect_file, read_facts
+from attribug.store import RESULTS, RUN, SCORES, Models, Tensors, cache_folder, read_json, write_atomically, write_json
 
 if TYPE_CHECKING:
     from attribug.api import Run
@@ -46,11 +47,8 @@ def compare(
     `only_verdicts` gates verdicts alone. See `attribug.results.comparison`. Raises `InputError` for what is no table,
     a damaged one, or one of another suite or schema.
     """
-    allowed = {"": float(tolerance)} if isinstance(tolerance, int | float) else dict(tolerance or {})
-    for name, value in allowed.items():
-        if not 0 <= value < math.inf:
-            raise InputError(f"tolerance{f' {name}' if name else ''}: expected a number of at least 0, found {value:g}")
-    sides = [measured(side) for side in (baseline, candidate)]
+    allowed = _tolerances(tolerance)
+    sides = [load(side) for side in (baseline, candidate)]
     present = {name for side in sides for name in side.results["metric"].unique()} | {EFFECT, ""}
     for name in allowed:
         if name not in present:
@@ -62,7 +60,7 @@ def compare(
         raise InputError(str(error)) from error
 
 
-def measured(source: str | Path | Run) -> Measured:
+def load(source: str | Path | Run, kind: type[Facts] = Facts) -> Measured:
     """A table with what is known of it. Raises `InputError` where there is none, or it is not what was written."""
     path = Path(source) if isinstance(source, str | Path) else source.folder
     name = str(path)
@@ -74,36 +72,50 @@ def measured(source: str | Path | Run) -> Measured:
             f"{name}: expected a run's folder, a results.csv or a reference ({', '.join(known)}), found no such file"
             f"{near_misses(name, known)}"
         )
+    told = read_json(path / RUN) if path.is_dir() else None
+    if isinstance(told, dict) and "files" not in told:
+        raise InputError(f"{name}: expected a finished run, found one that is not; run the suite again, which goes on")
     table = path / RESULTS if path.is_dir() else path
     notes = table.with_name(RUN) if table.name == RESULTS else table.with_suffix(".json")
-    facts = read_json(notes)
-    if path.is_dir() and not (isinstance(facts, dict) and "files" in facts and table.exists()):
-        raise InputError(f"{name}: expected a finished run, found no {RESULTS} beside a whole {RUN}; run "
-                         "the suite again, which goes on from where it stopped")  # fmt: skip
-    facts = facts if isinstance(facts, dict) else {}
-    if facts.get("schema", SCHEMA_VERSION) != SCHEMA_VERSION:
-        raise InputError(f"{name}: expected a table of schema {SCHEMA_VERSION}, found schema {facts['schema']}")
+    facts = read_facts(notes, kind) if path.is_dir() or notes.exists() else {}
+    scores = table.with_name(SCORES) if facts and notes.name == RUN else None
+    scores = scores if scores is not None and scores.exists() else None  # a run may be kept without them
     try:
         rows = read_results(table)
+        for file in (table, scores):
+            if facts and file is not None:
+                expect_file(file, facts)
+        return Measured(name, rows, None if scores is None else pd.read_parquet(scores), facts)
     except TableError as error:
         raise InputError(str(error)) from error
-    scores = table.with_name(SCORES) if notes.name == RUN else None
-    for file in (table, scores):
-        if file is not None and facts and _checksum(file) != facts.get("files", {}).get(file.name):
-            found = "none" if not file.exists() else "another: it was cut or edited"
-            raise InputError(f"{file}: expected the file that {notes.name} tells of, found {found}")
-    return Measured(name, rows, None if scores is None or not facts else pd.read_parquet(scores), facts)
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(f"{scores}: {one_line(error)}") from error
 
 
 def compare_published(candidate: str | Path | Run) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Published values and findings beside a run's: see `attribug.results.published`. Raises `InputError` as `compare`,
     and for a table that does not know its bugs' primary metrics."""
-    found = measured(candidate)
+    found = load(candidate)
     bugs = found.facts.get("pieces", {}).get("bugs")
     if not bugs:
         raise InputError(f"{found.name}: expected a run's folder or a reference, which know their bugs, found a table")
     primary, controls = ({name: bug[fact] for name, bug in bugs.items()} for fact in ("primary", "control"))
     return published.beside(found.results, controls), published.findings(found.results, primary, controls)
+
+
+def _tolerances(tolerance: float | Mapping[str, float] | None) -> dict[str, float]:
+    """By metric, `""` for all."""
+    given = {} if tolerance is None else dict(tolerance) if isinstance(tolerance, Mapping) else {"": tolerance}
+    allowed = {}
+    for name, value in given.items():
+        said = f"tolerance{f' {name}' if name else ''}: expected a number of at least 0, found {value!r}"
+        try:
+            allowed[str(name)] = float(value)
+        except (TypeError, ValueError):
+            raise InputError(said) from None
+        if not 0 <= allowed[str(name)] < math.inf:
+            raise InputError(said)
+    return allowed
 
 
 def accept(baseline: str | Path, candidate: str | Path | Run) -> Path:
@@ -113,41 +125,64 @@ def accept(baseline: str | Path, candidate: str | Path | Run) -> Path:
     its models (a folder of its name beside the table) gets the candidate's. Returns the table's path. Raises
     `InputError` for a candidate that failed in part or that is no run's folder, or a path that cannot be written.
     """
-    found = measured(candidate)
-    if not found.facts.get("plan"):
-        raise InputError(f"{found.name}: expected a run's folder, which knows where numbers come from, found a table")
-    if found.facts.get("failures"):
+    found = load(candidate, RunFacts) if _is_run(candidate) else None
+    if found is None:
+        raise InputError(f"{candidate}: expected a run's folder, which knows where numbers come from, found none")
+    if found.facts["failures"]:
         raise InputError(f"{found.name}: expected a whole run, found {len(found.facts['failures'])} failed records")
-    path = Path(baseline)
-    if path.is_dir():
-        raise InputError(f"--accept: expected a reference's name or a .csv file to write, found the folder {path}")
-    if path.suffix != ".csv":
-        path = REFERENCES / f"{baseline}.csv"
-        if "site-packages" in path.parts:
-            raise InputError(f"--accept: {baseline!r} belongs to the installed package; name a .csv file to write")
-    folder = path.with_suffix("")
+    path = _reference(baseline)
+    folder, notes = path.with_suffix(""), path.with_suffix(".json")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if folder.is_dir():
-            _keep_models(found, folder)
+            _keep_models(found, folder, _before(notes))
         write_results(found.results, path)
-        write_json(path.with_suffix(".json"), _provenance(found.facts) | {"files": {path.name: _checksum(path)}})
+        write_json(notes, _provenance(found.facts) | {"files": {path.name: checksum(path)}})
     except OSError as error:
         raise InputError(f"--accept {path}: cannot be written: {error.strerror or error}") from error
     return path
 
 
-def _keep_models(run: Measured, folder: Path) -> None:
-    """Copies the run's models from the cache; those of an earlier reference go."""
-    keys = list(run.facts["models"])
-    cached = Tensors(cache_folder() / "models")
-    absent = [key for key in keys if cached.checksum(key) != run.facts["models"][key]["weights"]]
+def _is_run(candidate: str | Path | Run) -> bool:
+    return not isinstance(candidate, str | Path) or Path(candidate).is_dir()
+
+
+def _reference(name: str | Path) -> Path:
+    """The file that a reference is kept in: one's own, or in a checkout one of the package's."""
+    path = Path(name)
+    if path.is_dir():
+        raise InputError(f"--accept: expected a reference's name or a .csv file to write, found the folder {path}")
+    if path.suffix == ".csv" and path.name != RESULTS:
+        if path.with_suffix(".json").is_dir():
+            raise InputError(f"--accept {path}: expected a place for {path.stem}.json, found a folder of that name")
+        return path
+    if str(name) not in references():
+        known = ", ".join(references())
+        raise InputError(f"--accept: expected a .csv file but {RESULTS}, or a reference ({known}), found {str(name)!r}")
+    if not (REFERENCES.parents[1] / "pyproject.toml").exists():
+        raise InputError(f"--accept: {str(name)!r} belongs to the installed package; name a .csv file to write")
+    return REFERENCES / f"{name}.csv"
+
+
+def _before(notes: Path) -> set[str]:
+    """Keys of the models that an earlier reference kept."""
+    told = read_json(notes)
+    models = told.get("models") if isinstance(told, dict) else None
+    return set(models) if isinstance(models, dict) else set()
+
+
+def _keep_models(run: Measured, folder: Path, before: set[str]) -> None:
+    """Copies the run's models from the cache, unless they are there; an earlier reference's go."""
+    weights = {key: model["weights"] for key, model in run.facts["models"].items()}
+    kept, cached = Tensors(folder), Models(cache_folder(), device=run.facts["device"]).cache
+    wanted = [key for key, checked in weights.items() if kept.checksum(key) != checked]
+    absent = [key for key in wanted if cached.checksum(key) != weights[key]]
     if absent:
-        raise Missing(f"{run.name}: {len(absent)} of its {len(keys)} models are not in the cache; run the suite again")
-    for key in keys:
-        write_atomically(folder / f"{key}.safetensors", partial(shutil.copyfile, cached.path(key)))
-    for stale in set(folder.glob("*.safetensors")) - {folder / f"{key}.safetensors" for key in keys}:
-        stale.unlink()
+        raise Missing(f"{run.name}: {len(absent)} of its {len(weights)} models are not in the cache; run it again")
+    for key in wanted:
+        write_atomically(kept.path(key), partial(shutil.copyfile, cached.path(key)))
+    for stale in before - set(weights):
+        kept.path(stale).unlink(missing_ok=True)
 
 
 def _provenance(facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -162,10 +197,3 @@ def _provenance(facts: Mapping[str, Any]) -> dict[str, Any]:
     }
     suite = {name: value for name, value in facts["suite"].items() if name != "cost"}
     return {name: facts[name] for name in KEPT_FACTS} | {"suite": suite, "checks": checks, "pieces": pieces}
-
-
-def _checksum(path: Path) -> str:
-    try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError:
-        return ""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from attribug import comparing
 from attribug.analysis import EMPTY, read_analysis
 from attribug.drawing import pictures
 from attribug.registry import InputError
@@ -16,14 +16,12 @@ from attribug.results import published
 from attribug.results.headline import PLACE, Pieces
 from attribug.results.narrative import took
 from attribug.results.report import Place, Report, page
-from attribug.results.schema import TableError, read_results
-from attribug.store import ANALYSIS, COSTS, RESULTS, RUN, Tensors, read_json, write_atomically
+from attribug.run_json import RENEW, RunFacts
+from attribug.store import ANALYSIS, COSTS, RUN, Tensors, write_atomically
 from attribug.tables import COST_COLUMNS
 
 PAGE = "report.html"
-RENEW = "run the suite again to renew it"
-FACTS = {"suite": dict, "pieces": dict, "checks": list, "versions": dict, "machine": dict, "seconds": dict}
-"""What the page cannot do without."""
+RANKS = ("rank_low", "rank_high")
 
 
 def report(folder: Path, output: Path | None = None) -> Path:
@@ -33,8 +31,10 @@ def report(folder: Path, output: Path | None = None) -> Path:
         InputError: no folder, or tables or facts in it that are absent, damaged, older than this version, or do not
             belong together.
     """
-    text = page(load(folder))
     path = folder / PAGE if output is None else output
+    if path.is_dir():
+        raise InputError(f"--output {path}: expected a file to write, found a folder")
+    text = page(load(folder))
     write_atomically(path, lambda place: place.write_text(text, encoding="utf-8"))
     return path
 
@@ -47,11 +47,9 @@ def load(folder: Path) -> Report:
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: expected the folder of a run, found {'a file' if folder.exists() else 'nothing'}")
-    try:
-        results = read_results(folder / RESULTS)
-    except TableError as error:
-        raise InputError(str(error)) from None
-    facts = _facts(folder, results)
+    run = comparing.load(folder, RunFacts)
+    results, facts = run.results, run.facts
+    _expect_pieces(folder, results, facts["pieces"])
     costs = _costs(folder / COSTS)
     read = {path.stem: _analysis(path) for path in sorted((folder / ANALYSIS).glob("*.csv"))}
     analysis = {name: table for name, table in read.items() if table is not None}
@@ -62,25 +60,13 @@ def load(folder: Path) -> Report:
     return Report(results, facts, analysis, costs, galleries, *literature)
 
 
-def _facts(folder: Path, results: pd.DataFrame) -> dict[str, Any]:
-    """run.json, when it is that of these results."""
-    path = folder / RUN
-    facts = read_json(path)
-    if not isinstance(facts, dict):
-        found = "something else" if path.exists() else "no file"
-        raise InputError(f"{path}: expected what a run writes, found {found}; {RENEW}")
-    missing = [name for name, kind in FACTS.items() if not isinstance(facts.get(name), kind)]
-    if missing:
-        raise InputError(f"{path}: expected {', '.join(FACTS)}, found no {', '.join(missing)}; {RENEW}")
-    written = facts.get("files", {}).get(RESULTS)
-    if written is not None and written != hashlib.sha256((folder / RESULTS).read_bytes()).hexdigest():
-        raise InputError(f"{folder / RESULTS}: expected the table that run.json tells of, found another; {RENEW}")
-    pieces: Pieces = facts["pieces"]
+def _expect_pieces(folder: Path, results: pd.DataFrame, pieces: Pieces) -> None:
+    """Raises `InputError` where run.json does not tell of something that results have."""
     for kind, column in (("tasks", "task"), ("bugs", "bug"), ("methods", "method"), ("metrics", "metric")):
-        unknown = sorted(set(results[column]) - set(pieces.get(kind, {})))
+        unknown = sorted(set(results[column]) - set(pieces[kind]))
         if unknown:
-            raise InputError(f"{path}: expected facts of all {kind}, found none of {', '.join(unknown)}; {RENEW}")
-    return facts
+            known = ", ".join(unknown)
+            raise InputError(f"{folder / RUN}: expected facts of all {kind}, found none of {known}; {RENEW}")
 
 
 def _costs(path: Path) -> pd.DataFrame | None:
@@ -99,7 +85,9 @@ def _analysis(path: Path) -> pd.DataFrame | None:
         table = read_analysis(path)
     except (OSError, ValueError):
         return None
-    return table if set(EMPTY.get(path.stem, ())) <= set(table.columns) else None
+    told = [name for name in (*RANKS, "added", "detection_rate") if name in table.columns]
+    numeric = all(pd.api.types.is_numeric_dtype(table[name]) for name in told)
+    return table if numeric and set(EMPTY.get(path.stem, ())) <= set(table.columns) else None
 
 
 def _galleries(galleries: Tensors, costs: pd.DataFrame, facts: Mapping[str, Any]) -> dict[Place, dict[str, Any]]:

@@ -208,8 +208,8 @@ class _Schedule:
             if not any(folder.glob("*.safetensors")):
                 raise InputError(f"{said}; leave --models out to train them")
             raise Missing(
-                f"{said} or were trained by other code; leave --models out to train them, or renew a reference's: "
-                f"attribug run {suite} && attribug compare {suite} runs/{suite} --accept"
+                f"{said} or were trained by other code or versions; leave --models out to train them, and renew a "
+                f"reference's: attribug run {suite} && attribug compare REFERENCE runs/{suite} --accept"
             )
         for key, job in absent.items():
             below = trainings(self.plan.trainings[key])[:-1]

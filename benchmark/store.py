@@ -9,6 +9,7 @@ import json
 import os
 import tempfile
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -65,22 +66,21 @@ def read_json(path: Path) -> Any:
         return None
 
 
-def claimed(folder: Path) -> FileLock:
-    """A lock on a run's folder, held while a run writes there; it dies with its holder. Removes what a run that was
-    killed left half-written.
+def claimed(folder: Path) -> AbstractContextManager[object]:
+    """Locks a run's folder, at once and until the context is left; the lock dies with its holder. Removes what a killed
+    run left half-written.
 
     Raises:
         InputError: another run holds it.
     """
-    lock = FileLock(folder / LOCK, timeout=0)
     try:
-        lock.acquire()
-    except Timeout as error:
-        raise InputError(f"--out {folder}: another run is writing there; wait for it, or choose another folder") from error
+        held = FileLock(folder / LOCK).acquire(timeout=0)
+    except Timeout:
+        raise InputError(f"--out {folder}: another run is writing there; wait for it, or choose another") from None
     for path in folder.rglob(".*"):
         if path.name != LOCK and path.is_file():
             path.unlink(missing_ok=True)
-    return lock
+    return held
 
 
 class Damaged:

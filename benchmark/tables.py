@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import datetime
-import hashlib
 import platform
 import subprocess
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from filelock import FileLock
 
 import attribug
 from attribug import keys, tasks
@@ -34,6 +33,7 @@ from attribug.results.schema import (
     write_results,
 )
 from attribug.results.summary import matrix, summarise
+from attribug.run_json import checksum
 from attribug.runner import Outcome
 from attribug.store import (
     ANALYSIS,
@@ -56,9 +56,12 @@ COST_COLUMNS = (
 TOLERANCE = 0.05  # share of the sums they promise (completeness, conservation) that maps may miss without a warning
 
 
-def prepare(out: Path, cache: Path, plan: Plan) -> FileLock:
-    """Makes the run's folder and the cache; returns the lock on the run's folder. Raises `InputError` when one cannot be
-    written, holds another suite, or another run is writing there."""
+def prepare(out: Path, cache: Path, plan: Plan) -> AbstractContextManager[object]:
+    """Makes the run's folder and the cache; returns a context in which no other run writes to the former.
+
+    Raises:
+        InputError: one cannot be written, holds another suite, or another run is writing there.
+    """
     if out.exists() and not out.is_dir():
         raise InputError(f"--out {out}: expected a folder, found a file")
     for name, folder in (("--out", out), ("--out", out / "records"), ("--out", out / "galleries"), ("cache", cache)):
@@ -68,14 +71,13 @@ def prepare(out: Path, cache: Path, plan: Plan) -> FileLock:
         except OSError as error:
             found = error.strerror or str(error)
             raise InputError(f"{name} {folder}: expected a folder that can be written, found: {found}") from error
-    lock = claimed(out)
     before = _suite_of(out)
     if before not in {None, plan.suite.name}:
-        lock.release()
         raise InputError(f"--out {out}: expected results of suite {plan.suite.name!r}, found {before!r}")
+    held = claimed(out)
     if before is None:
         write_json(out / RUN, {"schema": SCHEMA_VERSION, "suite": plan.suite.model_dump()})
-    return lock
+    return held
 
 
 def _suite_of(out: Path) -> str | None:
@@ -99,7 +101,7 @@ def _checksums(out: Path) -> dict[str, str]:
     """Checksums of tables and figures: a damaged or missing one makes the run unfinished."""
     folders = [path for folder in (ANALYSIS, FIGURES) for path in sorted((out / folder).glob("*"))]
     paths = [*(out / name for name in (RESULTS, SCORES, COSTS)), *folders]
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths if path.is_file()}
+    return {path.name: checksum(path) for path in paths if path.is_file()}
 
 
 def write(outcome: Outcome, out: Path) -> pd.DataFrame:

@@ -29,6 +29,9 @@ COLUMNS = (
     *NUMBERS, *(f"effect_{name}" for name in NUMBERS), "same_models",
 )  # fmt: skip
 CELL = ["task", "bug", "level", "control"]
+MANY, MOST = 10, 0.75
+"""So many detections, and the share of them that chance never loses: between suites of three models a side and eight
+images, alike but for their seeds, it loses up to half, for all rows share their models."""
 EFFECT = "effect"
 """Name of the effect's own tolerance."""
 SAME_MODELS = {"value": 1e-4, EFFECT: 0.05}
@@ -93,8 +96,8 @@ class Comparison:
         return {status: found[status] for status in STATUSES if found[status]}
 
     @property
-    def measured(self) -> bool:
-        """Whether any row of the baseline was really compared."""
+    def compared(self) -> bool:
+        """Whether the numbers of any row were."""
         return bool((~self.table["status"].isin(["missing", "incompatible", "new"]) & self.table["new"].notna()).any())
 
     @property
@@ -107,7 +110,7 @@ class Comparison:
         """1 where something got worse, 3 where something was not measured, else 0."""
         if (self.table["alarm"] == REGRESSION).any():
             return 1
-        return 3 if (self.table["alarm"] == UNMEASURED).any() or not self.measured else 0
+        return 3 if (self.table["alarm"] == UNMEASURED).any() or not self.compared else 0
 
     @property
     def conclusion(self) -> str:
@@ -118,11 +121,13 @@ class Comparison:
             if len(rows):
                 parts.append(f"{len(rows)} of {len(self.table)} rows {said}, first {place(rows.iloc[0])}: "
                              f"{explained(rows.iloc[0])}")  # fmt: skip
-        if not parts and not self.measured:
+        if not parts and not self.compared:
             parts = ["nothing was measured on both sides, which is not the same as nothing worse"]
         if not parts:
             counts = ", ".join(f"{count} {status}" for status, count in self.counts.items())
-            parts = [f"nothing worse in {len(self.table)} rows ({counts})"]
+            same = int(self.table["same_models"].sum())
+            models = f"{same} under the same models" if same else "under other models"
+            parts = [f"nothing worse in {len(self.table)} rows ({counts}; {models})"]
         return f"{self.baseline} → {self.candidate}: {'; '.join(parts)}"
 
 
@@ -186,6 +191,7 @@ def compare(
     judged = [_judged({str(name): entry for name, entry in row.items()}, only_verdicts)
               for row in rows.to_dict("records")]  # fmt: skip
     rows["status"], rows["alarm"], rows["note"] = (list(column) for column in zip(*judged, strict=True))
+    rows["alarm"] = rows["alarm"].mask(_ruined(rows), REGRESSION)
     return Comparison(baseline.name, candidate.name, rows[list(COLUMNS)])
 
 
@@ -202,13 +208,16 @@ def _same_models(rows: pd.DataFrame, baseline: Measured, candidate: Measured) ->
     """Whether both sides of a row explained the same models on the same images, as far as their facts tell."""
     sides = []
     for side in (baseline, candidate):
-        found: dict[str, list[tuple[str, list[str]]]] = {}
+        suite = side.facts.get("suite", {})
+        found: dict[str, list[Any]] = {}
         for name, contrast in sorted(side.facts.get("contrasts", {}).items()):
-            found.setdefault(name.rpartition(" / seed ")[0], []).append(side.weights(contrast))
+            key, weights = side.weights(contrast)
+            told = (key, weights, suite.get("examples"), suite.get("seed")) if all(weights) else object()
+            found.setdefault(name.rpartition(" / seed ")[0], []).append(told)
         sides.append(found)
     same = {name for name in sides[0].keys() & sides[1].keys() if sides[0][name] == sides[1][name]}
-    return pd.Series([f"{t} / {b} {level}" in same for t, b, level in zip(rows["task"], rows["bug"], rows["level"],
-                                                                       strict=True)], index=rows.index)  # fmt: skip
+    cells = zip(rows["task"], rows["bug"], rows["level"], strict=True)
+    return pd.Series([f"{task} / {bug} {level}" in same for task, bug, level in cells], index=rows.index)
 
 
 def _other_settings(rows: pd.DataFrame, baseline: Measured, candidate: Measured) -> list[str]:
@@ -272,7 +281,8 @@ def _moves(
     metric, same = rows["metric"], rows["same_models"].to_numpy(bool)
     known = {name: candidate.fact("metrics", name, "kind") or baseline.fact("metrics", name, "kind") or kinds.get(name)
              for name in pd.unique(metric)}  # fmt: skip
-    visible = {name: baseline.fact("metrics", name, "visible") or OTHER_MODELS["value"] for name in known}
+    told = {name: baseline.fact("metrics", name, "visible") for name in known}
+    visible = {name: OTHER_MODELS["value"] if seen is None else seen for name, seen in told.items()}
     default = np.where(same, SAME_MODELS["value"], metric.map(visible))
     given = metric.map({name: tolerance.get(name, tolerance.get("", np.nan)) for name in known})
     least = np.where(given.notna(), given, default)
@@ -285,12 +295,11 @@ def _moves(
     sign = metric.map({name: -1 if kind == "similarity" else 1 for name, kind in known.items()}).to_numpy()
     gain = sign * (rows["difference"].to_numpy(np.float64) - control)
     unknown = metric.map({name: kind is None for name, kind in known.items()}).to_numpy()
-    control_moved = same & (np.abs(control) > least)
-    moved = (value != 0) | control_moved
+    yardsticks = [np.abs((rows[f"{name}_new"] - rows[f"{name}_old"]).to_numpy(np.float64)) > least
+                  for name in ("benign", "floor", "undefined")]  # fmt: skip
+    moved = (value != 0) | (same & np.any(yardsticks, axis=0))
     way = np.select([unknown, gain > least, same | (gain < -least)], [-1.0, 1.0, -1.0], 0.0)
-    note = [f"control {old:.4g} → {new:.4g}" if at else ""
-            for at, old, new in zip(control_moved, rows["benign_old"], rows["benign_new"], strict=True)]  # fmt: skip
-    return rows.assign(value_moved=np.where(moved, way, 0.0), effect_moved=effect, control_note=note)
+    return rows.assign(value_moved=np.where(moved, way, 0.0), effect_moved=effect)
 
 
 def _sure(rows: pd.DataFrame, prefix: str, family: pd.Series, freedom: Floats | float) -> Flags:
@@ -305,46 +314,65 @@ def _beyond(rows: pd.DataFrame, prefix: str, least: Any, sure: Flags) -> Floats:
     return np.nan_to_num(np.where((np.abs(difference) > least) & sure, np.sign(difference), 0.0))
 
 
-def _judged(row: Mapping[str, Any], only_verdicts: bool) -> tuple[str, str, str]:  # noqa: PLR0911 - one line a case
+def _judged(row: Mapping[str, Any], only_verdicts: bool) -> tuple[str, str, str]:
     """Status, alarm and note of a row."""
     old, new, reason = row["verdict_old"], row["verdict_new"], row["reason_new"]
     if row["side"] == "right_only":
         return "new", "", ""
     if row["side"] == "left_only":
         return "missing", UNMEASURED, "the candidate has no such row"
-    if new == "failed":
-        return "missing", UNMEASURED, f"failed: {reason}"
+    if new in {"failed", "not taken"} and (new == "failed" or old != new):
+        return "missing", UNMEASURED, f"{new}: {reason}"
     if old in OUTCOMES or new in OUTCOMES:
-        if old == new:
-            return "same", "", ""
         alarm = "" if old in OUTCOMES else REGRESSION if old == "detects" else UNMEASURED
-        return "verdict changed", alarm, reason
+        return ("same", "", "") if old == new else ("verdict changed", alarm, reason)
     if row["setting"]:
         return "incompatible", UNMEASURED, row["setting"]
-    if not row["same_models"]:
-        if np.isnan(row["ci_low_new"]) and not np.isnan(row["ci_low_old"]):
-            models = f"{row['seeds_new']:.0f} of {row['seeds_old']:.0f} models"
-            return "missing", UNMEASURED, f"no interval: {reason} ({models})"
-        if np.isnan(row["effect_variance"]):
-            return "incompatible", UNMEASURED, "other models, and no interval to tell chance by"
-    return _judged_numbers(row, only_verdicts, old, new)
+    return _unjudgeable(row) or _judged_numbers(row, only_verdicts, old, new)
+
+
+def _unjudgeable(row: Mapping[str, Any]) -> tuple[str, str, str] | None:
+    """What stands where the candidate measured too little to judge by, else None."""
+    counts = [(row[f"{name}_new"], row[f"{name}_old"], what) for name, what in (("seeds", "models"), ("n", "images"))]
+    fewer = [f"{now:.0f} of {before:.0f} {what}" for now, before, what in counts if now < before]
+    if row["same_models"]:
+        return ("missing", UNMEASURED, ", ".join(fewer)) if fewer else None
+    if np.isnan(row["ci_low_new"]) and not np.isnan(row["ci_low_old"]):
+        return "missing", UNMEASURED, ", ".join([f"no interval: {row['reason_new']}", *fewer])
+    if np.isnan(row["effect_variance"]):
+        return "incompatible", UNMEASURED, "other models, and no interval to tell chance by"
+    return None
 
 
 def _judged_numbers(row: Mapping[str, Any], only_verdicts: bool, old: str, new: str) -> tuple[str, str, str]:
     """Status, alarm and note where both sides have numbers of the same meaning."""
     effect, value = row["effect_moved"], row["value_moved"]
-    most = UNDEFINED if row["same_models"] else 1 - UNDEFINED  # the maps of one unlucky model may be constant
-    undefined = row["undefined_new"] > most >= row["undefined_old"]
-    if undefined:
+    control = f"control {row['benign_old']:.4g} → {row['benign_new']:.4g}" if value and row["same_models"] else ""
+    if _undefined(row):
         return "worse", REGRESSION, f"undefined {row['undefined_old']:.0%} → {row['undefined_new']:.0%}"
     if old != new:
         contradicts = new in {"blind", "inverted"} or row["same_models"] or effect < 0
         lost = old == "detects" and contradicts
         fell = not only_verdicts and (effect < 0 or (value < 0 and effect == 0))
         note = "" if effect or row["same_models"] else "as chance does"
-        return "verdict changed", REGRESSION if lost or fell else "", row["control_note"] or note
+        return "verdict changed", REGRESSION if lost or fell else "", control or note
     if only_verdicts:
         return "same", "", ""
     if effect < 0 or (value < 0 and effect == 0):
-        return "worse", REGRESSION, row["control_note"]
+        return "worse", REGRESSION, control
     return ("better" if effect > 0 or value > 0 else "same"), "", ""
+
+
+def _undefined(row: Mapping[str, Any]) -> bool:
+    """Whether scores of the candidate became undefined; the maps of one unlucky model may be constant."""
+    if np.isnan(row["new"]):
+        return not np.isnan(row["old"])
+    most = UNDEFINED if row["same_models"] else 1 - UNDEFINED
+    return bool(row["undefined_new"] > most >= row["undefined_old"])
+
+
+def _ruined(rows: pd.DataFrame) -> pd.Series:
+    """Lost detections where most are lost: each may be chance, all of them are not."""
+    detected = (rows["verdict_old"] == "detects") & rows["status"].isin(["verdict changed", "worse", "better", "same"])
+    lost = detected & (rows["verdict_new"] != "detects")
+    return lost & (detected.sum() >= MANY) & (lost.sum() > MOST * detected.sum())

@@ -17,6 +17,7 @@ from attribug.results.comparison import UNMEASURED, Comparison, explained, place
 
 MOST_ROWS = 60
 """Rows that text and Markdown show; JSON and JUnit have all."""
+MARKDOWN = str.maketrans({sign: f"\\{sign}" for sign in "\\`*_[]#~$"} | {"<": "&lt;", ">": "&gt;", "|": "&#124;"})
 TITLES = ("bug", "method", "metric", "status", "verdict", "effect", "value", "difference, 95 % interval", "note")
 
 
@@ -62,7 +63,7 @@ def junit(comparison: Comparison) -> str:
         if row["alarm"]:
             kind = "error" if row["alarm"] == UNMEASURED else "failure"
             ElementTree.SubElement(case, kind, _legal({"message": explained(row), "type": row["status"]}))
-    if not comparison.measured:
+    if not comparison.compared:
         case = ElementTree.SubElement(suite, "testcase", {"classname": "attribug", "name": "something was compared"})
         ElementTree.SubElement(case, "error", _legal({"message": comparison.conclusion}))
         suite.set("tests", str(counts["tests"] + 1))
@@ -190,10 +191,8 @@ def _interval(row: pd.Series) -> str:
 
 
 def _escaped(cell: str) -> str:
-    """Text that Markdown shows as it is."""
-    for sign in "\\`*_[]<>|#~$":
-        cell = cell.replace(sign, f"\\{sign}" if sign not in "<>|" else {"<": "&lt;", ">": "&gt;", "|": "&#124;"}[sign])
-    return cell
+    """Text that Markdown shows as it is, in one line."""
+    return " ".join(cell.split()).translate(MARKDOWN)
 
 
 def _legal(facts: dict[str, Any]) -> dict[str, str]:

@@ -81,8 +81,9 @@ def _likest(
     for measured_as in LIKEST[quantity]:
         found = rows[rows["metric"] + "@" + rows["post"] == measured_as]
         if len(found):
-            return sort_results(found).drop_duplicates("task", keep="last")
-    return rows.head(0)
+            strongest: pd.DataFrame = sort_results(found).drop_duplicates("task", keep="last")
+            return strongest
+    return results.iloc[:0]
 
 
 @dataclass(frozen=True)
@@ -172,7 +173,7 @@ def findings(results: pd.DataFrame, primary: Mapping[str, str], controls: Mappin
     rows = rows.assign(primary=rows["metric"] + "@" + rows["post"] == rows["bug"].map(dict(primary)))
     table = []
     for finding in FINDINGS:
-        spoken = rows[finding.select(rows)]
+        spoken = _once(rows[finding.select(rows)])
         said = finding.judge(spoken) if len(spoken) else pd.Series(dtype=str)
         names = _names(spoken)
         named = {answer: ", ".join(dict.fromkeys(names[said == answer])) for answer in (YES, NO, UNDECIDED)}
@@ -181,6 +182,14 @@ def findings(results: pd.DataFrame, primary: Mapping[str, str], controls: Mappin
         evidence = "; ".join(f"{answer}: {methods}" for answer, methods in named.items() if methods)
         table.append((finding.name, finding.statement, finding.source, _agrees(said), ours, evidence))
     return pd.DataFrame(table, columns=list(FINDING_COLUMNS))
+
+
+def _once(rows: pd.DataFrame) -> pd.DataFrame:
+    """One row a cell and method: of several posts the likest to the published one."""
+    order = [measured_as for names in LIKEST.values() for measured_as in names]
+    rank = (rows["metric"] + "@" + rows["post"]).map({name: place for place, name in enumerate(order)})
+    kept = rows.assign(rank=rank).sort_values("rank", kind="stable")
+    return rows.loc[kept.drop_duplicates(["task", "bug", "level", "control", "method"]).index.sort_values()]
 
 
 def _agrees(said: pd.Series) -> str:

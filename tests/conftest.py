@@ -1,6 +1,7 @@
 """Fixtures shared by all tests."""
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from attribug.results.report import Report
 
 PLUGINS = Path(__file__).parent / "plugins"
+SMOKE_MODELS = Path(__file__).parent.parent / "results" / "reference" / "smoke"
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 HOSTILE = (
     "<script>document.title='owned'</script>", "</script><b>bold</b>", '"><img src=x onerror=alert(1)>',
@@ -27,8 +29,10 @@ HOSTILE = (
 
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """No test reads or fills the user's cache."""
-    os.environ["ATTRIBUG_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    """No test reads or fills the user's cache; theirs has the models of the smoke suite's reference already."""
+    cache = tmp_path_factory.mktemp("cache")
+    shutil.copytree(SMOKE_MODELS, cache / "models")
+    os.environ["ATTRIBUG_CACHE"] = str(cache)
 
 
 @pytest.fixture
@@ -63,7 +67,7 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def smoke_models() -> Path:
     """The trained models that come with the smoke suite's reference."""
-    return Path(__file__).parent.parent / "results" / "reference" / "smoke"
+    return SMOKE_MODELS
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,7 @@ import os
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -107,14 +108,14 @@ def test_damaged_tables(inside, runs: Path) -> None:
         ends(inside("compare", "old", "bare.csv"), 2, "bare.csv: expected")
         assert said in inside("compare", "old", "bare.csv").stderr or text == "\xff"
     table.unlink()
-    ends(inside("compare", "old", "new"), 2, "expected a finished run, found no results.csv")
+    ends(inside("compare", "old", "new"), 2, "results.csv: expected a results table, found no such file")
     (runs / "new" / "run.json").write_text("{")
     ends(inside("compare", "old", "new"), 2, "run.json")
 
 
 def test_other_suites_and_schemas(inside, runs: Path) -> None:
     edited(runs / "new", schema=99)
-    ends(inside("compare", "old", "new"), 2, "expected a table of schema 1, found schema 99")
+    ends(inside("compare", "old", "new"), 2, "run.json: expected schema 1, found 99")
     shutil.copy(runs / "old" / "results.csv", runs / "bare.csv")
     text = (runs / "bare.csv").read_text()
     (runs / "bare.csv").write_text(text.replace("tiny,tiny", "other,tiny"))
@@ -131,7 +132,10 @@ WRONG = {
     "negative": (["compare", "old", "new", "--tolerance", "-1"], "tolerance: expected a number of at least 0"),
     "no such metric": (["compare", "old", "new", "--tolerance", "spaerman=1"], "did you mean 'spearman'"),
     "accepting onto a run": (["compare", "old", "new", "--accept"], "found the folder old"),
-    "accepting a table": (["compare", "a.csv", "new/results.csv/x", "--accept"], "expected a run's folder"),
+    "accepting a table": (["compare", "a.csv", "new/results.csv", "--accept"], "expected a run's folder"),
+    "accepting a reference": (["compare", "a.csv", "smoke", "--accept"], "expected a run's folder"),
+    "accepting as a run's table": (["compare", "new/results.csv", "new", "--accept"], "a .csv file but results.csv"),
+    "accepting as no reference": (["compare", "mine", "new", "--accept"], "a reference (", "found 'mine'"),
     "published gates nothing": (["compare", "published", "new", "--accept"], "nothing is gated"),
     "published has no test report": (["compare", "published", "new", "--format", "junit"], "text, markdown, json"),
 }  # fmt: skip
@@ -139,9 +143,9 @@ WRONG = {
 
 @pytest.mark.parametrize("name", WRONG)
 def test_wrong_input(inside, runs: Path, name: str) -> None:
-    arguments, said = WRONG[name]
+    arguments, *said = WRONG[name]
     before = {path: path.stat().st_mtime_ns for path in runs.rglob("*")}
-    ends(inside(*arguments), 2, said)
+    ends(inside(*arguments), 2, *said)
     assert {path: path.stat().st_mtime_ns for path in runs.rglob("*")} == before
 
 
@@ -163,18 +167,88 @@ def test_accepting_a_reference(inside, runs: Path) -> None:
 
 
 def test_a_reference_keeps_its_models(inside, runs: Path) -> None:
-    (runs / "kept" / "tiny").mkdir(parents=True)
-    (runs / "kept" / "tiny" / "stale.safetensors").write_text("of an earlier reference")
+    """And nothing else: files that it does not know stay, an earlier reference's models go."""
+    folder = runs / "kept" / "tiny"
+    folder.mkdir(parents=True)
+    for name in ("mine", "earlier"):
+        (folder / f"{name}.safetensors").write_text("weights")
+    (runs / "kept" / "tiny.json").write_text(json.dumps({"models": {"earlier": {}}}))
     ends(inside("compare", "kept/tiny.csv", "new", "--accept"), 0)
     keys = json.loads((runs / "kept" / "tiny.json").read_text())["models"]
-    assert {path.stem for path in (runs / "kept" / "tiny").iterdir()} == set(keys)
+    assert {path.stem for path in folder.iterdir()} == {*keys, "mine"}
     models = Path(os.environ["ATTRIBUG_CACHE"]) / "models"
     for key in keys:
-        assert (runs / "kept" / "tiny" / f"{key}.safetensors").read_bytes() == (
-            models / f"{key}.safetensors"
-        ).read_bytes()
-    edited(runs / "new", models={key: {"weights": "of models that are gone"} for key in keys})
+        assert (folder / f"{key}.safetensors").read_bytes() == (models / f"{key}.safetensors").read_bytes()
+    gone = {key: {"seed": 0, "rests_on": [], "weights": "of models that are gone"} for key in keys}
+    edited(runs / "new", models=gone)
     ends(inside("compare", "kept/tiny.csv", "new", "--accept"), 3, "3 of its 3 models are not in the cache")
+
+
+@pytest.mark.slow
+def test_a_run_of_kept_models_can_be_accepted(attribug, inside, runs: Path, monkeypatch) -> None:
+    (runs / "kept" / "tiny").mkdir(parents=True)
+    ends(inside("compare", "kept/tiny.csv", "new", "--accept"), 0)
+    monkeypatch.setenv("ATTRIBUG_CACHE", str(runs / "empty"))
+    answer = attribug("run", TINY, "--models", "kept/tiny", "--out", "given", tiny=True)
+    assert answer.returncode == 0, answer.stderr
+    assert "given → " not in ends(attribug("compare", "kept/tiny.csv", "given"), 0, "10 under the same models")
+    ends(inside("compare", "kept/tiny.csv", "given", "--accept"), 0)
+    ends(attribug("run", TINY, "--models", "kept/tiny", "--fresh", tiny=True), 2, "expected one of them, found both")
+
+
+DAMAGED = {
+    "no JSON": "<<<<<<< HEAD",
+    "a list": "[]",
+    "no files": {"files": 3},
+    "files that are a list": {"files": ["results.csv"]},
+    "another suite": {"suite": "tiny"},
+    "no seeds": {"suite": {"name": "tiny"}},
+    "pieces": {"pieces": {"bugs": [], "metrics": {}}},
+    "a visible difference that is a text": {"pieces": {"bugs": {}, "metrics": {"spearman": {"visible": "a"}}}},
+    "models": {"models": {"key": 3}},
+    "contrasts": {"contrasts": {"cell": {"key": 1}}},
+}
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+@pytest.mark.parametrize("command", ["compare", "report"])
+def test_facts_that_no_run_writes(inside, runs: Path, name: str, command: str) -> None:
+    """Never a traceback, and never a comparison that looks away: whatever is wrong with run.json is said."""
+    damage = DAMAGED[name]
+    if isinstance(damage, str):
+        (runs / "new" / "run.json").write_text(damage)
+    else:
+        edited(runs / "new", **damage)
+    arguments = ["old", "new"] if command == "compare" else ["new"]
+    ends(inside(command, *arguments), 2, "run.json")
+    assert not (runs / "new" / "report.html").exists()
+
+
+REPORTED = {
+    "checks": [{"task": "tiny"}], "failures": None, "seconds": {"wall": "long"}, "revision": 3,
+    "versions": {"torch": 2}, "machine": [],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fact", REPORTED)
+def test_facts_that_no_report_can_show(inside, runs: Path, fact: str) -> None:
+    edited(runs / "new", **{fact: REPORTED[fact]})
+    ends(inside("report", "new"), 2, f"run.json: {fact}", "run the suite again")
+    ends(inside("compare", "kept.csv", "new", "--accept"), 2, f"run.json: {fact}")
+    assert not (runs / "kept.csv").exists()
+
+
+def test_a_reference_beside_broken_facts_is_refused(inside, runs: Path) -> None:
+    """Otherwise the gate would fall back from every value to chance."""
+    ends(inside("compare", "kept.csv", "new", "--accept"), 0)
+    (runs / "kept.json").write_text("<<<<<<< HEAD\n" + (runs / "kept.json").read_text())
+    ends(inside("compare", "kept.csv", "new"), 2, "kept.json: expected what a run writes")
+
+
+def test_where_the_page_goes(inside, runs: Path) -> None:
+    assert ends(inside("report", "new"), 0) == "written: new/report.html\n"
+    ends(inside("report", "new", "--output", "new"), 2, "--output new: expected a file to write, found a folder")
+    ends(inside("report", "nowhere"), 2, "nowhere: expected the folder of a run")
 
 
 @pytest.mark.slow
@@ -184,7 +258,7 @@ def test_models_of_other_code_are_renewed(attribug, tiny_run: Path, tmp_path: Pa
     ends(answer, 2, "3 of 3 models of this suite are not there; leave --models out")
     (tmp_path / "given" / f"{'0' * 32}.safetensors").write_text("trained by other code")
     answer = attribug("run", TINY, "--models", "given", tiny=True)
-    ends(answer, 3, "trained by other code", "attribug run tiny && attribug compare tiny runs/tiny --accept")
+    ends(answer, 3, "trained by other code", "attribug run tiny && attribug compare REFERENCE runs/tiny --accept")
 
 
 def test_published_values(inside, runs: Path) -> None:
@@ -201,14 +275,16 @@ def test_from_python(runs: Path) -> None:
     found = package.compare(runs / "old", runs / "new")
     assert found.ok
     assert set(found.table["status"]) == {"same"}
-    assert found.measured
-    with pytest.raises(InputError, match="expected a number of at least 0, found nan"):
-        package.compare(runs / "old", runs / "new", tolerance=float("nan"))
+    assert found.compared
+    for wrong in (float("nan"), -1, "much", {"spearman": None}):
+        with pytest.raises(InputError, match="expected a number of at least 0, found"):
+            package.compare(runs / "old", runs / "new", tolerance=wrong)
+    assert package.compare(runs / "old", runs / "new", tolerance=np.float32(0.1)).ok
 
 
 def test_scores_give_the_table_that_is_compared(runs: Path) -> None:
     """What makes the intervals is what made the table."""
-    side = comparing.measured(runs / "old")
+    side = comparing.load(runs / "old")
     pieces = side.facts["pieces"]["metrics"]
     again = summarise(
         side.scores, suite="tiny", seeds_total=side.seeds,

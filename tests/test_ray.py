@@ -33,7 +33,8 @@ def start(cluster: Cluster, folder: Path, *more: str) -> "subprocess.Popen[str]"
     """A run with a cache of its own, which must train."""
     command = [sys.executable, "-m", "attribug", *TINY, "--engine", "ray", "--address", cluster.address, *more]
     environment = os.environ | {"ATTRIBUG_CACHE": str(folder / "cache")}
-    return subprocess.Popen(command, cwd=folder, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    piped = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen(command, cwd=folder, env=environment, text=True, **piped)
 
 
 def test_tables_are_those_of_a_local_run(cluster: Cluster, tiny_run: Path, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import yaml
 
 import attribug
 from attribug import methods
+from attribug.comparing import references
 from attribug.networks import bvd_cnn
 
 ROOT = Path(__file__).parent.parent
@@ -76,6 +77,11 @@ def test_commands_are_understood(line, folder):
     answer = command(line, folder)
     assert answer.returncode == 0, answer.stderr
     assert answer.stdout
+
+
+def test_references_that_are_shown_exist():
+    shown = {line.split()[2] for line in COMMANDS if line.startswith("attribug compare")}
+    assert {name for name in shown if "." not in name and "/" not in name} == {*references(), "published"}
 
 
 @pytest.mark.slow

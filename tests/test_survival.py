@@ -38,7 +38,7 @@ def written(folder: Path) -> int:
 
 
 def test_killed_at_any_moment(tiny_run: Path, tmp_path: Path) -> None:
-    """With -9, the whole group or the parent alone, some time after the next file has appeared: while it trains, checks,
+    """With -9, the whole group or the parent alone, soon after the next file has appeared: while it trains, checks,
     explains, scores or writes tables."""
     draw = random.Random(0)
     kills = 0

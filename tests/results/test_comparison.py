@@ -61,6 +61,12 @@ CHANCE = {  # other models: old, new, status, code
         {"effect": 0.7, "ci_low": 0.61, "ci_high": 0.79}, BLIND | {"ci_low": 0.41, "ci_high": 0.59},
         "verdict changed", 1,
     ),
+    "the bug is not taken": ({}, NONE | {"verdict": "not taken", "reason": "accuracy"}, "missing", 3),
+    "values are gone": ({}, {"value": NAN, "undefined": 1.0, "verdict": "inconclusive"}, "worse", 1),
+    "most values were gone before": (
+        {"undefined": 0.2, "verdict": "inconclusive"}, {"value": NAN, "undefined": 1.0, "verdict": "inconclusive"},
+        "worse", 1,
+    ),
     "an effect is gained": (BLIND, {}, "verdict changed", 0),
     "an effect falls, the verdict stays": (
         {"effect": 0.99, "ci_low": 0.98, "ci_high": 1.0}, {"effect": 0.7, "ci_low": 0.65, "ci_high": 0.75}, "worse", 1,
@@ -188,7 +194,7 @@ def test_only_verdicts() -> None:
     assert outcome({}, {"value": 0.9}, only_verdicts=True)["code"] == 0
     assert outcome({}, BLIND, only_verdicts=True)["code"] == 1
     assert outcome({}, NONE | {"verdict": "failed"}, only_verdicts=True)["code"] == 3
-    assert outcome({}, NONE | {"verdict": "not taken"}, only_verdicts=True)["code"] == 1
+    assert outcome({}, NONE | {"verdict": "not taken"}, only_verdicts=True)["code"] == 3
 
 
 def test_tables_of_two_suites_or_schemas_are_refused() -> None:
@@ -332,3 +338,40 @@ def test_a_value_that_moves_with_its_control_tells_the_bug_no_better() -> None:
     assert outcome({}, noisier)["status"] == "same"
     assert outcome({}, {"value": 0.35, "benign": 0.9}, CONTRASTS)["status"] == "better"
     assert outcome({}, {"benign": 0.65}, CONTRASTS)["status"] == "worse"
+
+
+def test_the_same_models_must_say_everything_again() -> None:
+    """The floor, the share of undefined scores, and how much was measured."""
+    for change, status, code in (
+        ({"floor": 0.4}, "worse", 1), ({"undefined": 0.05}, "worse", 1), ({"n": 1}, "missing", 3),
+        ({"seeds": 2}, "missing", 3), ({"sem": 0.4}, "same", 0),
+    ):  # fmt: skip
+        found = outcome({}, change, CONTRASTS)
+        assert (found["status"], found["code"]) == (status, code), found["conclusion"]
+    assert outcome({}, {"floor": 0.4})["status"] == "same"
+
+
+def test_the_same_models_on_other_images_are_something_else() -> None:
+    for change in ({"examples": 8}, {"seed": 1}):
+        facts = CONTRASTS | {"suite": CONTRASTS["suite"] | change}
+        found = compare(Measured("old", table({}), None, CONTRASTS), Measured("new", table({}), None, facts))
+        assert not found.table["same_models"].any()
+    unknown = CONTRASTS | {"models": {}}
+    found = compare(Measured("old", table({}), None, unknown), Measured("new", table({}), None, unknown))
+    assert not found.table["same_models"].any()
+
+
+def test_no_visible_difference_is_no_tolerance() -> None:
+    pieces = {"pieces": {"metrics": {"spearman": {"visible": 0.0, "kind": "similarity"}}}}
+    assert outcome({}, {"value": 0.38}, pieces)["status"] == "worse"
+
+
+@pytest.mark.parametrize(("lost", "code"), [(18, 0), (19, 1), (24, 1)])
+def test_most_detections_are_not_lost_by_chance(lost: int, code: int) -> None:
+    """Each with an interval so wide that it tells nothing."""
+    wide = {"effect": 0.7, "ci_low": 0.4, "ci_high": 1.0, "verdict": "inconclusive"}
+    old = table(*({"method": f"m{number}"} for number in range(24)))
+    new = table(*({"method": f"m{number}"} | (wide if number < lost else {}) for number in range(24)))
+    for only_verdicts in (False, True):
+        found = compare(Measured("old", old), Measured("new", new), kinds=KINDS, only_verdicts=only_verdicts)
+        assert found.code == code, found.conclusion
