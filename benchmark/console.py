@@ -112,6 +112,8 @@ def _faults(run: Run) -> list[str]:
         if not c["holds"] and c["figure"] is not None
     ]
     lines += [f"failed: {f['cell']} / {f['method'] or 'all methods'}: {f['reason']}" for f in facts["failures"]]
+    if facts.get("damaged"):
+        lines.append(f"damaged, set aside and made anew: {', '.join(facts['damaged'])}")
     if facts.get("unanalysed"):
         lines.append(f"analysis/ is missing: {facts['unanalysed']}")
     unsupported = run.results[run.results["verdict"] == "unsupported"]
