@@ -95,7 +95,11 @@ def load(source: str | Path | Run, kind: type[Facts] = Facts) -> Measured:
 def compare_published(candidate: str | Path | Run) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Published values and findings beside a run's: see `attribug.results.published`. Raises `InputError` as `compare`,
     and for a table that does not know its bugs' primary metrics."""
-    found = load(candidate)
+    return beside_published(load(candidate))
+
+
+def beside_published(found: Measured) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """As `compare_published`, of a table that was loaded."""
     bugs = found.facts.get("pieces", {}).get("bugs")
     if not bugs:
         raise InputError(f"{found.name}: expected a run's folder or a reference, which know their bugs, found a table")
@@ -125,9 +129,9 @@ def accept(baseline: str | Path, candidate: str | Path | Run) -> Path:
     its models (a folder of its name beside the table) gets the candidate's. Returns the table's path. Raises
     `InputError` for a candidate that failed in part or that is no run's folder, or a path that cannot be written.
     """
-    found = load(candidate, RunFacts) if _is_run(candidate) else None
-    if found is None:
+    if isinstance(candidate, str | Path) and not Path(candidate).is_dir():
         raise InputError(f"{candidate}: expected a run's folder, which knows where numbers come from, found none")
+    found = load(candidate, RunFacts)
     if found.facts["failures"]:
         raise InputError(f"{found.name}: expected a whole run, found {len(found.facts['failures'])} failed records")
     path = _reference(baseline)
@@ -141,10 +145,6 @@ def accept(baseline: str | Path, candidate: str | Path | Run) -> Path:
     except OSError as error:
         raise InputError(f"--accept {path}: cannot be written: {error.strerror or error}") from error
     return path
-
-
-def _is_run(candidate: str | Path | Run) -> bool:
-    return not isinstance(candidate, str | Path) or Path(candidate).is_dir()
 
 
 def _reference(name: str | Path) -> Path:

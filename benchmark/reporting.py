@@ -12,7 +12,6 @@ from attribug import comparing
 from attribug.analysis import EMPTY, read_analysis
 from attribug.drawing import pictures
 from attribug.registry import InputError
-from attribug.results import published
 from attribug.results.headline import PLACE, Pieces
 from attribug.results.narrative import took
 from attribug.results.report import Place, Report, page
@@ -54,10 +53,7 @@ def load(folder: Path) -> Report:
     read = {path.stem: _analysis(path) for path in sorted((folder / ANALYSIS).glob("*.csv"))}
     analysis = {name: table for name, table in read.items() if table is not None}
     galleries = {} if costs is None else _galleries(Tensors(folder / "galleries"), costs, facts)
-    bugs = facts["pieces"]["bugs"]
-    primary, controls = ({name: bug[fact] for name, bug in bugs.items()} for fact in ("primary", "control"))
-    literature = published.beside(results, controls), published.findings(results, primary, controls)
-    return Report(results, facts, analysis, costs, galleries, *literature)
+    return Report(results, facts, analysis, costs, galleries, *comparing.beside_published(run))
 
 
 def _expect_pieces(folder: Path, results: pd.DataFrame, pieces: Pieces) -> None:

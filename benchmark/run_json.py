@@ -66,17 +66,15 @@ class Facts(_Told):
     files: dict[str, str]
 
 
-class _Reported(_Bug):
-    stage: str
-    graded: bool
-    seen_in_predictions: bool
-    summary: str
-    paper: str
-
-
 class _Described(_Told):
     summary: str
     paper: str
+
+
+class _Reported(_Bug, _Described):
+    stage: str
+    graded: bool
+    seen_in_predictions: bool
 
 
 class _AllPieces(_Pieces):

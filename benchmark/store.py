@@ -173,21 +173,26 @@ class Models:
         self.cache = Tensors(cache / ("models" if device == "cpu" else f"models-{device}"))  # trained there, not alike
 
     @property
+    def source(self) -> Tensors:
+        """Where weights are read."""
+        return self.given or self.cache
+
+    @property
     def found_damaged(self) -> list[str]:
         """Files that were set aside, as folder and name."""
-        return (self.given or self.cache).damaged.names
+        return self.source.damaged.names
 
     def path(self, key: str) -> Path:
         """Where a model's weights lie."""
-        return (self.given or self.cache).path(key)
+        return self.source.path(key)
 
     def load_weights(self, key: str) -> dict[str, Tensor] | None:
         """The weights, or None when they are absent or damaged."""
-        return (self.given or self.cache).load(key)
+        return self.source.load(key)
 
     def checksum(self, key: str) -> str:
         """Of a model's weights: tells whether two runs had the same ones."""
-        return (self.given or self.cache).checksum(key)
+        return self.source.checksum(key)
 
     def save_weights(self, key: str, weights: dict[str, Tensor]) -> None:
         """Keeps weights in the cache."""
@@ -206,7 +211,7 @@ class Models:
 
     def load_cost(self, key: str) -> dict[str, float]:
         """What a training cost, whenever it was; empty where that is not known."""
-        cost = read_json((self.given or self.cache).folder / f"{key}.json")
+        cost = read_json(self.source.folder / f"{key}.json")
         return cost if isinstance(cost, dict) else {}
 
 

@@ -19,7 +19,7 @@ from scipy.special import stdtrit
 
 from attribug.results.schema import KEYS, OUTCOMES, RESULT_COLUMNS, SCHEMA_VERSION, TableError, sort_results
 from attribug.results.statistics import CONFIDENCE, UNDEFINED, Flags, Floats
-from attribug.results.variation import beyond_chance, paired_differences, value_variances
+from attribug.results.variation import beyond_chance, paired_variances, value_variances
 
 STATUSES = ("worse", "verdict changed", "missing", "incompatible", "better", "new", "same")
 REGRESSION, UNMEASURED = "regression", "unmeasured"
@@ -247,8 +247,8 @@ def _differences(rows: pd.DataFrame, baseline: Measured, candidate: Measured) ->
         keys = pd.MultiIndex.from_frame(rows[list(KEYS)])
         own = [value_variances(side.scores, side.seeds) for side in (baseline, candidate)]  # type: ignore[arg-type]
         variance = (own[0] + own[1]).reindex(keys).set_axis(rows.index).fillna(variance)
-        paired = paired_differences(baseline.scores, candidate.scores, keys[rows["same_models"]], baseline.seeds)
-        variance = paired["variance"].reindex(keys).set_axis(rows.index).fillna(variance)
+        paired = paired_variances(baseline.scores, candidate.scores, keys[rows["same_models"]], baseline.seeds)
+        variance = paired.reindex(keys).set_axis(rows.index).fillna(variance)
     few = rows[["seeds_old", "seeds_new"]].min(axis=1).clip(lower=2)
     quantile = stdtrit(few - 1, (1 + CONFIDENCE) / 2)
     for prefix, spread in (("", variance), ("effect_", effect_variance)):

@@ -1,4 +1,4 @@
-"""How much of a difference between two runs is chance: variances of values, paired differences, a bound for tables."""
+"""How much of a difference between two runs is chance: variances, of paired differences too, and a bound for tables."""
 
 from __future__ import annotations
 
@@ -7,40 +7,38 @@ import pandas as pd
 from scipy.special import stdtrit
 
 from attribug.results.schema import KEYS, TRIPLE
-from attribug.results.statistics import CONFIDENCE, Flags, Floats, arrange, nested_mean, variation
+from attribug.results.statistics import CONFIDENCE, Flags, Floats, arrange, variation
 
 EXAMPLE = [*KEYS, *TRIPLE, "example"]
 
 
 def value_variances(scores: pd.DataFrame, seeds_total: int) -> pd.Series:
     """Variance of each mean value over models and images, indexed by `KEYS`; NaN where there is none."""
-    return _nested(scores, scores["value"], seeds_total)["variance"]
+    return _variances(scores, scores["value"], seeds_total)
 
 
-def paired_differences(old: pd.DataFrame, new: pd.DataFrame, wanted: pd.MultiIndex, seeds_total: int) -> pd.DataFrame:
-    """Of scores of the same models on the same images: mean and variance of the value's difference, indexed by `KEYS`.
+def paired_variances(old: pd.DataFrame, new: pd.DataFrame, wanted: pd.MultiIndex, seeds_total: int) -> pd.Series:
+    """Of scores of the same models on the same images: variance of the value's mean difference, indexed by `KEYS`.
 
     wanted: the keys that have such scores.
     """
     sides = [side[pd.MultiIndex.from_frame(side[list(KEYS)].astype(str)).isin(wanted)] for side in (old, new)]
     sides = [side.astype(dict.fromkeys(KEYS, str)) for side in sides]
     both = sides[0].merge(sides[1][[*EXAMPLE, "value"]], on=EXAMPLE, suffixes=("", "_new"))
-    return _nested(both, both["value_new"] - both["value"], seeds_total)
+    return _variances(both, both["value_new"] - both["value"], seeds_total)
 
 
-def _nested(scores: pd.DataFrame, column: pd.Series, seeds_total: int) -> pd.DataFrame:
-    """Nested mean of a column of scores, with its variance over models and images."""
+def _variances(scores: pd.DataFrame, column: pd.Series, seeds_total: int) -> pd.Series:
+    """Variance of a column's nested mean over models and images."""
     if scores.empty:
-        return pd.DataFrame({"mean": [], "variance": []}, index=pd.MultiIndex.from_arrays([[]] * len(KEYS), names=KEYS))
+        return pd.Series([], pd.MultiIndex.from_arrays([[]] * len(KEYS), names=KEYS), dtype=np.float64)
     group = scores.groupby(list(KEYS), observed=True, sort=True).ngroup().to_numpy(np.int64)
     _, first = np.unique(group, return_index=True)
     keys = scores[list(KEYS)].iloc[first].astype(str)
     columns = dict.fromkeys(("tell", "above_floor", "value", "benign", "floor"), column)
     arranged = arrange(scores[[*TRIPLE, "example"]].assign(group=group, **columns), seeds_total)
     over, _, exists = variation(arranged, "value")
-    mean = nested_mean(arranged.means["value"], arranged.nesting)
-    variance = np.where(exists, over, np.nan)
-    return pd.DataFrame({"mean": mean, "variance": variance}, index=pd.MultiIndex.from_frame(keys))
+    return pd.Series(np.where(exists, over, np.nan), pd.MultiIndex.from_frame(keys))
 
 
 def beyond_chance(difference: Floats, variance: Floats, family: pd.Series, freedom: Floats | float) -> Flags:
