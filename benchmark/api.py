@@ -88,12 +88,14 @@ def run(
     workers: int | None = None,
     timeout: float | None = None,
     fresh: bool = False,
+    keep_maps: bool = False,
     reporter: runner.Reporter | None = None,
 ) -> Run:
     """Runs a suite, a shipped name or a YAML path, and writes its tables to `out` (default `runs/<suite>`).
 
     `methods` may hold plain functions f(model, inputs, targets) besides names; `changes` override the suite by dotted
-    key. What `out` and the cache hold already is not done again, unless `fresh`. Raises `InputError` for wrong input.
+    key. What `out` and the cache hold already is not done again, unless `fresh`. `keep_maps` stores all attributions in
+    `out`/maps, where later runs into `out` find them, with other metrics. Raises `InputError` for wrong input.
     """
     common = {"bugs": bugs, "metrics": metrics, "tasks": tasks, "seeds": seeds, "seed": seed, "examples": examples}
     plan, functions = _planned(name, methods, {**common, "visible": visible}, changes, plugins, device)
@@ -104,7 +106,7 @@ def run(
     if models is not None and fresh:
         raise InputError(f"--fresh trains every model anew, --models {models} none: expected one of them, found both")
     with tables.prepare(folder, cache, plan):
-        if not fresh and tables.finished(folder, plan):
+        if not fresh and tables.finished(folder, plan, with_maps=keep_maps):
             return Run(folder, read_results(folder / RESULTS), plan, None)
         options = runner.Options(
             engine=engine,
@@ -112,6 +114,7 @@ def run(
             workers=workers or (1 if plan.device == "cuda" else default_workers()),
             timeout=timeout,
             fresh=fresh,
+            keep_maps=keep_maps,
             models=None if models is None else Path(models).resolve(),
             plugins=tuple(str(Path(p).resolve()) if p.endswith(".py") else p for p in plugins),
             functions=functions,

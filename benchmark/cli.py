@@ -123,7 +123,9 @@ def run(
         float | None,
         typer.Option(parser=_number, metavar="X", help="Smallest difference that counts, for every metric."),
     ] = None,
-    keep_maps: Annotated[bool, typer.Option("--keep-maps", help="Not there yet.")] = False,
+    keep_maps: Annotated[
+        bool, typer.Option("--keep-maps", help="Store attributions: a new metric then scores them as they are.")
+    ] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Recompute everything, models included.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan only.")] = False,
 ) -> None:
@@ -132,8 +134,6 @@ def run(
         raise InputError(f"--engine: expected local or ray, found {engine!r}")
     if address is not None and engine != "ray":
         raise InputError(f"--address {address}: expected --engine ray with it, found {engine}")
-    if keep_maps:
-        raise InputError("--keep-maps: not there yet")
     for name, value in (("--workers", workers), ("--timeout", timeout)):
         if value is not None and not 0 < value < math.inf:
             raise InputError(f"{name}: expected a number above 0, found {value:g}")
@@ -151,7 +151,7 @@ def run(
 
         finished: Run = api.run(
             suite, out=out, models=models, engine=engine, address=address, workers=workers, timeout=timeout,
-            fresh=fresh, reporter=bars, **common
+            fresh=fresh, keep_maps=keep_maps, reporter=bars, **common
         )
     print_run(finished)
     if not finished.complete:

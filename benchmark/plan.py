@@ -71,6 +71,11 @@ class Plan:
             yardsticks, self.settings, self.device, keys.code("attribug.scoring"), keys.versions(*LIBRARIES),
         )  # fmt: skip
 
+    @cached_property
+    def explaining_key(self) -> str:
+        """Content key of what all explanations rest on: device, code, library versions."""
+        return keys.digest("explaining", self.device, keys.code("attribug.attribution"), keys.versions(*LIBRARIES))
+
     def check_key(self, cell: Cell) -> str:
         """Content key of a cell's checks on this plan's device."""
         return keys.digest(cell.key, self.device)
@@ -156,7 +161,7 @@ def make(suite: Suite, device: str = "cpu") -> Plan:
         bugs=chosen_bugs,
         methods=chosen_methods,
         measured=measured,
-        settings=Settings(suite.seed, suite.examples, suite.chunk, suite.rows),
+        settings=Settings(suite.seed, suite.examples, suite.chunk, suite.rows, suite.maps),
         trainings=_all_trainings(cells),
     )
 

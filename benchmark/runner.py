@@ -58,6 +58,7 @@ class Options:
     workers: int = 1
     timeout: float | None = None
     fresh: bool = False
+    keep_maps: bool = False
     models: Path | None = None
     plugins: tuple[str, ...] = ()
     functions: bytes = b""
@@ -120,6 +121,7 @@ def run(plan: Plan, out: Path, cache: Path, options: Options, reporter: Reporter
         cache=str(cache),
         models=None if options.models is None else str(options.models),
         fresh=options.fresh,
+        keep_maps=options.keep_maps,
         plugins=options.plugins,
         functions=options.functions,
     )
@@ -132,7 +134,8 @@ def run(plan: Plan, out: Path, cache: Path, options: Options, reporter: Reporter
             schedule.work(engine, reporter)
     reporter.end()
     schedule.outcome.trainings = {key: models.load_cost(key) for key in plan.trainings}
-    schedule.outcome.damaged = sorted({*schedule.records.found_damaged, *models.found_damaged})
+    found = {*schedule.outcome.damaged, *schedule.records.found_damaged, *models.found_damaged}
+    schedule.outcome.damaged = sorted(found)
     schedule.outcome.weights = {key: models.checksum(key) for key in plan.trainings}
     schedule.outcome.seconds["wall"] = time.perf_counter() - started
     return schedule.outcome
@@ -241,6 +244,8 @@ class _Schedule:
         record = None if self.options.fresh else self.records.load(self.plan.record_key(cell, method))
         if record is not None and record.failed_metrics:
             return False  # what failed is tried again
+        if record is not None and self.options.keep_maps and not (record.maps_kept or record.verdict):
+            return False
         if record is not None:
             self.outcome.records[number, method] = record
         return record is not None
@@ -319,6 +324,7 @@ class _Schedule:
     def _count(self, job: Job, done: Done) -> None:
         stage = {Train: "training", Measure: "checking", Block: "explaining and scoring"}[type(job)]
         self.outcome.seconds[stage] = self.outcome.seconds.get(stage, 0.0) + done.seconds
+        self.outcome.damaged += done.damaged
 
     def _block_work(self, job: Block) -> tuple[int, int]:
         contrast = self.plan.cells[job.cell].contrast

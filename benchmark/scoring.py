@@ -14,6 +14,7 @@ from torch import Tensor
 
 from attribug.attribution import Census, attributions, safe_copy
 from attribug.contracts import Contrast, Data, Method, Metric, Side, Unsupported, trainings
+from attribug.maps import Explained, KeptMaps, Precision
 from attribug.measurement import COLUMNS, Measurement, Views, gaussian_maps
 from attribug.query import Cost, Query
 from attribug.registry import one_line
@@ -34,6 +35,8 @@ class Settings:
     """Examples explained at a time."""
     rows: int
     """Examples of a single pass through a model."""
+    maps: Precision = "float32"
+    """In which attributions are scored."""
 
 
 @dataclass
@@ -52,6 +55,8 @@ class Record:
     """Maps over all sides: how many, not finite, constant, and how far from the sums they promise."""
     rows: int = 0
     """Examples of the smallest pass, where memory ran out and passes were halved; last bits may then differ."""
+    maps_kept: bool = False
+    """Whether all its maps are stored."""
     lost: dict[str, tuple[str, str]] = field(default_factory=dict)
     """Metrics without scores: verdict and reason by `metric@post`."""
     gallery: dict[str, Tensor] = field(default_factory=dict)
@@ -81,16 +86,18 @@ def score_block(
     lab: Lab,
     settings: Settings,
     *,
+    kept: KeptMaps | None = None,
     report: Report = lambda stage, amount: None,
 ) -> dict[str, Record]:
     """Explains and scores a contrast with several methods that share their passes; one record a method, by name.
 
-    A method that raises fails alone. `report` is told of every side explained and every method scored.
+    A method that raises fails alone. What `kept` holds is not explained again. `report` is told of every side explained
+    and every method scored.
     """
     positions = explained(contrast, lab, settings.examples)
     if not len(positions):
         return {method.name: Record(verdict="failed", reason="no example is left to explain") for method, _ in methods}
-    work = {method.name: _Work(contrast, method, measured, settings, len(positions)) for method, _ in methods}
+    work = {method.name: _Work(contrast, method, measured, settings, len(positions), kept) for method, _ in methods}
     versions = sorted({version for job in work.values() for version in job.versions})
     for start in range(0, len(positions), settings.chunk):
         chunk = positions[start : start + settings.chunk]
@@ -182,10 +189,17 @@ class _Work:
     """One method's record in the making."""
 
     def __init__(
-        self, contrast: Contrast, method: Method, measured: Sequence[Measured], settings: Settings, count: int
+        self,
+        contrast: Contrast,
+        method: Method,
+        measured: Sequence[Measured],
+        settings: Settings,
+        count: int,
+        kept: KeptMaps | None,
     ) -> None:
         self.contrast = contrast
         self.method = method
+        self.kept = kept
         self.rows = settings.rows
         self.measurements = [
             Measurement(contrast, metric, post, count=count)
@@ -215,9 +229,10 @@ class _Work:
         """
         found = {}
         for version in self.versions:
-            query, data = queries[self.contrast.seen(side, version)]
+            seen = self.contrast.seen(side, version)
+            query, data = queries[seen]
             try:
-                found[version] = self.explain(query, parameters), data
+                found[version] = self.explain(seen, query, parameters), data
             except Exception as error:
                 if not version:
                     raise
@@ -232,16 +247,24 @@ class _Work:
             self.record.census.count(maps, promised)
         return found
 
-    def explain(self, query: Query, parameters: Mapping[str, Any]) -> Tensor:
+    def explain(self, side: Side, query: Query, parameters: Mapping[str, Any]) -> Tensor:
         """The method's maps of one query."""
         started = time.perf_counter()
+        found = self.attributed(query, parameters) if self.kept is None else self.kept.explained(
+            self.method, parameters, side, query, partial(self.attributed, query, parameters)
+        )  # fmt: skip
+        query.promised = found.promised
+        self.record.cost.add(found.cost)
+        self.explaining_seconds += time.perf_counter() - started
+        if found.rows < self.rows:
+            self.record.rows = min(found.rows, self.record.rows or found.rows)
+        return found.maps
+
+    def attributed(self, query: Query, parameters: Mapping[str, Any]) -> Explained:
+        """What the method makes of a query."""
         with query.costing() as costing:
             maps = attributions(self.method, query, parameters)
-        self.record.cost.add(costing.cost)
-        self.explaining_seconds += time.perf_counter() - started
-        if query.rows < self.rows:
-            self.record.rows = min(query.rows, self.record.rows or query.rows)
-        return maps.cpu()
+        return Explained(maps.cpu(), query.promised, costing.cost, query.rows)
 
     def each(self, step: Callable[..., None], *arguments: Any) -> None:
         """Takes a step in every measurement."""
@@ -275,4 +298,5 @@ class _Work:
         lost = [measurement for measurement in self.measurements if measurement.verdict]
         self.record.lost = {f"{m.metric.name}@{m.post}": (m.verdict, m.reason) for m in lost}
         self.record.gallery = self.gallery(data)
+        self.record.maps_kept = self.kept is not None and self.kept.keep
         return self.record

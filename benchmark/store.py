@@ -216,13 +216,14 @@ class Models:
 
 
 class Records:
-    """A run's records (a checksum, then Parquet with the outcome in its metadata), galleries and figures of checks, by
-    content key."""
+    """A run's records (a checksum, then Parquet with the outcome in its metadata), galleries, kept maps and figures of
+    checks, by content key."""
 
     def __init__(self, out: Path) -> None:
         self.folder = out / "records"
         self.damaged = Damaged()
         self.galleries = Tensors(out / "galleries")
+        self.maps = Tensors(out / "maps")
 
     def save(self, key: str, record: Record) -> None:
         """Writes a record; its gallery first, so that a record never lacks it."""
@@ -231,7 +232,7 @@ class Records:
 
         if record.gallery:
             self.galleries.save(key, record.gallery)
-        kept = ("verdict", "reason", "scoring_seconds", "peak_megabytes", "rows", "lost")
+        kept = ("verdict", "reason", "scoring_seconds", "peak_megabytes", "rows", "maps_kept", "lost")
         facts = {name: getattr(record, name) for name in kept}
         facts |= {"cost": asdict(record.cost), "census": asdict(record.census), "gallery": bool(record.gallery)}
         table = pa.Table.from_pandas(record.scores, preserve_index=False)
@@ -274,7 +275,7 @@ class Records:
     @property
     def found_damaged(self) -> list[str]:
         """Files that were set aside, as folder and name."""
-        return [*self.damaged.names, *self.galleries.damaged.names]
+        return [name for store in (self, self.galleries, self.maps) for name in store.damaged.names]
 
     def save_checks(self, key: str, figures: dict[str, float]) -> None:
         """Keeps the figures of a contrast's checks."""

@@ -65,6 +65,8 @@ class Suite(BaseModel):
     """Inputs explained at a time: bounds memory; another value may change last bits."""
     rows: int = Field(64, ge=1)
     """Inputs of one pass through a model: likewise."""
+    maps: Literal["float32", "float16"] = "float32"
+    """Precision in which attributions are scored and, by `--keep-maps`, stored; float16 takes half the room."""
     visible: float | None = Field(None, ge=0)
     """Overrides every metric's δ."""
     cost: Cost | None = None

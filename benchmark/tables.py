@@ -88,11 +88,13 @@ def _suite_of(out: Path) -> str | None:
     return name if isinstance(name, str) else None
 
 
-def finished(out: Path, plan: Plan) -> bool:
-    """Whether the folder holds exactly this plan's tables and figures, with nothing failed."""
+def finished(out: Path, plan: Plan, *, with_maps: bool = False) -> bool:
+    """Whether the folder holds exactly this plan's tables and figures, with nothing failed; `with_maps`: and all maps
+    were kept."""
     before = read_json(out / RUN)
     return (
         isinstance(before, dict) and before.get("plan") == plan.key and not before.get("failures")
+        and (not with_maps or before.get("maps_kept") is True)
         and before.get("files") == _checksums(out)
     )  # fmt: skip
 
@@ -327,6 +329,7 @@ def run_facts(outcome: Outcome, results: pd.DataFrame) -> dict[str, Any]:
         "constant_maps": {name: r.census.constant for name, r in named.items() if r.census.constant},
         "imbalance": {name: round(r.census.imbalance, 6) for name, r in named.items() if r.census.promised},
         "halved_passes": {name: r.rows for name, r in named.items() if r.rows},
+        "maps_kept": all(record.maps_kept or record.verdict for record in outcome.records.values()),
         "seconds": {stage: round(seconds, 3) for stage, seconds in outcome.seconds.items()},
         "verdicts": results["verdict"].value_counts().to_dict(),
     }

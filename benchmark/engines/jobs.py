@@ -29,6 +29,7 @@ class Setup:
     cache: str
     models: str | None
     fresh: bool
+    keep_maps: bool
     plugins: tuple[str, ...]
     functions: bytes
     """Functions given from Python, pickled by cloudpickle: {name: function}."""
@@ -61,11 +62,12 @@ Job = Train | Measure | Block
 
 @dataclass(frozen=True)
 class Done:
-    """What a job reports: seconds, reasons of methods that failed, figures of checks."""
+    """What a job reports: seconds, reasons of methods that failed, figures of checks, files that it found damaged."""
 
     seconds: float
     failures: dict[str, str]
     figures: dict[str, float] | None = None
+    damaged: tuple[str, ...] = ()
 
 
 class Workbench:
@@ -75,6 +77,7 @@ class Workbench:
         import torch
 
         from attribug import plan
+        from attribug.maps import KeptMaps
         from attribug.methods import register_functions
         from attribug.store import Models, Records
         from attribug.training import Lab
@@ -94,6 +97,10 @@ class Workbench:
         self.models = models
         self.lab = Lab(models, device=setup.device)
         self.records = Records(Path(setup.out))
+        self.maps = KeptMaps(
+            self.records.maps, place=self.plan.explaining_key, precision=self.plan.settings.maps, keep=setup.keep_maps,
+            fresh=setup.fresh,
+        )  # fmt: skip
 
     def do(self, job: Job, event: Event) -> Done:
         """Does a job; results go to the stores."""
@@ -106,7 +113,8 @@ class Workbench:
             figures = self._measure(job)
         else:
             failures = self._block(job, event)
-        return Done(time.perf_counter() - started, failures, figures)
+        damaged = (*self.records.found_damaged, *self.models.found_damaged)
+        return Done(time.perf_counter() - started, failures, figures, damaged)
 
     def _train(self, job: Train, event: Event) -> None:
         started = time.perf_counter()
@@ -131,7 +139,9 @@ class Workbench:
             raise ValueError(f"{cell.name}: there is nothing to explain")
         chosen = [pair for pair in self.plan.methods if pair[0].name in job.methods]
         failures = {}
-        records = score_block(cell.contrast, chosen, self.plan.measured, self.lab, self.plan.settings, report=event)
+        records = score_block(
+            cell.contrast, chosen, self.plan.measured, self.lab, self.plan.settings, kept=self.maps, report=event
+        )
         for name, record in records.items():
             if record.verdict == "failed":
                 failures[name] = record.reason
