@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
 from attribug.plan import Plan
+from attribug.registry import one_line
 from attribug.results.added import COLUMNS as ADDED_COLUMNS
 from attribug.results.added import added
 from attribug.results.decisions import COLUMNS as DECISION_COLUMNS
 from attribug.results.decisions import decisions
-from attribug.results.evidence import evidence, q_values
+from attribug.results.evidence import Evidence, evidence, q_values
+from attribug.results.evidence import joined as joined_evidence
 from attribug.results.ranking import COLUMNS as RANKING_COLUMNS
 from attribug.results.ranking import ranking
 from attribug.results.schema import KEYS, TEXTS
 from attribug.results.severity import by_post, severity
 from attribug.results.statistics import Kind
-from attribug.results.summary import PREDICTIONS, is_headline
+from attribug.results.summary import PREDICTIONS, estimates, is_headline
 
 NO_CONTROL = "-"
 """Stands for the control of a bug without a contrast."""
@@ -27,30 +31,69 @@ HEADLINE_COLUMNS = (
     PREDICTIONS, "added", "added_low", "added_high", "adds",
 )  # fmt: skip
 EMPTY = {"added": ADDED_COLUMNS, "ranking": RANKING_COLUMNS}
+NOTHING = pd.DataFrame(columns=list(DECISION_COLUMNS))
 
 
-def analyses(scores: pd.DataFrame, results: pd.DataFrame, plan: Plan) -> dict[str, pd.DataFrame]:
+@dataclass(frozen=True)
+class Distilled:
+    """What the tables of a run need of its scores: little, whatever the number of images."""
+
+    estimates: pd.DataFrame
+    """A row a combination of `KEYS`: see `summary.estimates`."""
+    evidence: Evidence | None
+    """What effects rest on; None where there is nothing."""
+    decisions: pd.DataFrame
+    """A row a combination of `KEYS` that the matrix shows: see `decisions`."""
+    fault: str = ""
+    """Why evidence and decisions are missing, where they could not be worked out."""
+
+
+def distilled(scores: pd.DataFrame, plan: Plan) -> Distilled:
+    """Of all scores of a run, or of a part of them that has all rows of its keys."""
+    seeds_total, kinds, visible = plan.suite.seeds, metric_kinds(plan), visible_differences(plan)
+    found = estimates(scores, seeds_total=seeds_total, kinds=kinds, visible=visible)
+    if not len(scores):
+        return Distilled(found, None, NOTHING)
+    try:
+        rests_on = evidence(scores, seeds_total=seeds_total, kinds=kinds, visible=visible)
+        shown = scores[_headline_of(scores, plan)]
+        judged = decisions(shown, seeds_total=seeds_total, kinds=kinds) if len(shown) else NOTHING
+    except Exception as error:  # not worth the results
+        return Distilled(found, None, NOTHING, one_line(error))
+    return Distilled(found, rests_on, judged)
+
+
+def joined(parts: Sequence[Distilled]) -> Distilled:
+    """What all parts of a run's scores give together."""
+    rests_on = [part.evidence for part in parts if part.evidence is not None]
+    fault = next((part.fault for part in parts if part.fault), "")
+    return Distilled(
+        pd.concat([part.estimates for part in parts], ignore_index=True),
+        joined_evidence(rests_on) if rests_on and not fault else None,
+        pd.concat([part.decisions for part in parts if len(part.decisions)] or [NOTHING], ignore_index=True),
+        fault,
+    )
+
+
+def analyses(found: Distilled, results: pd.DataFrame, plan: Plan) -> dict[str, pd.DataFrame]:
     """By name: `headline` (the matrix, with q-values, decisions and what is added), `added`, `ranking`, `severity`,
     `posts`; each with its columns, also where there is nothing to tell."""
     graded = [name for name, bug in plan.bugs.items() if bug.graded]
     tables = {name: pd.DataFrame(columns=list(columns)) for name, columns in EMPTY.items()}
     tables |= {"severity": severity(results, graded), "posts": by_post(results)}
     headline = _headline_of(results, plan)
-    if not len(scores):
+    if found.evidence is None:
         return tables | {"headline": _merged(results[headline], {})}
-    kinds, visible = metric_kinds(plan), visible_differences(plan)
-    found = evidence(scores, seeds_total=plan.suite.seeds, kinds=kinds, visible=visible)
     counted = pd.MultiIndex.from_frame(results.loc[~results["effect"].isna(), list(KEYS)])
-    found = found.select(pd.MultiIndex.from_frame(found.keys).isin(counted))  # effects that the table shows
-    tables["added"] = added(found)
-    main = found.select(_headline_of(found.keys, plan).to_numpy())
+    shown = found.evidence.select(pd.MultiIndex.from_frame(found.evidence.keys).isin(counted))  # the table's effects
+    tables["added"] = added(shown)
+    main = shown.select(_headline_of(shown.keys, plan).to_numpy())
     if not len(main.keys):
         return tables | {"headline": _merged(results[headline], {})}
     explaining = tuple(method.name for method, _ in plan.methods if method.output == "attributions")
     tables["ranking"] = ranking(main, explaining)
-    names = main.keys.astype(scores[list(KEYS)].dtypes.to_dict())
-    shown = scores.merge(names, on=list(KEYS))  # rows of the matrix that have numbers
-    judged = decisions(shown, seeds_total=plan.suite.seeds, kinds=kinds)
+    keys = list(KEYS)
+    judged = found.decisions[pd.MultiIndex.from_frame(found.decisions[keys]).isin(pd.MultiIndex.from_frame(main.keys))]
     more = {"q": main.keys.assign(q=q_values(main)), "judged": judged, "added": tables["added"]}
     return tables | {"headline": _merged(results[headline], more)}
 

@@ -6,9 +6,11 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
+
+import pandas as pd
 
 from attribug import plan as planning
 from attribug.contracts import trainings
@@ -71,6 +73,11 @@ class Outcome:
     plan: Plan
     figures: dict[int, dict[str, float]] = field(default_factory=dict)
     records: dict[tuple[int, str], Record] = field(default_factory=dict)
+    """Without their scores, which may be more than memory holds: see `scores`."""
+    images: dict[tuple[int, str], int] = field(default_factory=dict)
+    """Examples that a record has scores of."""
+    stored: Records | None = None
+    """Where scores are."""
     failures: dict[tuple[int, str], str] = field(default_factory=dict)
     """Reasons by cell and method; `""` as method: the whole cell."""
     trainings: dict[str, dict[str, float]] = field(default_factory=dict)
@@ -94,6 +101,24 @@ class Outcome:
         ]
         cells = [(n, "", cell.reason) for n, cell in enumerate(self.plan.cells) if cell.verdict == "failed"]
         return sorted([*((n, m, reason) for (n, m), reason in self.failures.items()), *metrics, *cells])
+
+    def keep(self, number: int, method: str, record: Record) -> None:
+        """Takes a stored record."""
+        self.images[number, method] = record.scores["example"].nunique()
+        self.records[number, method] = replace(record, scores=record.scores.head(0))
+
+    def scores(self, number: int, method: str) -> pd.DataFrame:
+        """A record's scores, as they are stored.
+
+        Raises:
+            InputError: they are no longer there.
+        """
+        key = self.plan.record_key(self.plan.cells[number], method)
+        record = self.stored.load(key) if self.stored is not None else None
+        if record is None:
+            name = self.plan.cells[number].name
+            raise InputError(f"{name} / {method}: expected a stored record, found none; run the same command again")
+        return record.scores
 
     def took(self, number: int) -> bool:
         """Whether a cell's checks all hold."""
@@ -166,7 +191,7 @@ class _Schedule:
         self.plan = plan
         self.records = records
         self.options = options
-        self.outcome = Outcome(plan)
+        self.outcome = Outcome(plan, stored=records)
         self.waiting: dict[Job, set[Job]] = {}
         self._plan_jobs(models)
         self.outcome.jobs = len(self.waiting)
@@ -247,7 +272,7 @@ class _Schedule:
         if record is not None and self.options.keep_maps and not (record.maps_kept or record.verdict):
             return False
         if record is not None:
-            self.outcome.records[number, method] = record
+            self.outcome.keep(number, method, record)
         return record is not None
 
     def _limit(self, job: Job) -> float | None:
@@ -283,7 +308,7 @@ class _Schedule:
     def _stored_now(self, number: int, method: str) -> bool:
         record = self.records.load(self.plan.record_key(self.plan.cells[number], method))
         if record is not None:
-            self.outcome.records[number, method] = record
+            self.outcome.keep(number, method, record)
         return record is not None
 
     def _fail(self, job: Job, error: Exception) -> None:

@@ -15,7 +15,15 @@ import pandas as pd
 
 import attribug
 from attribug import keys, tasks
-from attribug.analysis import analyses, main_controls, metric_kinds, primary_metrics, visible_differences
+from attribug.analysis import (
+    Distilled,
+    analyses,
+    distilled,
+    joined,
+    main_controls,
+    primary_metrics,
+    visible_differences,
+)
 from attribug.attribution import Census
 from attribug.contracts import Bug, Contrast, Entry, Method, Metric, trainings
 from attribug.drawing import draw
@@ -32,7 +40,7 @@ from attribug.results.schema import (
     typed,
     write_results,
 )
-from attribug.results.summary import matrix, summarise
+from attribug.results.summary import matrix, tabulated
 from attribug.run_json import checksum
 from attribug.runner import Outcome
 from attribug.store import (
@@ -108,45 +116,55 @@ def _checksums(out: Path) -> dict[str, str]:
 
 def write(outcome: Outcome, out: Path) -> pd.DataFrame:
     """Writes all files of a run; returns the results."""
-    scores, costs = scores_of(outcome), costs_of(outcome)
-    results = results_of(outcome, scores)
-    write_atomically(out / SCORES, lambda path: scores.to_parquet(path, compression="zstd", index=False))
-    _write_csv(costs, out / COSTS)
+    parts: list[Distilled] = []
+    write_atomically(out / SCORES, lambda path: _write_scores(outcome, path, parts))
+    found = joined(parts)
+    results = results_of(outcome, found.estimates)
+    _write_csv(costs_of(outcome), out / COSTS)
     write_results(results, out / RESULTS)
-    unanalysed = _analyse(scores, results, outcome.plan, out / ANALYSIS)
+    unanalysed = _analyse(found, results, outcome.plan, out / ANALYSIS)
     facts = run_facts(outcome, results)
     missing = {"undrawn": draw(outcome, results, facts["pieces"], out), "unanalysed": unanalysed}
     write_json(out / RUN, facts | {"files": _checksums(out), **missing})
     return read_results(out / RESULTS)  # rounded as in the file, so that everyone reads the same numbers
 
 
+def _write_scores(outcome: Outcome, path: Path, parts: list[Distilled]) -> None:
+    """Writes all scores part by part, and adds what the tables need of each: memory holds one part at a time."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    names = pa.dictionary(pa.int32(), pa.string())
+    types = dict.fromkeys(SCORE_COLUMNS, pa.int64()) | dict.fromkeys(KEYS, names)
+    schema = pa.schema(types | dict.fromkeys(("value", "benign", "floor"), pa.float64()))
+    with parquet.ParquetWriter(path, schema, compression="zstd") as writer:
+        for part in scores_of(outcome):
+            parts.append(distilled(part, outcome.plan))
+            writer.write_table(pa.Table.from_pandas(part, schema=schema, preserve_index=False))
+    if not parts:
+        parts.append(distilled(pd.DataFrame(columns=list(SCORE_COLUMNS)), outcome.plan))
+
+
 def _write_csv(table: pd.DataFrame, path: Path) -> None:
     write_atomically(path, lambda place: table.to_csv(place, index=False, float_format="%.6g", lineterminator="\n"))
 
 
-def _analyse(scores: pd.DataFrame, results: pd.DataFrame, plan: Plan, folder: Path) -> str:
-    """Writes one file a table of the analysis; returns why there are none, for they are not worth the results."""
+def _analyse(found: Distilled, results: pd.DataFrame, plan: Plan, folder: Path) -> str:
+    """Writes one file a table of the analysis; returns why some are missing, for they are not worth the results."""
     try:
-        found = analyses(scores, results, plan)
+        tables = analyses(found, results, plan)
     except Exception as error:
         return one_line(error)
-    for name, table in found.items():
+    for name, table in tables.items():
         _write_csv(table, folder / f"{name}.csv")
-    return ""
+    return found.fault
 
 
-def results_of(outcome: Outcome, scores: pd.DataFrame) -> pd.DataFrame:
+def results_of(outcome: Outcome, estimates: pd.DataFrame) -> pd.DataFrame:
     """The results table: every planned row, with numbers or with the reason why there are none."""
     plan = outcome.plan
     columns = [*KEYS, "verdict", "reason", "seeds", "n"]
-    results = summarise(
-        scores,
-        suite=plan.suite.name,
-        seeds_total=plan.suite.seeds,
-        kinds=metric_kinds(plan),
-        visible=visible_differences(plan),
-        outcomes=pd.DataFrame(list(_outcomes(outcome)), columns=columns),
-    )
+    results = tabulated(estimates, plan.suite.name, pd.DataFrame(list(_outcomes(outcome)), columns=columns))
     planned = pd.DataFrame(list(_planned(outcome)), columns=columns).drop_duplicates(list(KEYS))
     absent = ~pd.MultiIndex.from_frame(planned[list(KEYS)]).isin(pd.MultiIndex.from_frame(results[list(KEYS)]))
     if absent.any():
@@ -161,17 +179,22 @@ def headline(results: pd.DataFrame, plan: Plan) -> pd.DataFrame:
     return matrix(results, primary_metrics(plan), main_control=main_controls(plan))
 
 
-def scores_of(outcome: Outcome) -> pd.DataFrame:
-    """All scores with their keys; rows of cells in which the bug took and no method failed."""
-    frames = []
-    for (number, method), record in sorted(outcome.records.items()):
-        cell = outcome.plan.cells[number]
-        if outcome.took(number) and not record.verdict and len(record.scores):
-            frames.append(record.scores.assign(task=cell.task, bug=cell.bug, level=cell.level, method=method))
-    if not frames:
-        return pd.DataFrame(columns=list(SCORE_COLUMNS))
-    scores = pd.concat(frames, ignore_index=True)[list(SCORE_COLUMNS)]
-    return scores.astype(dict.fromkeys(("task", "bug", "level", "control", "method", "metric", "post"), "category"))
+def scores_of(outcome: Outcome) -> Iterator[pd.DataFrame]:
+    """All scores with their keys, those of a task, bug, level and method at a time; rows of cells in which the bug took
+    and no method failed."""
+    plan = outcome.plan
+    places: dict[tuple[str, str, str], list[int]] = {}
+    for number, cell in enumerate(plan.cells):
+        if outcome.took(number):
+            places.setdefault(_place(cell), []).append(number)
+    for (task, bug, level), numbers in places.items():
+        for method, _ in plan.methods:
+            records = {number: outcome.records.get((number, method.name)) for number in numbers}
+            scored = [number for number, record in records.items() if record is not None and not record.verdict]
+            frames = [frame for frame in (outcome.scores(number, method.name) for number in scored) if len(frame)]
+            if frames:
+                scores = pd.concat(frames, ignore_index=True)
+                yield scores.assign(task=task, bug=bug, level=level, method=method.name)[list(SCORE_COLUMNS)]
 
 
 def _outcomes(outcome: Outcome) -> Iterator[dict[str, Any]]:
@@ -279,7 +302,7 @@ def costs_of(outcome: Outcome) -> pd.DataFrame:
             "method": method, "key": outcome.plan.record_key(cell, method), "seconds": record.cost.seconds,
             "scoring_seconds": record.scoring_seconds, "forward": record.cost.forward,
             "backward": record.cost.backward, "peak_megabytes": record.peak_megabytes,
-            "images": queries * record.scores["example"].nunique(),
+            "images": queries * outcome.images.get((number, method), 0),
         })  # fmt: skip
     return pd.DataFrame(rows, columns=list(COST_COLUMNS))
 

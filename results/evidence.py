@@ -7,8 +7,8 @@ variance of that sum, not the sum of variances.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,7 @@ import pandas as pd
 from scipy.special import stdtr, stdtrit
 from scipy.stats import false_discovery_control
 
+from attribug.results.schema import KEYS
 from attribug.results.statistics import (
     CONFIDENCE,
     DETECTS,
@@ -51,6 +52,7 @@ class Evidence:
     """(X, G): an image's mean score less the effect's mean over images, over n, times √(n/(n−1)): the squares of a
     column sum to the effect's variance over images; 0 where an effect does not rest on the image, NaN where it rests on
     no other."""
+    images: pd.MultiIndex  # (X): task, example
     seeds: Integers  # (G,): contaminated models
     undefined: Floats  # (G,): share of undefined scores
 
@@ -58,8 +60,10 @@ class Evidence:
         """The effects at a mask or at indices."""
         at = np.asarray(wanted)
         keys = self.keys[at] if at.dtype == bool else self.keys.iloc[at]
-        columns = (self.left[:, at], self.occurs[:, at], self.image[:, at])
-        return Evidence(keys.reset_index(drop=True), self.effect[at], *columns, self.seeds[at], self.undefined[at])
+        return replace(
+            self, keys=keys.reset_index(drop=True), effect=self.effect[at], left=self.left[:, at],
+            occurs=self.occurs[:, at], image=self.image[:, at], seeds=self.seeds[at], undefined=self.undefined[at],
+        )  # fmt: skip
 
     def combine(self, weights: Floats) -> Combined:
         """Weighted sums of effects, weights (G, K): each with its interval; degrees of freedom are the fewest of any
@@ -109,12 +113,30 @@ def evidence(
     arranged = arrange(rows, seeds_total)
     left, occurs = leave_one_out(arranged.means["tell"], arranged.units, arranged.nesting)
     group, example, means = image_means(arranged.columns["tell"], arranged.ids["group"], arranged.ids["example"])
-    task = pd.factorize(keys["task"])[0].astype(np.int64)[group]
-    _, place = np.unique(np.stack([task, example]), axis=1, return_inverse=True)
-    image = np.zeros((int(place.max()) + 1, len(keys)))
+    tasks = pd.Index(keys["task"].unique())
+    seen = np.stack([tasks.get_indexer(keys["task"])[group], example])
+    distinct, place = np.unique(seen, axis=1, return_inverse=True)
+    images = pd.MultiIndex.from_arrays([tasks[distinct[0]], distinct[1]], names=["task", "example"])
+    image = np.zeros((len(images), len(keys)))
     image[place.ravel(), group] = image_contributions(group, means, len(keys))
     effect = nested_mean(arranged.means["tell"], arranged.nesting)
-    return Evidence(keys, effect, left, occurs, image, arranged.seeds, arranged.undefined)
+    return Evidence(keys, effect, left, occurs, image, images, arranged.seeds, arranged.undefined)
+
+
+def joined(parts: Sequence[Evidence]) -> Evidence:
+    """The evidence of scores that came in parts of the same suite, each with all rows of its keys: the same as of all
+    scores at once."""
+    keys = pd.concat([part.keys for part in parts], ignore_index=True)
+    order = keys.sort_values(list(KEYS)).index.to_numpy()
+    images = parts[0].images.append([part.images for part in parts[1:]]).unique().sort_values()
+    image = np.zeros((len(images), len(keys)))
+    first = 0
+    for part in parts:
+        image[images.get_indexer(part.images), first : first + len(part.keys)] = part.image
+        first += len(part.keys)
+    names = ("effect", "left", "occurs", "seeds", "undefined")
+    columns = {name: np.concatenate([getattr(part, name) for part in parts], axis=-1) for name in names}
+    return Evidence(keys, **columns, image=image, images=images).select(order)
 
 
 def q_values(found: Evidence) -> Floats:

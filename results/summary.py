@@ -50,13 +50,16 @@ def summarise(
         TableError: other columns, an example twice in a triple, a missing key, or an outcome that is none.
         ValueError: a metric without kind or visible difference.
     """
-    scored = _scored(scores, seeds_total, kinds, visible)
+    return tabulated(estimates(scores, seeds_total=seeds_total, kinds=kinds, visible=visible), suite, outcomes)
+
+
+def tabulated(scored: pd.DataFrame, suite: str, outcomes: pd.DataFrame | None = None) -> pd.DataFrame:
+    """The results of a suite from its estimates, of all scores or joined from parts, and outcomes: see `summarise`."""
     if outcomes is not None and len(outcomes):
         unscored = _unscored(outcomes)
         decided = pd.MultiIndex.from_frame(scored[list(KEYS)]).isin(pd.MultiIndex.from_frame(unscored[list(KEYS)]))
         scored = pd.concat([scored[~decided], unscored]) if not decided.all() else unscored
-    scored.insert(0, "suite", suite)
-    return sort_results(typed(scored[list(RESULT_COLUMNS)]))
+    return sort_results(typed(scored.assign(suite=suite)[list(RESULT_COLUMNS)]))
 
 
 def matrix(
@@ -98,10 +101,11 @@ def is_headline(
     return (measured == shown) & (rows["control"].astype(str) == bug.map(dict(main_control)))
 
 
-def _scored(
-    scores: pd.DataFrame, seeds_total: int, kinds: Mapping[str, Kind], visible: Mapping[str, float]
+def estimates(
+    scores: pd.DataFrame, *, seeds_total: int, kinds: Mapping[str, Kind], visible: Mapping[str, float]
 ) -> pd.DataFrame:
-    """The rows that scores give: keys, counts, numbers, verdict, reason."""
+    """The rows that scores give: keys, counts, numbers, verdict, reason; arguments and errors as of `summarise`. Scores
+    may come in parts, each with all rows of its keys."""
     expect_columns(scores.columns, SCORE_COLUMNS)
     if seeds_total < 1:
         raise ValueError(f"expected at least one seed, found {seeds_total}")
@@ -129,8 +133,10 @@ def grouped(
         raise TableError(f"expected text in every row of {', '.join(KEYS)}, found missing values")
     group = scores.groupby(list(KEYS), observed=True, sort=True).ngroup().to_numpy(np.int64)
     _, first = np.unique(group, return_index=True)
-    rows = scores[[*TRIPLE, "example", "value", "benign", "floor"]].assign(group=group)
-    keys = scores[list(KEYS)].iloc[first].reset_index(drop=True).astype(str)
+    keys = scores[list(KEYS)].iloc[first].reset_index(drop=True).astype(str).sort_values(list(KEYS))
+    place = np.argsort(keys.index.to_numpy())  # categories may be in another order than their texts
+    rows = scores[[*TRIPLE, "example", "value", "benign", "floor"]].assign(group=place[group])
+    keys = keys.reset_index(drop=True)
     return keys, _told(rows, scores["metric"], kinds, visible)
 
 

@@ -17,7 +17,8 @@ import pytest
 from rich.console import Console
 
 from attribug import console, methods, metrics, plan, store, tables
-from attribug.analysis import HEADLINE_NUMBERS, analyses
+from attribug.analysis import HEADLINE_NUMBERS, analyses, distilled
+from attribug.analysis import joined as joined_parts
 from attribug.api import Run
 from attribug.plan import Plan
 from attribug.registry import InputError
@@ -53,6 +54,10 @@ def planned(*, bugs: dict[str, bool] | None = None, measured: tuple[str, ...] = 
                for bug in bugs],
         refusals=[],
     ))  # fmt: skip
+
+
+def analysed(scores: pd.DataFrame, results: pd.DataFrame, made: Plan) -> dict[str, pd.DataFrame]:
+    return analyses(distilled(scores, made), results, made)
 
 
 def texts(path: Path) -> pd.DataFrame:
@@ -130,16 +135,20 @@ class TestRun:
         assert found["headline"].set_index("method").loc["predictions", "adds"] == ""
 
     def test_the_same_scores_give_the_same_bytes(self, tiny_run, scores, tmp_path):
-        """Whatever their order, and by whatever way they came."""
+        """Whatever their order, and by whatever way they came: at once, or in parts."""
         results = read_results(tiny_run / store.RESULTS)
-        for name, given in (("again", scores), ("shuffled", scores.sample(frac=1, random_state=0))):
-            assert tables._analyse(given.reset_index(drop=True), results, planned(), tmp_path / name) == ""
+        shuffled = scores.sample(frac=1, random_state=0)
+        methods = [scores[scores["method"] == name] for name in ("random", "predictions", "gradient", "edges")]
+        parts = {"again": [scores], "shuffled": [shuffled], "in parts": methods}
+        for name, given in parts.items():
+            found = joined_parts([distilled(part.reset_index(drop=True), planned()) for part in given])
+            assert tables._analyse(found, results, planned(), tmp_path / name) == ""
             for table in COLUMNS:
                 expected = (tiny_run / store.ANALYSIS / f"{table}.csv").read_bytes()
                 assert (tmp_path / name / f"{table}.csv").read_bytes() == expected
         half = scores[scores["example"] % 2 == 0]
-        assert not analyses(half, results, planned())["headline"].equals(
-            analyses(scores, results, planned())["headline"]
+        assert not analysed(half, results, planned())["headline"].equals(
+            analysed(scores, results, planned())["headline"]
         )
 
     def test_a_damaged_table_leaves_the_run_unfinished(self, tiny_run, tmp_path):
@@ -190,7 +199,7 @@ def test_an_analysis_that_fails_costs_no_results(tiny_run, scores, tmp_path, mon
 class TestOtherRuns:
     def test_without_scores_only_what_follows_from_results(self, scores):
         results = results_of(scores, planned())
-        found = analyses(scores.head(0), results, planned())
+        found = analysed(scores.head(0), results, planned())
         assert {name for name, table in found.items() if len(table)} == {"posts", "headline"}
         shown = results[results["post"].isin(["sum", "none"])]
         assert found["headline"]["verdict"].tolist() == shown["verdict"].tolist()
@@ -198,7 +207,7 @@ class TestOtherRuns:
 
     def test_without_predictions_nothing_is_added(self, scores):
         explained = scores[scores["method"] != "predictions"]
-        found = analyses(explained, results_of(explained, planned()), planned())
+        found = analysed(explained, results_of(explained, planned()), planned())
         assert found["added"].empty
         assert tuple(found["added"].columns) == COLUMNS["added"]
         assert tuple(found["headline"].columns) == COLUMNS["headline"]
@@ -208,12 +217,12 @@ class TestOtherRuns:
     def test_the_primary_metric_unmeasured(self, scores):
         """Predictions alone have a place in the matrix: everything else is told of the other metrics."""
         aligned = scores[scores["metric"] != "spearman"]
-        found = analyses(aligned, results_of(aligned, planned()), planned())
+        found = analysed(aligned, results_of(aligned, planned()), planned())
         assert found["headline"]["method"].tolist() == ["predictions"]
         assert found["ranking"]["mean_effect"].notna().sum() == 1
         assert found["added"]["metric"].tolist() == ["mass_accuracy"] * 3
         bare = scores[(scores["metric"] == "mass_accuracy")]
-        found = analyses(bare, results_of(bare, planned()), planned())
+        found = analysed(bare, results_of(bare, planned()), planned())
         assert found["headline"].empty, "no row of the table is one of the matrix"
         assert found["ranking"].empty
 
@@ -223,7 +232,7 @@ class TestOtherRuns:
         lost = {"verdict": "failed", "reason": "broken", "seeds": 2, "n": 0}
         failed = result("gradient", "spearman", "", 0.0) | lost
         results = results_of(kept, planned(), outcomes=pd.DataFrame([failed])[[*KEYS, *lost]])
-        found = analyses(kept, results, planned())
+        found = analysed(kept, results, planned())
         row = found["headline"].set_index("method").loc["gradient"]
         assert (row["verdict"], row["reason"]) == ("failed", "broken")
         assert row.drop(["task", "bug", "level", "control", "metric", "post", "verdict", "reason"]).isna().all()
@@ -236,7 +245,7 @@ class TestOtherRuns:
     def test_the_visible_difference_is_the_suites(self, scores, visible):
         made = planned(visible=visible)
         results = results_of(scores, made)
-        found = analyses(scores, results, made)
+        found = analysed(scores, results, made)
         for table in ("headline", "added"):
             joined = found[table].merge(results, on=list(KEYS), suffixes=("", "_of_results"))
             assert joined["effect"].tolist() == joined["effect_of_results"].tolist()
@@ -248,19 +257,19 @@ class TestOtherRuns:
         two = {"graded": True, "ungraded": False}
         copies = [scores.assign(bug=bug, level=level) for bug in two for level in ("2", "10")]
         several = pd.concat(copies, ignore_index=True)
-        found = analyses(several, results_of(several, planned(bugs=two)), planned(bugs=two))
+        found = analysed(several, results_of(several, planned(bugs=two)), planned(bugs=two))
         assert set(found["severity"]["bug"]) == {"graded"}
         assert len(found["severity"]) == 3 * 3 + 1
         assert (found["severity"]["levels"] == "2 10").all()
         assert (found["ranking"]["cells"] == 4).all()
-        everything = analyses(several, results_of(several, planned(bugs=two)), planned(bugs=dict.fromkeys(two, True)))
+        everything = analysed(several, results_of(several, planned(bugs=two)), planned(bugs=dict.fromkeys(two, True)))
         assert set(everything["severity"]["bug"]) == set(two)
 
     def test_q_values_are_those_of_the_matrix_alone(self, scores):
         """Rows that the matrix does not show are no hypotheses of it."""
-        whole = analyses(scores, results_of(scores, planned()), planned())["headline"]
+        whole = analysed(scores, results_of(scores, planned()), planned())["headline"]
         shown = scores[scores["metric"] != "mass_accuracy"]
-        alone = analyses(shown, results_of(shown, planned()), planned())["headline"]
+        alone = analysed(shown, results_of(shown, planned()), planned())["headline"]
         pd.testing.assert_series_equal(whole["q"], alone["q"])
         bare = whole["method"] == "predictions"
         assert whole.loc[bare, "q"].isna().all(), "true by construction as often as not: no hypothesis"
