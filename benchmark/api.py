@@ -16,7 +16,6 @@ import pandas as pd
 
 from attribug import keys, runner, suite, tables
 from attribug import methods as registered
-from attribug import tasks as tasks_registry
 from attribug.analysis import read_analysis
 from attribug.plan import Plan
 from attribug.registry import InputError, load_plugin, near_misses
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from attribug.contracts import Data
+    from attribug.dry_run import DryRun
 
 
 @dataclass(frozen=True)
@@ -97,61 +97,76 @@ def run(
     key. What `out` and the cache hold already is not done again, unless `fresh`. `keep_maps` stores all attributions in
     `out`/maps, where later runs into `out` find them, with other metrics. Raises `InputError` for wrong input.
     """
-    common = {"bugs": bugs, "metrics": metrics, "tasks": tasks, "seeds": seeds, "seed": seed, "examples": examples}
-    plan, functions = _planned(name, methods, {**common, "visible": visible}, changes, plugins, device)
-    folder = Path(out) if out is not None else Path("runs") / plan.suite.name
-    cache = cache_folder()
-    if models is not None and not Path(models).is_dir():
-        raise InputError(f"--models {models}: expected a folder of trained models, found none")
-    if models is not None and fresh:
-        raise InputError(f"--fresh trains every model anew, --models {models} none: expected one of them, found both")
+    asked = _asked(
+        name, out=out, methods=methods, bugs=bugs, metrics=metrics, tasks=tasks, seeds=seeds, seed=seed,
+        examples=examples, visible=visible, changes=changes, plugins=plugins, models=models, device=device,
+        engine=engine, address=address, workers=workers, timeout=timeout, fresh=fresh, keep_maps=keep_maps,
+    )  # fmt: skip
+    plan, folder, cache = asked.plan, asked.folder, cache_folder()
     with tables.prepare(folder, cache, plan):
         if not fresh and tables.finished(folder, plan, with_maps=keep_maps):
             return Run(folder, read_results(folder / RESULTS), plan, None)
-        options = runner.Options(
-            engine=engine,
-            address=address,
-            workers=workers or (1 if plan.device == "cuda" else default_workers()),
-            timeout=timeout,
-            fresh=fresh,
-            keep_maps=keep_maps,
-            models=None if models is None else Path(models).resolve(),
-            plugins=tuple(str(Path(p).resolve()) if p.endswith(".py") else p for p in plugins),
-            functions=functions,
-        )
-        outcome = runner.run(plan, folder.resolve(), cache.resolve(), options, reporter)
+        outcome = runner.run(plan, folder.resolve(), cache.resolve(), asked.options, reporter)
         return Run(folder, tables.write(outcome, folder), plan, outcome)
 
 
-def planned(
-    name: str = "quick",
+def dry_run(name: str = "quick", **arguments: Any) -> DryRun:
+    """What `run` with the same arguments would do, and what that would take by a short calibration on this machine.
+    Trains nothing, changes nothing."""
+    from attribug import dry_run as dry
+
+    asked = _asked(name, **arguments)
+    return dry.dry_run(asked.plan, asked.folder.resolve(), cache_folder().resolve(), asked.options, default_workers())
+
+
+def planned(name: str = "quick", **arguments: Any) -> Plan:
+    """The plan that `run` with the same arguments would follow; reads no data and trains nothing."""
+    return _asked(name, **arguments).plan
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What the arguments of a run come to."""
+
+    plan: Plan
+    folder: Path
+    options: runner.Options
+
+
+def _asked(
+    name: str,
     *,
+    out: str | Path | None = None,
     methods: Sequence[str | Callable[..., Any]] | None = None,
     changes: Mapping[str, Any] | None = None,
     plugins: Sequence[str] = (),
     device: str = "auto",
+    models: str | Path | None = None,
+    workers: int | None = None,
+    fresh: bool = False,
+    engine: str = "local",
+    address: str | None = None,
+    timeout: float | None = None,
+    keep_maps: bool = False,
     **common: Any,
-) -> Plan:
-    """The plan that `run` with the same arguments would follow; reads no data and trains nothing."""
-    return _planned(name, methods, common, changes, plugins, device)[0]
-
-
-def plan_lines(plan: Plan) -> list[str]:
-    """A plan in words: sizes, measured cost where the suite states it, data that are missing."""
-    counts = plan.counts()
-    lines = [f"suite {plan.suite.name}: " + ", ".join(f"{number} {what}" for what, number in counts.items())]
-    if plan.suite.cost is not None:
-        cost = plan.suite.cost
-        lines.append(
-            f"{cost.basis} on {cost.machine}: {cost.cold_minutes:g} minutes, {cost.cached_minutes:g} with models, "
-            f"{cost.peak_gigabytes:g} GB a worker, {cost.disk_megabytes:g} MB on disk"
-        )
-    lines += [f"not measured: {reason}" for reason in plan.refusals]
-    lines += [f"{cell.verdict}: {cell.name}: {cell.reason}" for cell in plan.cells if cell.verdict]
-    for task in dict.fromkeys(cell.task for cell in plan.cells):
-        if absent := tasks_registry.get(task).absent:
-            lines.append(f"missing data: {task}: {absent}")
-    return lines
+) -> _Asked:
+    plan, functions = _planned(name, methods, common, changes, plugins, device)
+    if models is not None and not Path(models).is_dir():
+        raise InputError(f"--models {models}: expected a folder of trained models, found none")
+    if models is not None and fresh:
+        raise InputError(f"--fresh trains every model anew, --models {models} none: expected one of them, found both")
+    options = runner.Options(
+        engine=engine,
+        address=address,
+        workers=workers or (1 if plan.device == "cuda" else default_workers()),
+        timeout=timeout,
+        fresh=fresh,
+        keep_maps=keep_maps,
+        models=None if models is None else Path(models).resolve(),
+        plugins=tuple(str(Path(p).resolve()) if p.endswith(".py") else p for p in plugins),
+        functions=functions,
+    )
+    return _Asked(plan, Path(out) if out is not None else Path("runs") / plan.suite.name, options)
 
 
 def _planned(

@@ -127,7 +127,7 @@ def run(
         bool, typer.Option("--keep-maps", help="Store attributions: a new metric then scores them as they are.")
     ] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Recompute everything, models included.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan only.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and what it would take.")] = False,
 ) -> None:
     """Train, contaminate, explain, score; print the table. Running again resumes."""
     if engine not in {"local", "ray"}:
@@ -141,18 +141,20 @@ def run(
     common: dict[str, Any] = {name: _names(name, text) for name, text in lists.items() if text is not None}
     common |= {"seeds": seeds, "seed": seed, "examples": examples, "visible": visible}
     common |= {"changes": _changes(changes or []), "plugins": plugin or [], "device": device}
+    common |= {"out": out, "models": models, "engine": engine, "address": address, "workers": workers}
+    common |= {"timeout": timeout, "fresh": fresh, "keep_maps": keep_maps}
     if dry_run:
-        _dry_run(suite, common)
+        from attribug import api
+
+        for line in api.dry_run(suite, **common).lines():
+            _say(line)
         return
     from attribug.console import Bars, print_run
 
     with Bars() as bars:
         from attribug import api
 
-        finished: Run = api.run(
-            suite, out=out, models=models, engine=engine, address=address, workers=workers, timeout=timeout,
-            fresh=fresh, keep_maps=keep_maps, reporter=bars, **common
-        )
+        finished: Run = api.run(suite, reporter=bars, **common)
     print_run(finished)
     if not finished.complete:
         raise typer.Exit(INCOMPLETE)
@@ -251,14 +253,6 @@ def _tolerances(given: list[str]) -> dict[str, float]:
         name, equals, number = text.rpartition("=")
         allowed[name if equals else ""] = _number(number)
     return allowed
-
-
-def _dry_run(suite: str, common: dict[str, Any]) -> None:
-    from attribug import api
-
-    plan = api.planned(suite, **common)
-    for line in api.plan_lines(plan):
-        _say(line)
 
 
 def _names(option: str, text: str) -> list[str]:

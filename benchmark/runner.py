@@ -138,21 +138,10 @@ class Outcome:
 def run(plan: Plan, out: Path, cache: Path, options: Options, reporter: Reporter | None = None) -> Outcome:
     """Does what of a plan is not done yet; returns everything, stored earlier or now."""
     reporter = reporter or Silent()
-    setup = Setup(
-        suite=plan.suite.model_dump(),
-        plan=plan.key,
-        device=plan.device,
-        out=str(out),
-        cache=str(cache),
-        models=None if options.models is None else str(options.models),
-        fresh=options.fresh,
-        keep_maps=options.keep_maps,
-        plugins=options.plugins,
-        functions=options.functions,
-    )
+    setup = setup_of(plan, out, cache, options)
     started = time.perf_counter()
     models = Models(cache, options.models, plan.device)
-    schedule = _Schedule(plan, Records(out), models, options)
+    schedule = Schedule(plan, Records(out), models, options)
     reporter.begin(schedule.totals())
     if schedule.waiting:
         with _engine(setup, options, out, schedule.needs) as engine:
@@ -164,6 +153,22 @@ def run(plan: Plan, out: Path, cache: Path, options: Options, reporter: Reporter
     schedule.outcome.weights = {key: models.checksum(key) for key in plan.trainings}
     schedule.outcome.seconds["wall"] = time.perf_counter() - started
     return schedule.outcome
+
+
+def setup_of(plan: Plan, out: Path, cache: Path, options: Options) -> Setup:
+    """What workers are told of a run."""
+    return Setup(
+        suite=plan.suite.model_dump(),
+        plan=plan.key,
+        device=plan.device,
+        out=str(out),
+        cache=str(cache),
+        models=None if options.models is None else str(options.models),
+        fresh=options.fresh,
+        keep_maps=options.keep_maps,
+        plugins=options.plugins,
+        functions=options.functions,
+    )
 
 
 class Engine(AbstractContextManager["Engine"], Protocol):
@@ -184,7 +189,7 @@ def _engine(setup: Setup, options: Options, out: Path, needs: Callable[[Job], Se
     return RayEngine(setup, options.workers, options.address, needs)
 
 
-class _Schedule:
+class Schedule:
     """Jobs with what they wait for. A job starts when all it needs is there; a failure ends what depends on it."""
 
     def __init__(self, plan: Plan, records: Records, models: Models, options: Options) -> None:

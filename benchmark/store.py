@@ -168,9 +168,10 @@ def _bytes() -> Any:
 class Models:
     """Trained weights: the cache's, or a folder of given ones, which is then the only source."""
 
-    def __init__(self, cache: Path, given: Path | None = None, device: str = "cpu") -> None:
+    def __init__(self, cache: Path, given: Path | None = None, device: str = "cpu", *, mine: bool = True) -> None:
         self.given = None if given is None else Tensors(given, mine=False)
-        self.cache = Tensors(cache / ("models" if device == "cpu" else f"models-{device}"))  # trained there, not alike
+        folder = cache / ("models" if device == "cpu" else f"models-{device}")  # trained there, not alike
+        self.cache = Tensors(folder, mine=mine)
 
     @property
     def source(self) -> Tensors:
@@ -219,11 +220,12 @@ class Records:
     """A run's records (a checksum, then Parquet with the outcome in its metadata), galleries, kept maps and figures of
     checks, by content key."""
 
-    def __init__(self, out: Path) -> None:
+    def __init__(self, out: Path, *, mine: bool = True) -> None:
+        """`mine`: damaged files may be moved."""
         self.folder = out / "records"
-        self.damaged = Damaged()
-        self.galleries = Tensors(out / "galleries")
-        self.maps = Tensors(out / "maps")
+        self.damaged = Damaged(mine)
+        self.galleries = Tensors(out / "galleries", mine=mine)
+        self.maps = Tensors(out / "maps", mine=mine)
 
     def save(self, key: str, record: Record) -> None:
         """Writes a record; its gallery first, so that a record never lacks it."""

@@ -19,6 +19,18 @@ if TYPE_CHECKING:
 PLUGINS = Path(__file__).parent / "plugins"
 SMOKE_MODELS = Path(__file__).parent.parent / "results" / "reference" / "smoke"
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
+UNCALIBRATED = """
+from attribug import dry_run
+from attribug.engines.local import WorkerDied
+from attribug.__main__ import main
+
+def instead(*_):
+    raise WorkerDied("not asked for")
+
+dry_run._estimated = instead
+main()
+"""
+"""The command line whose dry runs tell what there is to do, at once, and not what it would take."""
 HOSTILE = (
     "<script>document.title='owned'</script>", "</script><b>bold</b>", '"><img src=x onerror=alert(1)>',
     "' onmouseover='alert(1)", "{{ 7 * 7 }}", "$x_$ & $\\frac{1}{0}$", "\N{RIGHT-TO-LEFT OVERRIDE}abc", "מה זה",
@@ -49,6 +61,24 @@ def inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
         return subprocess.CompletedProcess(arguments, int(stopped.value.code or 0), out, err)
 
     return command
+
+
+@pytest.fixture
+def uncalibrated(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dry runs inside this process tell what there is to do, and not what it would take."""
+    from attribug import dry_run
+    from attribug.engines.local import WorkerDied
+
+    def instead(*_: object) -> None:
+        raise WorkerDied("not asked for")
+
+    monkeypatch.setattr(dry_run, "_estimated", instead)
+
+
+@pytest.fixture(scope="session")
+def uncalibrated_command() -> list[str]:
+    """Starts the command line whose dry runs do the same."""
+    return [sys.executable, "-c", UNCALIBRATED]
 
 
 @pytest.fixture(scope="session")
@@ -85,9 +115,11 @@ def attribug(tmp_path: Path) -> Command:
     """Runs the command line in an empty directory, with the tiny plugin where `tiny=True`."""
 
     def command(
-        *arguments: str, tiny: bool = False, module: bool = False, environment: dict[str, str] | None = None
+        *arguments: str, tiny: bool = False, module: bool = False, calibrated: bool = True,
+        environment: dict[str, str] | None = None,
     ) -> "subprocess.CompletedProcess[str]":
         start = [sys.executable, "-m", "attribug"] if module else [str(Path(sys.executable).with_name("attribug"))]
+        start = start if calibrated else [sys.executable, "-c", UNCALIBRATED]
         extra = ["--plugin", str(PLUGINS / "tiny.py")] if tiny else []
         return subprocess.run(
             [*start, *arguments, *extra], cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False,

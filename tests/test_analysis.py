@@ -298,6 +298,7 @@ def test_refusals_name_metric_and_post_once() -> None:
         plan.make(suite(posts=["summ"]))
 
 
+@pytest.mark.usefixtures("uncalibrated")
 def test_a_dry_run_says_what_would_not_be_measured(inside: Callable[..., Any]) -> None:
     changes = ("--set", "posts=[sum,abs,abs_sum]", "--set", "metrics=[mass_accuracy,iou,spearman]")
     answer = inside("run", "smoke", *changes, "--dry-run")

@@ -318,6 +318,7 @@ def test_cuda_that_is_absent(inside):
     assert "expected a CUDA device, found none" in one_line(inside("run", "smoke", "--device", "cuda"), 2)
 
 
+@pytest.mark.usefixtures("uncalibrated")
 def test_dry_run_counts_and_writes_nothing(inside, tmp_path):
     answer = inside("run", "quick", "--dry-run")
     assert answer.returncode == 0, answer.stderr

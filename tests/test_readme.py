@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from collections.abc import Sequence
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
@@ -37,8 +38,9 @@ JOURNEYS = SHOWN[1:4]  # the whole benchmark, a method of one's own, a gate
 LONGEST = 10  # lines of a way to add a method
 
 
-def command(arguments: str, folder: Path) -> "subprocess.CompletedProcess[str]":
-    start = [sys.executable, "-m", *shlex.split(arguments)]
+def command(arguments: str, folder: Path, instead: Sequence[str] = ()) -> "subprocess.CompletedProcess[str]":
+    """Types a command; `instead`: what starts the command line."""
+    start = [*instead, *shlex.split(arguments)[1:]] if instead else [sys.executable, "-m", *shlex.split(arguments)]
     return subprocess.run(start, cwd=folder, capture_output=True, text=True, check=False, timeout=300)
 
 
@@ -71,10 +73,10 @@ def test_plugins_conform(name, folder):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("line", [line for line in COMMANDS if not line.startswith(ON_RUNS)])
-def test_commands_are_understood(line, folder):
+def test_commands_are_understood(line, folder, uncalibrated_command):
     if line.startswith("attribug run") and "--dry-run" not in line:
         line += " --dry-run"
-    answer = command(line, folder)
+    answer = command(line, folder, uncalibrated_command)
     assert answer.returncode == 0, answer.stderr
     assert answer.stdout
 

@@ -61,8 +61,17 @@ Job = Train | Measure | Block
 
 
 @dataclass(frozen=True)
+class Calibrate:
+    """Times a little of what waits, on untrained models; also the making of tables, where so told."""
+
+    waiting: tuple[Job, ...]
+    with_tables: bool
+
+
+@dataclass(frozen=True)
 class Done:
-    """What a job reports: seconds, reasons of methods that failed, figures of checks, files that it found damaged."""
+    """What a job reports: seconds, reasons of methods that failed, figures of checks or of a calibration, files that it
+    found damaged."""
 
     seconds: float
     failures: dict[str, str]
@@ -102,7 +111,7 @@ class Workbench:
             fresh=setup.fresh,
         )  # fmt: skip
 
-    def do(self, job: Job, event: Event) -> Done:
+    def do(self, job: Job | Calibrate, event: Event) -> Done:
         """Does a job; results go to the stores."""
         started = time.perf_counter()
         failures: dict[str, str] = {}
@@ -111,6 +120,10 @@ class Workbench:
             self._train(job, event)
         elif isinstance(job, Measure):
             figures = self._measure(job)
+        elif isinstance(job, Calibrate):
+            from attribug.estimation import measured
+
+            figures = measured(self.plan, job.waiting, with_tables=job.with_tables)
         else:
             failures = self._block(job, event)
         damaged = (*self.records.found_damaged, *self.models.found_damaged)

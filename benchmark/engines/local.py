@@ -12,7 +12,7 @@ import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
-from attribug.engines.jobs import Done, Event, Job, Setup
+from attribug.engines.jobs import Calibrate, Done, Event, Job, Setup
 from attribug.registry import InputError
 
 SECONDS_TO_END = 5.0  # a worker whose pipe has closed is about to end
@@ -52,12 +52,12 @@ class LocalEngine:
             process.kill()
         self._pool.shutdown(wait=True)
 
-    def submit(self, job: Job, event: Event, timeout: float | None = None) -> Future[Done]:
+    def submit(self, job: Job | Calibrate, event: Event, timeout: float | None = None) -> Future[Done]:
         """Queues a job. The future raises `JobFailed`, `WorkerDied` (also past `timeout` seconds of the
         job itself), or `InputError` where a worker refuses to start."""
         return self._pool.submit(self._serve, job, event, timeout)
 
-    def _serve(self, job: Job, event: Event, timeout: float | None) -> Done:
+    def _serve(self, job: Job | Calibrate, event: Event, timeout: float | None) -> Done:
         process = self._worker()
         expired = threading.Event()
         timer = threading.Timer(timeout or 0, _end, (process, expired))

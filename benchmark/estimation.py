@@ -1,0 +1,403 @@
+"""What a run would take: its jobs are timed on untrained models, which cost what trained ones do, then scheduled.
+
+The calibration runs in as many workers at once as the run would have on this machine, so that they slow each other down
+as much. What is stored already is not counted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import heapq
+import itertools
+import shutil
+import tempfile
+import time
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from attribug import keys, tables
+from attribug.attribution import attributions, safe_copy
+from attribug.contracts import Contrast, Data, Examples, Method, Trained, trainings
+from attribug.engines.jobs import Block, Job, Measure, Train, peak_megabytes
+from attribug.plan import Cell, Plan
+from attribug.query import Query
+from attribug.runner import Outcome
+from attribug.scoring import Record, score_block
+from attribug.store import Records
+from attribug.training import Lab, initialised, logits, train
+
+if TYPE_CHECKING:
+    from torch import nn
+
+TIMED_STEPS = 4  # of an optimiser
+TIMED_EXAMPLES = 128  # of a pass without gradients
+SECONDS_A_METHOD = 2.0  # a method that takes longer for a chunk is timed on fewer examples
+MOST_RECORDS = 200  # that tables are made of when they are timed
+ID_STEP = 1_000_000_000  # between examples that stand for further chunks
+HALF = {"float32": 1.0, "float16": 0.5}
+Rates = dict[str, float]
+"""Seconds, megabytes and bytes, by what they are of."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What the jobs that wait would take."""
+
+    wall: float
+    """Seconds with the given workers, from the command to the tables."""
+    critical: float
+    """Seconds with any number of workers: the longest chain of jobs that wait for each other."""
+    training: float
+    """Seconds of all trainings, one after the other."""
+    explaining: float
+    """Seconds of all checks and blocks, likewise."""
+    tables: float
+    """Seconds that tables and figures take."""
+    worker_megabytes: float
+    """Largest resident size of a worker."""
+    run_megabytes: float
+    """By which the run's folder grows."""
+    model_megabytes: float
+    """By which the cache grows."""
+
+
+def estimated(
+    plan: Plan, waiting: Mapping[Job, Iterable[Job]], rates: Rates, *, workers: int, before: float, keep_maps: bool
+) -> Estimate:
+    """From the rates of `measured` and `startup`, seconds until a worker is ready; `before`: seconds until the first
+    job is given to one."""
+    fits = _fits(plan, waiting, rates, workers)
+    seconds = {job: _seconds(plan, job, rates) + fits[job] for job in waiting}
+    around = before + rates["startup"] + rates["load"] + rates["tables"]
+    grown = _stored_bytes(plan, waiting, rates) + rates["bytes tables"]
+    return Estimate(
+        wall=around + makespan(waiting, seconds, workers),
+        critical=around + makespan(waiting, seconds, max(1, len(waiting))),
+        training=sum(seconds[job] for job in waiting if isinstance(job, Train)),
+        explaining=sum(seconds[job] for job in waiting if not isinstance(job, Train)),
+        tables=rates["tables"],
+        worker_megabytes=rates["megabytes"],
+        run_megabytes=(grown + (_map_bytes(plan, waiting, rates) if keep_maps else 0.0)) / 1e6,
+        model_megabytes=sum(rates[f"bytes {job.key}"] for job in waiting if isinstance(job, Train)) / 1e6,
+    )
+
+
+def makespan(waiting: Mapping[Job, Iterable[Job]], seconds: Mapping[Job, float], workers: int) -> float:
+    """When the last job ends, if each starts in the given order as soon as a worker is free and all it needs done."""
+    needs = {job: set(needed) for job, needed in waiting.items()}
+    queue, running, turn, now = deque[Job](), list[tuple[float, int, Job]](), itertools.count(), 0.0
+    while needs or queue or running:
+        ready = [job for job, needed in needs.items() if not needed]
+        for job in ready:
+            del needs[job]
+        queue.extend(ready)
+        while queue and len(running) < workers:
+            job = queue.popleft()
+            heapq.heappush(running, (now + seconds[job], next(turn), job))
+        now, _, done = heapq.heappop(running)
+        for needed in needs.values():
+            needed.discard(done)
+    return now
+
+
+def _seconds(plan: Plan, job: Job, rates: Rates) -> float:
+    """Of a job, without what methods fit to a model once."""
+    if isinstance(job, Train):
+        return rates[f"train {job.key}"]
+    cell, contrast = _cell(plan, job)
+    place = _place(cell)
+    if not isinstance(job, Block):
+        return rates[f"check {place}"]
+    chunks = rates[f"examples {place}"] / _chunk(plan)
+    chosen = [method for method, _ in plan.methods if method.name in job.methods]
+    explaining = sum(rates[f"explain {_group(cell)} {m.name}"] * plan.queries(contrast, m) for m in chosen)
+    scoring = sum(rates[f"score {place} {m.output}"] for m in chosen)
+    return chunks * (explaining + scoring + rates[f"block {place}"])
+
+
+def _fits(plan: Plan, waiting: Iterable[Job], rates: Rates, workers: int) -> dict[Job, float]:
+    """Seconds in which methods fit themselves to models: once a model in every worker that meets it, which jobs share
+    alike; W workers that take n jobs at random meet it W(1 − (1 − 1/W)ⁿ) times."""
+    occasions = Counter((name, model) for job in waiting for name, model, _ in _met(plan, job))
+    share = {at: workers * (1 - (1 - 1 / workers) ** n) / n for at, n in occasions.items()}
+    costs: dict[Job, float] = defaultdict(float)
+    for job in waiting:
+        for name, model, group in _met(plan, job):
+            costs[job] += share[name, model] * rates.get(f"fit {group} {name}", 0.0)
+    return costs
+
+
+def _met(plan: Plan, job: Job) -> list[tuple[str, str, str]]:
+    """Methods that fit themselves to models, these models' keys, and their cell's group, of a block."""
+    if not isinstance(job, Block):
+        return []
+    cell, contrast = _cell(plan, job)
+    models = dict.fromkeys(side.model.key for side in contrast.sides)
+    fitting = [m.name for m, _ in plan.methods if m.fits_training_data and m.name in job.methods]
+    return [(name, model, _group(cell)) for name in fitting for model in models]
+
+
+def _stored_bytes(plan: Plan, waiting: Iterable[Job], rates: Rates) -> float:
+    """Of records and galleries to come."""
+    outputs = {method.name: method.output for method, _ in plan.methods}
+    blocks = [job for job in waiting if isinstance(job, Block)]
+    return sum(
+        rates[f"bytes {_place(plan.cells[job.cell])} {outputs[name]}"] for job in blocks for name in job.methods
+    )
+
+
+def _map_bytes(plan: Plan, waiting: Iterable[Job], rates: Rates) -> float:
+    """Of kept maps: one a method, model and version of the inputs, which cells may share."""
+    kept: dict[tuple[str, ...], float] = {}
+    for job in waiting:
+        if isinstance(job, Block):
+            cell, contrast = _cell(plan, job)
+            size = rates[f"bytes {_place(cell)} maps"] * HALF[plan.settings.maps]
+            for method in (method for method, _ in plan.methods if method.name in job.methods):
+                for side in contrast.sides:
+                    versions = plan.queries(contrast, method) // len(contrast.sides)
+                    kept[method.name, side.model.key, side.examples.key] = size * versions
+    return sum(kept.values())
+
+
+def _cell(plan: Plan, job: Measure | Block) -> tuple[Cell, Contrast]:
+    cell = plan.cells[job.cell]
+    if cell.contrast is None:
+        raise ValueError(f"{cell.name}: there is nothing to do")
+    return cell, cell.contrast
+
+
+def _place(cell: Cell) -> str:
+    """What cells share that cost the same: all but the seed."""
+    return f"{cell.task} {cell.bug} {cell.level}"
+
+
+def _group(cell: Cell) -> str:
+    """What cells share in which a method takes as long for a chunk: task and network."""
+    network = None if cell.contrast is None else trainings(cell.contrast.controls[0].model)[-1].recipe.network
+    return f"{cell.task} {keys.digest(network)}"
+
+
+def _chunk(plan: Plan) -> int:
+    return min(plan.settings.chunk, plan.settings.examples)
+
+
+class Untrained:
+    """A store in which every model lies untrained."""
+
+    def __init__(self, trained: Mapping[str, Trained]) -> None:
+        self.trained = trained
+
+    def load_weights(self, key: str) -> dict[str, Tensor]:
+        """The weights that its network begins with."""
+        return initialised(self.trained[key].recipe, self.trained[key].seed).state_dict()
+
+    def save_weights(self, key: str, weights: dict[str, Tensor]) -> None:
+        """Keeps nothing."""
+
+
+def measured(plan: Plan, waiting: Sequence[Job], *, with_tables: bool) -> Rates:
+    """Times a little of everything that waits, in the process of a worker.
+
+    Gives, in seconds: `train KEY`; `check PLACE`; `explain GROUP METHOD`, of a chunk under one model; `fit GROUP
+    METHOD`, of a model; `score PLACE OUTPUT` and `block PLACE`, of a chunk; `load`, of the data that a worker needs;
+    `tables`. Further `examples PLACE`, `bytes …` of what is stored, and `megabytes`, the largest resident size.
+    """
+    bench = _Bench(plan)
+    for job in waiting:
+        if isinstance(job, Train):
+            bench.time_training(plan.trainings[job.key])
+        elif isinstance(job, Measure):
+            bench.time_checks(*_cell(plan, job))
+    for job in waiting:
+        if isinstance(job, Block):
+            bench.time_methods(*_cell(plan, job), job.methods)
+            bench.time_scoring(*_cell(plan, job))
+    loads = bench.loads.values()
+    bench.rates |= {"load": sum(max(seconds) for seconds in loads), "megabytes": peak_megabytes()}
+    bench.rates |= bench.tables() if with_tables else {}
+    return bench.rates
+
+
+class _Bench:
+    """Times pieces of a plan; each kind of thing once."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.lab = Lab(Untrained(plan.trainings), device=plan.device)
+        self.rates: Rates = {}
+        self.loads: dict[Any, list[float]] = defaultdict(list)
+        """Seconds by what builds examples."""
+        self.steps: dict[str, float] = {}
+        self.records: dict[str, dict[str, Record]] = {}
+        """Records of maps that are noise, by place and output."""
+
+    def timed(self, work: Callable[[], object]) -> float:
+        """Seconds, until a device has finished as well."""
+        started = time.perf_counter()
+        work()
+        if self.lab.device.type == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter() - started
+
+    def data(self, examples: Examples) -> Data:
+        """The examples, the time to load them noted."""
+        self.loads[getattr(examples.build, "func", examples.build)].append(self.timed(lambda: self.lab.data(examples)))
+        return self.lab.data(examples)
+
+    def time_training(self, training: Trained) -> None:
+        """A few steps, for all epochs."""
+        recipe, data = training.recipe, self.data(training.examples)
+        model = self.placed(initialised(recipe, training.seed))
+        steps = -(-len(data) // recipe.batch)
+        kind = keys.digest(replace(recipe, epochs=1), training.trainable, data.inputs.shape[1:])
+        if kind not in self.steps:
+            trainable = None if training.trainable is None else training.trainable(model)
+            few = data.select(torch.arange(min(len(data), TIMED_STEPS * recipe.batch)))
+            work = partial(train, model, few, replace(recipe, epochs=1), training.seed, trainable=trainable)
+            work()
+            self.steps[kind] = self.timed(work) / min(steps, TIMED_STEPS)
+        load = median(self.loads[getattr(training.examples.build, "func", training.examples.build)])
+        self.rates[f"train {training.key}"] = load + self.steps[kind] * steps * recipe.epochs
+        self.rates[f"bytes {training.key}"] = sum(value.nbytes for value in model.state_dict().values())
+
+    def placed(self, model: nn.Module) -> nn.Module:
+        """As the lab places models."""
+        return model.to(self.lab.device).to(memory_format=torch.channels_last)
+
+    def time_checks(self, cell: Cell, contrast: Contrast) -> None:
+        """A pass over a few examples, for all that the checks look at."""
+        name = f"check {_place(cell)}"
+        if name in self.rates:
+            return
+        passes = {(m.key, check.examples): m for check in contrast.checks for m in (*check.models, *check.minus)}
+        self.rates[name] = 0.0
+        for (_, examples), model in passes.items():
+            inputs = self.data(examples).inputs
+            few, network = inputs[:TIMED_EXAMPLES], self.lab.model(model)
+            self.rates[name] += self.timed(partial(logits, network, few)) * len(inputs) / max(1, len(few))
+
+    def time_methods(self, cell: Cell, contrast: Contrast, names: Sequence[str]) -> None:
+        """A chunk of one side, with passes shared as in a block."""
+        group, side = _group(cell), contrast.controls[0]
+        chosen = [pair for pair in self.plan.methods if pair[0].name in names]
+        if all(f"explain {group} {method.name}" in self.rates for method, _ in chosen):
+            return
+        data, model = self.data(side.examples), safe_copy(self.lab.model(side.model))
+        size = max(1, min(_chunk(self.plan), len(data)))
+        queries = {
+            count: Query(
+                model, few.inputs.to(self.lab.device), few.labels.to(self.lab.device), ids=few.ids,
+                seed=self.plan.settings.seed, rows=self.plan.settings.rows,
+                train=partial(self.lab.data, trainings(side.model)[-1].examples),
+            )
+            for count in {1, size}
+            for few in [data.select(torch.arange(count))]
+        }  # fmt: skip
+        for method, parameters in chosen:
+            first = one = self.timed(partial(_try, method, queries[1], parameters))
+            if method.fits_training_data or first < SECONDS_A_METHOD:  # the first one imports and allocates
+                one = self.timed(partial(_try, method, self.fresh(queries[1], 1), parameters))
+            count = int(min(size, max(2, SECONDS_A_METHOD / max(one, 1e-9))))
+            query = queries[size] if count == size else self.fresh(queries[size], count)
+            many = self.timed(partial(_try, method, query, parameters)) if size > 1 else one
+            each = max(many - one, 0.0) / max(1, count - 1)
+            self.rates[f"fit {group} {method.name}"] = max(first - one, 0.0) if method.fits_training_data else 0.0
+            self.rates[f"explain {group} {method.name}"] = many + each * (size - count)
+
+    def fresh(self, query: Query, count: int) -> Query:
+        """A query about the first examples of another, which remembers nothing."""
+        asked = (query.model, query.inputs[:count], query.targets[:count])
+        return Query(*asked, ids=query.ids[:count], seed=query.seed, rows=query.rows, train=query._train)
+
+    def time_scoring(self, cell: Cell, contrast: Contrast) -> None:
+        """A chunk of maps that cost nothing, on all sides."""
+        place = _place(cell)
+        if place in self.records:
+            return
+        plan, data = self.plan, self.data(contrast.contaminated.examples)
+        outputs = {method.output: method for method, _ in plan.methods}
+        free: list[tuple[Method, Mapping[str, Any]]] = [(_costless(method), {}) for method in outputs.values()]
+        settings = replace(plan.settings, examples=_chunk(plan), chunk=_chunk(plan))
+        work = partial(score_block, replace(contrast, keep=None), free, plan.measured, self.lab, settings)
+        work()  # loads and derives models
+        started = time.perf_counter()
+        self.records[place] = work()
+        spent = time.perf_counter() - started
+        scoring = {output: record.scoring_seconds for output, record in self.records[place].items()}
+        explained = min(plan.settings.examples, len(data))
+        self.rates |= {f"score {place} {output}": seconds for output, seconds in scoring.items()}
+        self.rates[f"block {place}"] = max(spent - sum(scoring.values()), 0.0)
+        self.rates[f"examples {place}"] = explained
+        self.rates[f"bytes {place} maps"] = explained * data.inputs[:1].nbytes
+
+    def tables(self) -> Rates:
+        """Makes tables of records of noise, as many as there will be, or as can be made quickly."""
+        plan, out = self.plan, Path(tempfile.mkdtemp(prefix="attribug-"))
+        each = max(1, MOST_RECORDS // max(1, len(plan.cells)))
+        first_of_output = {method.output: (method, options) for method, options in reversed(plan.methods)}
+        chosen = tuple(pair for number, pair in enumerate(plan.methods)
+                       if number < each or pair in first_of_output.values())  # fmt: skip
+        outcome = Outcome(replace(plan, methods=chosen), stored=Records(out))
+        try:
+            sizes = self.fill(outcome)
+            before = _size(out)
+            seconds = self.timed(lambda: tables.write(outcome, out))
+            made = _size(out) - before
+        finally:
+            shutil.rmtree(out, ignore_errors=True)
+        more = len(plan.methods) / len(chosen)
+        return {"tables": seconds * more, "bytes tables": made * more, **sizes}
+
+    def fill(self, outcome: Outcome) -> Rates:
+        """Stores a record of noise for every cell and method; returns the bytes that one takes, by place and output."""
+        plan, sizes = outcome.plan, Rates()
+        for number, cell in enumerate(plan.cells):
+            records = self.records.get(_place(cell), {})
+            outcome.figures[number] = {}
+            for method, _ in plan.methods:
+                if method.output in records and outcome.stored is not None:
+                    key, name = plan.record_key(cell, method.name), f"bytes {_place(cell)} {method.output}"
+                    record, before = self.as_of(records[method.output], cell), _size(outcome.stored.folder.parent)
+                    outcome.stored.save(key, record)
+                    outcome.keep(number, method.name, record)
+                    sizes.setdefault(name, _size(outcome.stored.folder.parent) - before)
+        return sizes
+
+    def as_of(self, record: Record, cell: Cell) -> Record:
+        """A chunk's record as if of all examples, and of another seed of its place."""
+        units, first = self.plan.suite.seeds, next(c.seed for c in self.plan.cells if _place(c) == _place(cell))
+        chunks = -(-int(self.rates[f"examples {_place(cell)}"]) // _chunk(self.plan))
+        scores = pd.concat([record.scores.assign(example=record.scores["example"] + number * ID_STEP)
+                            for number in range(chunks)], ignore_index=True)  # fmt: skip
+        for role in ("seed", "reference", "control_seed"):
+            seed = scores[role]
+            turned = seed - seed % units + (seed + cell.seed - first) % units
+            scores[role] = turned.where(seed >= 0, seed)
+        return replace(record, scores=scores)
+
+
+def _try(method: Method, query: Query, parameters: Mapping[str, Any]) -> None:
+    """A method that declines or fails costs what it takes to do so."""
+    with contextlib.suppress(Exception):
+        attributions(method, query, parameters)
+
+
+def _costless(method: Method) -> Method:
+    """A method of the same output, under its name, that costs next to nothing."""
+    if method.output == "probabilities":
+        return replace(method, name=method.output)
+    return Method(method.output, lambda query: torch.randn_like(query.inputs))
+
+
+def _size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
