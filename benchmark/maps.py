@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -12,7 +12,6 @@ from torch import Tensor
 from attribug import keys
 from attribug.contracts import Method, Side
 from attribug.query import Cost, Query
-from attribug.store import Tensors
 
 Precision = Literal["float32", "float16"]
 
@@ -30,13 +29,23 @@ class Explained:
     """Examples of a single pass: fewer than the suite's where memory ran out."""
 
 
+class MapStore(Protocol):
+    """Where maps are kept by content key."""
+
+    def load(self, key: str) -> dict[str, Tensor] | None:
+        """The tensors, or None when they are absent or damaged."""
+
+    def save(self, key: str, tensors: dict[str, Tensor]) -> None:
+        """Keeps tensors."""
+
+
 class KeptMaps:
     """Reads the maps that a folder holds, unless all is to be `fresh`; `keep`: what is explained goes there too. Under
     another precision than float32 attributions are rounded before anybody sees them, kept or not, so that both give
     the same scores."""
 
     def __init__(
-        self, store: Tensors, *, place: str, precision: Precision = "float32", keep: bool = False, fresh: bool = False
+        self, store: MapStore, *, place: str, precision: Precision = "float32", keep: bool = False, fresh: bool = False
     ) -> None:
         """`place`: content key of what all explanations of a run rest on, device, code and library versions."""
         self.store = store
