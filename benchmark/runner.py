@@ -105,7 +105,7 @@ class Outcome:
     def keep(self, number: int, method: str, record: Record) -> None:
         """Takes a stored record."""
         self.images[number, method] = record.scores["example"].nunique()
-        self.records[number, method] = replace(record, scores=record.scores.head(0))
+        self.records[number, method] = replace(record, scores=record.scores.head(0).copy())
 
     def scores(self, number: int, method: str) -> pd.DataFrame:
         """A record's scores, as they are stored.
