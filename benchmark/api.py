@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any, overload
 import cloudpickle
 import pandas as pd
 
-from attribug import keys, runner, suite, tables
+from attribug import keys, locations, runner, suite, tables
 from attribug import methods as registered
 from attribug import tasks as tasks_registry
 from attribug.analysis import read_analysis
 from attribug.plan import Plan
 from attribug.registry import InputError, load_plugin, near_misses
 from attribug.results.schema import read_results
-from attribug.store import ANALYSIS, RESULTS, RUN, SCORES, cache_folder, read_json
+from attribug.store import ANALYSIS, RESULTS, RUN, SCORES, Models, Tensors, read_json
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -34,11 +34,18 @@ class Run:
     """A finished run and its tables."""
 
     folder: Path
+    """Of the run, or of the copy of what lies at a URL."""
     results: pd.DataFrame
     """One row a task, bug, level, control, method, metric and post."""
     plan: Plan
     outcome: runner.Outcome | None
     """None when there was nothing to do."""
+    url: str | None = None
+
+    @property
+    def name(self) -> str:
+        """Where the run lies, as the user calls it."""
+        return self.url or str(self.folder)
 
     @property
     def scores(self) -> pd.DataFrame:
@@ -90,34 +97,47 @@ def run(
     fresh: bool = False,
     reporter: runner.Reporter | None = None,
 ) -> Run:
-    """Runs a suite, a shipped name or a YAML path, and writes its tables to `out` (default `runs/<suite>`).
+    """Runs a suite, a shipped name or a YAML path, and writes its tables to `out` (default `runs/<suite>`), a folder or
+    a URL such as `s3://bucket/runs/x`; so may be `models`.
 
     `methods` may hold plain functions f(model, inputs, targets) besides names; `changes` override the suite by dotted
     key. What `out` and the cache hold already is not done again, unless `fresh`. Raises `InputError` for wrong input.
     """
     common = {"bugs": bugs, "metrics": metrics, "tasks": tasks, "seeds": seeds, "seed": seed, "examples": examples}
     plan, functions = _planned(name, methods, {**common, "visible": visible}, changes, plugins, device)
-    folder = Path(out) if out is not None else Path("runs") / plan.suite.name
-    cache = cache_folder()
-    if models is not None and not Path(models).is_dir():
-        raise InputError(f"--models {models}: expected a folder of trained models, found none")
-    if models is not None and fresh:
-        raise InputError(f"--fresh trains every model anew, --models {models} none: expected one of them, found both")
-    with tables.prepare(folder, cache, plan):
-        if not fresh and tables.finished(folder, plan):
-            return Run(folder, read_results(folder / RESULTS), plan, None)
+    place = locations.at(Path("runs") / plan.suite.name if out is None else out, "--out ")
+    cache, given = locations.cache(), None if models is None else locations.at(models, "--models ")
+    if given is not None and given.remote is None and not given.folder.is_dir():
+        raise InputError(f"--models {given.name}: expected a folder of trained models, found none")
+    if given is not None and fresh:
+        raise InputError(
+            f"--fresh trains every model anew, --models {given.name} none: expected one of them, found both"
+        )
+    url = None if place.remote is None else place.name
+    with locations.named(place, cache, *([] if given is None else [given])), tables.prepare(place, cache, plan):
+        if not fresh and tables.finished(place.folder, plan):
+            return Run(place.folder, read_results(place.folder / RESULTS), plan, None, url)
         options = runner.Options(
             engine=engine,
             address=address,
             workers=workers or (1 if plan.device == "cuda" else default_workers()),
             timeout=timeout,
             fresh=fresh,
-            models=None if models is None else Path(models).resolve(),
+            models=None if given is None else given.folder.resolve(),
             plugins=tuple(str(Path(p).resolve()) if p.endswith(".py") else p for p in plugins),
             functions=functions,
         )
-        outcome = runner.run(plan, folder.resolve(), cache.resolve(), options, reporter)
-        return Run(folder, tables.write(outcome, folder), plan, outcome)
+        if given is not None:
+            given.note()
+            locations.fetch_models(given, Tensors(given.folder), plan.trainings)
+        stored = Models(cache.folder, device=plan.device).cache
+        exchange = locations.Exchange(place, cache, stored, fresh=fresh)
+        exchange.begin(plan.trainings if given is None else ())
+        folder = place.folder.resolve()
+        outcome = runner.run(plan, folder, cache.folder.resolve(), options, reporter, exchange.sent)
+        results = tables.write(outcome, place.folder)
+        exchange.end()
+        return Run(place.folder, results, plan, outcome, url)
 
 
 def planned(

@@ -95,7 +95,9 @@ def _start(
 @app.command()
 def run(
     suite: Annotated[str, typer.Argument(help="A shipped suite or a YAML file.")] = "quick",
-    out: Annotated[Path | None, typer.Option(help="Folder of the results; default runs/SUITE.")] = None,
+    out: Annotated[
+        str | None, typer.Option(metavar="PLACE", help="Folder or URL of the results; default runs/SUITE.")
+    ] = None,
     methods: Annotated[str | None, typer.Option(help="Only these, a,b,…")] = None,
     bugs: Annotated[str | None, typer.Option(help="Only these, a,b,…")] = None,
     metrics: Annotated[str | None, typer.Option(help="Only these, a,b@post,…")] = None,
@@ -109,7 +111,9 @@ def run(
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change the suite, by dotted key.")
     ] = None,
     plugin: Annotated[list[str] | None, typer.Option(metavar="FILE|MODULE", help="Adds what it registers.")] = None,
-    models: Annotated[Path | None, typer.Option(help="Folder of trained models to use; trains none.")] = None,
+    models: Annotated[
+        str | None, typer.Option(metavar="PLACE", help="Folder or URL of trained models to use; trains none.")
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     engine: Annotated[str, typer.Option(help="local or ray.")] = "local",
     address: Annotated[str | None, typer.Option(help="Of a Ray cluster.")] = None,
@@ -196,9 +200,9 @@ def check(
 @app.command()
 def compare(
     baseline: Annotated[
-        str, typer.Argument(help="A run's folder, a results.csv, a reference (smoke, quick …), or published.")
+        str, typer.Argument(help="A run's folder or URL, a results.csv, a reference (smoke, quick …), or published.")
     ],
-    candidate: Annotated[str, typer.Argument(help="A run's folder, a results.csv or a reference.")],
+    candidate: Annotated[str, typer.Argument(help="A run's folder or URL, a results.csv or a reference.")],
     tolerance: Annotated[
         list[str] | None,
         typer.Option(metavar="[METRIC=]X", help="Difference of values that counts for nothing; effect=X for effects."),
@@ -235,7 +239,7 @@ def compare(
 
 @app.command()
 def report(
-    run: Annotated[Path, typer.Argument(help="A run's folder.")],
+    run: Annotated[str, typer.Argument(help="A run's folder or URL.")],
     output: Annotated[Path | None, typer.Option(metavar="FILE", help="Default RUN/report.html.")] = None,
 ) -> None:
     """Writes one self-contained HTML page: verdicts, galleries, curves, checks, costs, settings, failures."""
