@@ -248,6 +248,48 @@ def report(
     _say(f"written: {written(run, output)}")
 
 
+caches = typer.Typer()
+app.add_typer(caches, name="cache")
+
+
+@caches.callback(invoke_without_command=True)
+def cache(
+    context: typer.Context, as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False
+) -> None:
+    """Shows what the cache holds and how much it takes: trained models, copies of remote places; `prune` frees it."""
+    if context.invoked_subcommand is not None:
+        return
+    from attribug import caching
+
+    places = caching.Cache().places()
+    if as_json:
+        _say(json.dumps(caching.as_json(places), indent=2))
+        return
+    for place in places:
+        _say("\n".join(caching.lines(place)))
+
+
+@caches.command()
+def prune(
+    older_than: Annotated[
+        str | None, typer.Option(metavar="AGE", help="Removes what was not used for so long: 12h, 30d, 4w.")
+    ] = None,
+    max_size: Annotated[
+        str | None, typer.Option(metavar="SIZE", help="Then what was used least recently, down to 500MB, 2GB.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go only.")] = False,
+) -> None:
+    """Removes trained models and copies of remote places; damaged files and what killed runs left behind always go."""
+    if older_than is None and max_size is None:
+        raise InputError("cache prune: expected --older-than AGE, --max-size SIZE or both, found neither")
+    from attribug import caching
+
+    age = None if older_than is None else caching.seconds(older_than)
+    limit = None if max_size is None else caching.size(max_size)
+    for place, gone, kept in caching.Cache().prune(age, limit, dry=dry_run):
+        _say("\n".join(caching.pruned(place, gone, kept, dry=dry_run)))
+
+
 def _tolerances(given: list[str]) -> dict[str, float]:
     """`X` for all metrics, `METRIC=X` for one."""
     allowed = {}

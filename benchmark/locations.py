@@ -12,6 +12,7 @@ theirs. Nothing locks a remote run's folder across machines: two runs there do t
 from __future__ import annotations
 
 import contextlib
+import datetime
 import os
 import re
 import tempfile
@@ -69,15 +70,13 @@ class Remote:
 
     def sizes(self, below: str = "") -> dict[str, int]:
         """Bytes of every file below a folder, by path from the root; none that is hidden."""
+        found = {path: int(info["size"] or 0) for path, info in self._listed(below).items()}
+        return {path: size for path, size in found.items() if not _hidden(path)}
+
+    def files(self) -> dict[str, tuple[int, float]]:
+        """Bytes of every file, and when it was written, in seconds since 1970; the hidden ones, too."""
         with self._told():
-            self._files.invalidate_cache()
-            try:
-                found = self._files.find(self._place(below), detail=True)
-            except FileNotFoundError:
-                return {}
-            start = len(self._root.rstrip("/")) + 1
-            paths = {name[start:]: int(info["size"] or 0) for name, info in found.items()}
-            return {path: size for path, size in paths.items() if not _hidden(path)}
+            return {path: (int(info["size"] or 0), self._time(info)) for path, info in self._listed().items()}
 
     def read(self, paths: Iterable[str], keep: Callable[[str, bytes], object]) -> None:
         """Gives the content of every file that exists to `keep`."""
@@ -131,6 +130,22 @@ class Remote:
         with self._told():
             self._put(".writable", b"")
             self._files.rm_file(self._place(".writable"))
+
+    def _listed(self, below: str = "") -> dict[str, dict[str, Any]]:
+        with self._told():
+            self._files.invalidate_cache()
+            try:
+                found = self._files.find(self._place(below), detail=True)
+            except FileNotFoundError:
+                return {}
+        start = len(self._root.rstrip("/")) + 1
+        return {name[start:]: info for name, info in found.items()}
+
+    def _time(self, info: Mapping[str, Any]) -> float:
+        """When a listed file was written: its listing tells with some file systems."""
+        told = info.get("LastModified", info.get("mtime"))
+        told = self._files.modified(info["name"]) if told is None else told
+        return float(told.timestamp() if isinstance(told, datetime.datetime) else told)
 
     def _place(self, path: str) -> str:
         return f"{self._root.rstrip('/')}/{path}" if path else self._root

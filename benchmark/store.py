@@ -8,7 +8,6 @@ import io
 import json
 import os
 import tempfile
-import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import asdict
@@ -79,10 +78,9 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def note_use(path: Path) -> None:
-    """Sets a file's time of access, which the system itself may not keep: what is used least goes first. The time of
-    writing stays, for it tells what a job has made."""
+    """Sets a file's time to now: what was used least recently goes first when the cache is pruned."""
     with contextlib.suppress(OSError):  # a cache that can only be read is never pruned
-        os.utime(path, ns=(time.time_ns(), path.stat().st_mtime_ns))
+        os.utime(path)
 
 
 def write_json(path: Path, value: Any) -> None:
