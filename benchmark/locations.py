@@ -64,6 +64,8 @@ class Remote:
         """`option`: what the user gave it as, for messages."""
         self.url = url.rstrip("/")
         self.name = re.sub(r"(://[^/@:]*):[^/@]*@", r"\1:…@", self.url)  # no password in messages
+        if "://" not in self.url:  # s3:// would be a folder here
+            raise InputError(f"{option}{url}: expected a URL that names a place, found none after ://")
         self.option = option
         self._files, self._root, protocol = _connected(self.url, f"{option}{self.name}")
         self._whole = protocol in OBJECT_STORES
@@ -139,7 +141,7 @@ class Remote:
             except FileNotFoundError:
                 return {}
         start = len(self._root.rstrip("/")) + 1
-        return {name[start:]: info for name, info in found.items()}
+        return {name[start:]: info for name, info in found.items() if info["type"] == "file"}
 
     def _time(self, info: Mapping[str, Any]) -> float:
         """When a listed file was written: its listing tells with some file systems."""
