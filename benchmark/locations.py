@@ -49,11 +49,13 @@ CONTENT = ("records", "galleries", "maps")
 TABLES = (RESULTS, SCORES, COSTS, REPORT, RUN)
 OBJECT_STORES = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oci", "oss", "memory"})
 """Protocols that write a file whole or not at all, and know no folders: to make one could make a bucket."""
-PATIENCE = {"connect_timeout": 5, "read_timeout": 60, "retries": {"mode": "standard", "max_attempts": 2}}
-OPTIONS: dict[str, dict[str, Any]] = {"s3": {"config_kwargs": PATIENCE}}
-"""By protocol, where the user's fsspec settings say nothing else: S3 alone waits for minutes for who is not there."""
+PATIENCE = {"connect_timeout": 5, "read_timeout": 15, "retries": {"mode": "standard", "total_max_attempts": 2}}
+OPTIONS: dict[str, dict[str, Any]] = {"s3": {"config_kwargs": PATIENCE, "use_listings_cache": False}}
+"""By protocol, where the user's fsspec settings say nothing else: S3 by itself waits for many minutes for a server that
+does not answer, and remembers sizes that others have changed."""
 INSTALL = {"s3": "pip install 'attribug[s3]'"}
 CONNECTIONS = 8  # at once
+ANSWER_SECONDS, TRANSFER_SECONDS = 30.0, 600.0  # that a request, or a file, may take
 READER_SECONDS = 60.0  # a reader waits for another one
 
 
@@ -86,7 +88,7 @@ class Remote:
         def one(path: str) -> None:
             with self._told():
                 try:
-                    content = self._files.cat_file(self._place(path))
+                    content = self._files.cat_file(self._place(path), **self._within(TRANSFER_SECONDS))
                 except FileNotFoundError:
                     return
             keep(path, content)
@@ -107,13 +109,15 @@ class Remote:
         with self._told():
             if self._whole:
                 try:
-                    self._files.pipe_file(self._place(path), content, mode="create")
+                    limit = self._within(TRANSFER_SECONDS)
+                    self._files.pipe_file(self._place(path), content, mode="create", **limit)
                     return True
                 except FileExistsError:
                     return False
                 except (OSError, NotImplementedError, TypeError, ValueError):
                     pass  # it cannot, or it cannot be reached, which what follows meets again
-            if self._files.exists(self._place(path)):
+            self._files.invalidate_cache()
+            if self._files.exists(self._place(path), **self._within(ANSWER_SECONDS)):
                 return False
             self._put(path, content)
             return True
@@ -123,21 +127,21 @@ class Remote:
 
         def one(path: str) -> None:
             with self._told(), contextlib.suppress(FileNotFoundError):
-                self._files.rm_file(self._place(path))
+                self._files.rm_file(self._place(path), **self._within(ANSWER_SECONDS))
 
         self._each(one, paths)
 
     def expect_writable(self) -> None:
         """Raises `InputError` where nothing can be written."""
         with self._told():
-            self._put(".writable", b"")
-            self._files.rm_file(self._place(".writable"))
+            self._put(".writable", b"", ANSWER_SECONDS)
+            self._files.rm_file(self._place(".writable"), **self._within(ANSWER_SECONDS))
 
     def _listed(self, below: str = "") -> dict[str, dict[str, Any]]:
         with self._told():
             self._files.invalidate_cache()
             try:
-                found = self._files.find(self._place(below), detail=True)
+                found = self._files.find(self._place(below), detail=True, **self._within(ANSWER_SECONDS))
             except FileNotFoundError:
                 return {}
         start = len(self._root.rstrip("/")) + 1
@@ -152,10 +156,14 @@ class Remote:
     def _place(self, path: str) -> str:
         return f"{self._root.rstrip('/')}/{path}" if path else self._root
 
-    def _put(self, path: str, content: bytes) -> None:
+    def _within(self, seconds: float) -> dict[str, float]:
+        """An argument that ends a call which takes longer: fsspec's, of the file systems that it runs in a loop."""
+        return {"timeout": seconds} if self._files.async_impl else {}
+
+    def _put(self, path: str, content: bytes, seconds: float = TRANSFER_SECONDS) -> None:
         place = self._place(path)
         if self._whole:
-            self._files.pipe_file(place, content)
+            self._files.pipe_file(place, content, **self._within(seconds))
             return
         folder, _, name = place.rpartition("/")
         temporary = f"{folder}/.{name}.{uuid.uuid4().hex[:8]}"
@@ -178,6 +186,8 @@ class Remote:
             yield
         except InputError:
             raise
+        except TimeoutError as error:
+            raise InputError(f"{self.option}{self.name}: expected an answer, found none in time") from error
         except Exception as error:  # whatever a file system raises
             said = f"{self.option}{self.name}: expected a place that can be reached, read and written"
             raise InputError(f"{said}, found: {one_line(error)}") from error
@@ -223,8 +233,9 @@ class Location:
                 text = f"{self.remote.name}\n"
                 write_atomically(_label(self.folder), lambda place: place.write_text(text, encoding="utf-8"))
             except OSError as error:
-                found = error.strerror or str(error)
-                raise InputError(f"{self.folder}: expected a folder that can be written, found: {found}") from error
+                found, where = error.strerror or str(error), self.folder.parent
+                said = f"{where}: expected a folder that can be written, for the copy of {self.name}"
+                raise InputError(f"{said}, found: {found}") from error
 
     def expect_writable(self) -> None:
         """Raises `InputError` where nothing can be written at the remote place."""

@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -141,7 +142,7 @@ def test_nothing_is_sent_or_fetched_twice(url, tmp_path, monkeypatch):
     files = here.remote._files
     put_, cat = Remote._put, files.cat_file
     monkeypatch.setattr(Remote, "_put", lambda self, path, content: (sent.append(path), put_(self, path, content)))
-    monkeypatch.setattr(files, "cat_file", lambda path: (read.append(path), cat(path))[1])
+    monkeypatch.setattr(files, "cat_file", lambda path, **_: (read.append(path), cat(path))[1])
     here.send()
     here.fetch("records")
     assert (sent, read) == ([], [])
@@ -216,7 +217,7 @@ def test_a_store_without_exclusive_creation_is_looked_at_first(url, monkeypatch)
     pipe = remote._files.pipe_file
 
     def refusing(path: str, value: bytes, **more: Any) -> None:
-        if more:
+        if "mode" in more:
             raise OSError(errno.ENOSYS, "not implemented")
         pipe(path, value)
 
@@ -402,6 +403,23 @@ def test_an_unreachable_server_is_one_line_and_soon(inside, s3, monkeypatch, tmp
         line = one_line(answer, 2)
         assert "s3://bucket/x: expected a place that can be reached" in line
         assert "Could not connect" in line
+
+
+def test_a_server_that_never_answers(s3, monkeypatch, tmp_path):
+    monkeypatch.setattr(locations, "ANSWER_SECONDS", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        _in(monkeypatch, s3, tmp_path, AWS_ENDPOINT_URL=f"http://127.0.0.1:{silent.getsockname()[1]}")
+        started = time.monotonic()
+        for ask in (Remote.expect_writable, Remote.sizes):
+            with pytest.raises(InputError, match="s3://bucket/x: expected an answer, found none in time"):
+                ask(Remote("s3://bucket/x"))
+        assert time.monotonic() - started < SECONDS
+
+
+def test_a_copy_that_cannot_be_written(inside, monkeypatch):
+    monkeypatch.setenv("ATTRIBUG_CACHE", "/proc/attribug")
+    line = one_line(inside("run", "smoke", "--out", "memory://x"), 2)
+    assert "/proc/attribug/copies: expected a folder that can be written, for the copy of memory://x, found: " in line
 
 
 def test_no_credentials(inside, s3, monkeypatch, tmp_path):
