@@ -6,6 +6,7 @@ import inspect
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from importlib.machinery import PathFinder
 from pathlib import Path
@@ -14,13 +15,13 @@ from typing import TYPE_CHECKING, Any, overload
 import cloudpickle
 import pandas as pd
 
-from attribug import keys, runner, suite, tables
+from attribug import keys, locations, runner, suite, tables
 from attribug import methods as registered
 from attribug.analysis import read_analysis
 from attribug.plan import Plan
 from attribug.registry import InputError, load_plugin, near_misses
 from attribug.results.schema import read_results
-from attribug.store import ANALYSIS, RESULTS, RUN, SCORES, cache_folder, read_json
+from attribug.store import ANALYSIS, RESULTS, RUN, SCORES, Models, Tensors, read_json
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -34,11 +35,18 @@ class Run:
     """A finished run and its tables."""
 
     folder: Path
+    """Of the run, or of the copy of what lies at a URL."""
     results: pd.DataFrame
     """One row a task, bug, level, control, method, metric and post."""
     plan: Plan
     outcome: runner.Outcome | None
     """None when there was nothing to do."""
+    url: str | None = None
+
+    @property
+    def name(self) -> str:
+        """Where the run lies, as the user calls it."""
+        return self.url or str(self.folder)
 
     @property
     def scores(self) -> pd.DataFrame:
@@ -91,7 +99,8 @@ def run(
     keep_maps: bool = False,
     reporter: runner.Reporter | None = None,
 ) -> Run:
-    """Runs a suite, a shipped name or a YAML path, and writes its tables to `out` (default `runs/<suite>`).
+    """Runs a suite, a shipped name or a YAML path, and writes its tables to `out` (default `runs/<suite>`), a folder or
+    a URL such as `s3://bucket/runs/x`; so may be `models`.
 
     `methods` may hold plain functions f(model, inputs, targets) besides names; `changes` override the suite by dotted
     key. What `out` and the cache hold already is not done again, unless `fresh`. `keep_maps` stores all attributions in
@@ -102,21 +111,36 @@ def run(
         examples=examples, visible=visible, changes=changes, plugins=plugins, models=models, device=device,
         engine=engine, address=address, workers=workers, timeout=timeout, fresh=fresh, keep_maps=keep_maps,
     )  # fmt: skip
-    plan, folder, cache = asked.plan, asked.folder, cache_folder()
-    with tables.prepare(folder, cache, plan):
-        if not fresh and tables.finished(folder, plan, with_maps=keep_maps):
-            return Run(folder, read_results(folder / RESULTS), plan, None)
-        outcome = runner.run(plan, folder.resolve(), cache.resolve(), asked.options, reporter)
-        return Run(folder, tables.write(outcome, folder), plan, outcome)
+    plan, place, cache = asked.plan, asked.place, locations.cache()
+    url = None if place.remote is None else place.name
+    with asked.named(cache), tables.prepare(place, cache, plan):
+        if not fresh and tables.finished(place.folder, plan, with_maps=keep_maps):
+            return Run(place.folder, read_results(place.folder / RESULTS), plan, None, url)
+        asked.fetch_given()
+        stored = Models(cache.folder, device=plan.device).cache
+        exchange = locations.Exchange(place, cache, stored, fresh=fresh)
+        exchange.begin(plan.trainings if asked.given is None else ())
+        folder = place.folder.resolve()
+        outcome = runner.run(plan, folder, cache.folder.resolve(), asked.options, reporter, exchange.sent)
+        results = tables.write(outcome, place.folder)
+        exchange.end()
+        return Run(place.folder, results, plan, outcome, url)
 
 
 def dry_run(name: str = "quick", **arguments: Any) -> DryRun:
     """What `run` with the same arguments would do, and what that would take by a short calibration on this machine.
-    Trains nothing, changes nothing."""
+    Trains nothing, and writes nothing but copies of remote places."""
     from attribug import dry_run as dry
 
-    asked = _asked(name, **arguments)
-    return dry.dry_run(asked.plan, asked.folder.resolve(), cache_folder().resolve(), asked.options, default_workers())
+    asked, cache = _asked(name, **arguments), locations.cache()
+    with asked.named(cache):
+        asked.fetch_given()
+        if asked.place.remote is not None:
+            asked.place.note()
+            asked.place.fetch("records", "galleries")
+        locations.fetch_models(cache, Models(cache.folder, device=asked.plan.device).cache, asked.plan.trainings)
+        places = asked.place.folder.resolve(), cache.folder.resolve()
+        return dry.dry_run(asked.plan, *places, asked.options, default_workers())
 
 
 def planned(name: str = "quick", **arguments: Any) -> Plan:
@@ -129,8 +153,20 @@ class _Asked:
     """What the arguments of a run come to."""
 
     plan: Plan
-    folder: Path
+    place: locations.Location
+    given: locations.Location | None
+    """Of trained models."""
     options: runner.Options
+
+    def named(self, cache: locations.Location) -> AbstractContextManager[None]:
+        """Messages name the URLs that the user gave."""
+        return locations.named(self.place, cache, *([] if self.given is None else [self.given]))
+
+    def fetch_given(self) -> None:
+        """Fetches the given models from their URL."""
+        if self.given is not None:
+            self.given.note()
+            locations.fetch_models(self.given, Tensors(self.given.folder), self.plan.trainings)
 
 
 def _asked(
@@ -151,10 +187,13 @@ def _asked(
     **common: Any,
 ) -> _Asked:
     plan, functions = _planned(name, methods, common, changes, plugins, device)
-    if models is not None and not Path(models).is_dir():
-        raise InputError(f"--models {models}: expected a folder of trained models, found none")
-    if models is not None and fresh:
-        raise InputError(f"--fresh trains every model anew, --models {models} none: expected one of them, found both")
+    place = locations.at(Path("runs") / plan.suite.name if out is None else out, "--out ")
+    given = None if models is None else locations.at(models, "--models ")
+    if given is not None and given.remote is None and not given.folder.is_dir():
+        raise InputError(f"--models {given.name}: expected a folder of trained models, found none")
+    if given is not None and fresh:
+        found = f"--models {given.name} none: expected one of them, found both"
+        raise InputError(f"--fresh trains every model anew, {found}")
     options = runner.Options(
         engine=engine,
         address=address,
@@ -162,11 +201,11 @@ def _asked(
         timeout=timeout,
         fresh=fresh,
         keep_maps=keep_maps,
-        models=None if models is None else Path(models).resolve(),
+        models=None if given is None else given.folder.resolve(),
         plugins=tuple(str(Path(p).resolve()) if p.endswith(".py") else p for p in plugins),
         functions=functions,
     )
-    return _Asked(plan, Path(out) if out is not None else Path("runs") / plan.suite.name, options)
+    return _Asked(plan, place, given, options)
 
 
 def _planned(

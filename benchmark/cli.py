@@ -95,7 +95,9 @@ def _start(
 @app.command()
 def run(
     suite: Annotated[str, typer.Argument(help="A shipped suite or a YAML file.")] = "quick",
-    out: Annotated[Path | None, typer.Option(help="Folder of the results; default runs/SUITE.")] = None,
+    out: Annotated[
+        str | None, typer.Option(metavar="PLACE", help="Folder or URL of the results; default runs/SUITE.")
+    ] = None,
     methods: Annotated[str | None, typer.Option(help="Only these, a,b,…")] = None,
     bugs: Annotated[str | None, typer.Option(help="Only these, a,b,…")] = None,
     metrics: Annotated[str | None, typer.Option(help="Only these, a,b@post,…")] = None,
@@ -109,7 +111,9 @@ def run(
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change the suite, by dotted key.")
     ] = None,
     plugin: Annotated[list[str] | None, typer.Option(metavar="FILE|MODULE", help="Adds what it registers.")] = None,
-    models: Annotated[Path | None, typer.Option(help="Folder of trained models to use; trains none.")] = None,
+    models: Annotated[
+        str | None, typer.Option(metavar="PLACE", help="Folder or URL of trained models to use; trains none.")
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     engine: Annotated[str, typer.Option(help="local or ray.")] = "local",
     address: Annotated[str | None, typer.Option(help="Of a Ray cluster.")] = None,
@@ -198,9 +202,9 @@ def check(
 @app.command()
 def compare(
     baseline: Annotated[
-        str, typer.Argument(help="A run's folder, a results.csv, a reference (smoke, quick …), or published.")
+        str, typer.Argument(help="A run's folder or URL, a results.csv, a reference (smoke, quick …), or published.")
     ],
-    candidate: Annotated[str, typer.Argument(help="A run's folder, a results.csv or a reference.")],
+    candidate: Annotated[str, typer.Argument(help="A run's folder or URL, a results.csv or a reference.")],
     tolerance: Annotated[
         list[str] | None,
         typer.Option(metavar="[METRIC=]X", help="Difference of values that counts for nothing; effect=X for effects."),
@@ -237,13 +241,55 @@ def compare(
 
 @app.command()
 def report(
-    run: Annotated[Path, typer.Argument(help="A run's folder.")],
+    run: Annotated[str, typer.Argument(help="A run's folder or URL.")],
     output: Annotated[Path | None, typer.Option(metavar="FILE", help="Default RUN/report.html.")] = None,
 ) -> None:
     """Writes one self-contained HTML page: verdicts, galleries, curves, checks, costs, settings, failures."""
     from attribug.reporting import report as written
 
     _say(f"written: {written(run, output)}")
+
+
+caches = typer.Typer()
+app.add_typer(caches, name="cache")
+
+
+@caches.callback(invoke_without_command=True)
+def cache(
+    context: typer.Context, as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False
+) -> None:
+    """Shows what the cache holds and how much it takes: trained models, copies of remote places; `prune` frees it."""
+    if context.invoked_subcommand is not None:
+        return
+    from attribug import caching
+
+    places = caching.Cache().places()
+    if as_json:
+        _say(json.dumps(caching.as_json(places), indent=2))
+        return
+    for place in places:
+        _say("\n".join(caching.lines(place)))
+
+
+@caches.command()
+def prune(
+    older_than: Annotated[
+        str | None, typer.Option(metavar="AGE", help="Removes what was not used for so long: 12h, 30d, 4w.")
+    ] = None,
+    max_size: Annotated[
+        str | None, typer.Option(metavar="SIZE", help="Then what was used least recently, down to 500MB, 2GB.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go only.")] = False,
+) -> None:
+    """Removes trained models and copies of remote places; damaged files and what killed runs left behind always go."""
+    if older_than is None and max_size is None:
+        raise InputError("cache prune: expected --older-than AGE, --max-size SIZE or both, found neither")
+    from attribug import caching
+
+    age = None if older_than is None else caching.seconds(older_than)
+    limit = None if max_size is None else caching.size(max_size)
+    for place, gone, kept in caching.Cache().prune(age, limit, dry=dry_run):
+        _say("\n".join(caching.pruned(place, gone, kept, dry=dry_run)))
 
 
 def _tolerances(given: list[str]) -> dict[str, float]:

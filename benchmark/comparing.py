@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import pyarrow as pa
 
-from attribug import listing, results
+from attribug import listing, locations, results
 from attribug.registry import InputError, Missing, near_misses, one_line
 from attribug.results import published
 from attribug.results.comparison import EFFECT, Comparison, Measured
 from attribug.results.comparison import compare as compare_tables
 from attribug.results.schema import TableError, read_results, write_results
 from attribug.run_json import Facts, RunFacts, checksum, expect_file, read_facts
-from attribug.store import RESULTS, RUN, SCORES, Models, Tensors, cache_folder, read_json, write_atomically, write_json
+from attribug.store import RESULTS, RUN, SCORES, Models, Tensors, is_url, read_json, write_atomically, write_json
 
 if TYPE_CHECKING:
     from attribug.api import Run
@@ -41,7 +41,8 @@ def compare(
     tolerance: float | Mapping[str, float] | None = None,
     only_verdicts: bool = False,
 ) -> Comparison:
-    """Compares two runs of one suite: folders, results.csv files, names of references, or what `run` returned.
+    """Compares two runs of one suite: folders, their URLs, results.csv files, names of references, or what `run`
+    returned.
 
     `tolerance`: the difference of values that counts for nothing, of all metrics or by metric (`effect` for effects);
     `only_verdicts` gates verdicts alone. See `attribug.results.comparison`. Raises `InputError` for what is no table,
@@ -62,8 +63,15 @@ def compare(
 
 def load(source: str | Path | Run, kind: type[Facts] = Facts) -> Measured:
     """A table with what is known of it. Raises `InputError` where there is none, or it is not what was written."""
-    path = Path(source) if isinstance(source, str | Path) else source.folder
-    name = str(path)
+    if not isinstance(source, str | Path):
+        return _load(source.folder, source.name, kind)
+    if not is_url(source):
+        return _load(Path(source), str(source), kind)
+    with locations.reading(str(source)) as place:
+        return _load(place.folder, place.name, kind)
+
+
+def _load(path: Path, name: str, kind: type[Facts]) -> Measured:
     if not path.exists() and name in references():
         path = REFERENCES / f"{name}.csv"
     if not path.exists():
@@ -129,7 +137,7 @@ def accept(baseline: str | Path, candidate: str | Path | Run) -> Path:
     its models (a folder of its name beside the table) gets the candidate's. Returns the table's path. Raises
     `InputError` for a candidate that failed in part or that is no run's folder, or a path that cannot be written.
     """
-    if isinstance(candidate, str | Path) and not Path(candidate).is_dir():
+    if isinstance(candidate, str | Path) and not is_url(candidate) and not Path(candidate).is_dir():
         raise InputError(f"{candidate}: expected a run's folder, which knows where numbers come from, found none")
     found = load(candidate, RunFacts)
     if found.facts["failures"]:
@@ -174,8 +182,10 @@ def _before(notes: Path) -> set[str]:
 def _keep_models(run: Measured, folder: Path, before: set[str]) -> None:
     """Copies the run's models from the cache, unless they are there; an earlier reference's go."""
     weights = {key: model["weights"] for key, model in run.facts["models"].items()}
-    kept, cached = Tensors(folder), Models(cache_folder(), device=run.facts["device"]).cache
+    cache = locations.cache()
+    kept, cached = Tensors(folder), Models(cache.folder, device=run.facts["device"]).cache
     wanted = [key for key, checked in weights.items() if kept.checksum(key) != checked]
+    locations.fetch_models(cache, cached, wanted)
     absent = [key for key in wanted if cached.checksum(key) != weights[key]]
     if absent:
         raise Missing(f"{run.name}: {len(absent)} of its {len(weights)} models are not in the cache; run it again")

@@ -92,11 +92,11 @@ def print_run(run: Run) -> None:
         style="dim",
     )
     if run.outcome is None or run.outcome.jobs == 0:
-        console.print(f"nothing to do: {run.folder} holds this run already")
+        console.print(f"nothing to do: {run.name} holds this run already")
     for line in _faults(run):
         console.print(line, soft_wrap=True)
     files = (
-        f"{len(run.results)} rows in {run.folder}/results.csv; analysis/ ranks, adds and compares; run.json has every "
+        f"{len(run.results)} rows in {run.name}/results.csv; analysis/ ranks, adds and compares; run.json has every "
         "check, figures/ the galleries"
     )
     console.print(files, soft_wrap=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from attribug import comparing
+from attribug import comparing, locations
 from attribug.analysis import EMPTY, read_analysis
 from attribug.drawing import pictures
 from attribug.registry import InputError
@@ -16,21 +16,31 @@ from attribug.results.headline import PLACE, Pieces
 from attribug.results.narrative import took
 from attribug.results.report import Place, Report, page
 from attribug.run_json import RENEW, RunFacts
-from attribug.store import ANALYSIS, COSTS, RUN, Tensors, write_atomically
+from attribug.store import ANALYSIS, COSTS, REPORT, RUN, Tensors, is_url, write_atomically
 from attribug.tables import COST_COLUMNS
 
-PAGE = "report.html"
 RANKS = ("rank_low", "rank_high")
 
 
-def report(folder: Path, output: Path | None = None) -> Path:
-    """Writes the page of a run, by default to `report.html` in its folder; returns where it is.
+def report(run: str | Path, output: Path | None = None) -> str | Path:
+    """Writes the page of a run, by default to `report.html` in its folder or at its URL; returns where it is.
 
     Raises:
         InputError: no folder, or tables or facts in it that are absent, damaged, older than this version, or do not
             belong together.
     """
-    path = folder / PAGE if output is None else output
+    if not is_url(run):
+        return _write(Path(run), output)
+    with locations.reading(str(run), "galleries") as place:
+        path = _write(place.folder, output)
+        if output is not None:
+            return path
+        place.send_file(REPORT)
+        return f"{place.name}/{REPORT}"
+
+
+def _write(folder: Path, output: Path | None) -> Path:
+    path = folder / REPORT if output is None else output
     if path.is_dir():
         raise InputError(f"--output {path}: expected a file to write, found a folder")
     text = page(load(folder))

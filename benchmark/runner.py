@@ -135,13 +135,23 @@ class Outcome:
         ]
 
 
-def run(plan: Plan, out: Path, cache: Path, options: Options, reporter: Reporter | None = None) -> Outcome:
-    """Does what of a plan is not done yet; returns everything, stored earlier or now."""
+def run(
+    plan: Plan,
+    out: Path,
+    cache: Path,
+    options: Options,
+    reporter: Reporter | None = None,
+    stored: Callable[[Job], object] = lambda job: None,
+) -> Outcome:
+    """Does what of a plan is not done yet; returns everything, stored earlier or now.
+
+    `stored` hears of every job whose results are stored, before anything that rests on them starts.
+    """
     reporter = reporter or Silent()
     setup = setup_of(plan, out, cache, options)
     started = time.perf_counter()
     models = Models(cache, options.models, plan.device)
-    schedule = Schedule(plan, Records(out), models, options)
+    schedule = Schedule(plan, Records(out), models, options, stored)
     reporter.begin(schedule.totals())
     if schedule.waiting:
         with _engine(setup, options, out, schedule.needs) as engine:
@@ -192,10 +202,18 @@ def _engine(setup: Setup, options: Options, out: Path, needs: Callable[[Job], Se
 class Schedule:
     """Jobs with what they wait for. A job starts when all it needs is there; a failure ends what depends on it."""
 
-    def __init__(self, plan: Plan, records: Records, models: Models, options: Options) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        records: Records,
+        models: Models,
+        options: Options,
+        stored: Callable[[Job], object] = lambda job: None,
+    ) -> None:
         self.plan = plan
         self.records = records
         self.options = options
+        self.stored = stored
         self.outcome = Outcome(plan, stored=records)
         self.waiting: dict[Job, set[Job]] = {}
         self._plan_jobs(models)
@@ -292,6 +310,7 @@ class Schedule:
             self._fail(job, error)
             return
         self._count(job, done)
+        self.stored(job)
         if isinstance(job, Train):
             self._release(job)
         elif isinstance(job, Measure):

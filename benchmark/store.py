@@ -25,15 +25,40 @@ if TYPE_CHECKING:
     from attribug.scoring import Record
 
 RESULTS, SCORES, COSTS, RUN = "results.csv", "scores.parquet", "costs.csv", "run.json"
-ANALYSIS, FIGURES = "analysis", "figures"
+ANALYSIS, FIGURES, REPORT = "analysis", "figures", "report.html"
 """Names of a run's files and folders."""
+CACHE = "ATTRIBUG_CACHE"
 LOCK, DAMAGED = ".lock", "damaged"
+COPIES, COPY_CHARACTERS = "copies", 16
 SEAL_BYTES = 32  # of a SHA-256
 
 
 def cache_folder() -> Path:
-    """`$ATTRIBUG_CACHE`, else the user's cache folder."""
-    return Path(os.environ.get("ATTRIBUG_CACHE") or platformdirs.user_cache_dir("attribug", appauthor=False))
+    """`$ATTRIBUG_CACHE`, else the user's cache folder; where the former is a URL, the copy of what lies there."""
+    given = os.environ.get(CACHE)
+    if given and is_url(given):
+        return copy_folder(given)
+    return Path(given) if given else _user_cache()
+
+
+def is_url(place: str | Path) -> bool:
+    """Whether a place is the URL of a remote one; a `Path` never is."""
+    return isinstance(place, str) and "://" in place
+
+
+def copies_folder() -> Path:
+    """Where copies of remote places lie: in the cache, or the user's cache folder where that is remote itself."""
+    given = os.environ.get(CACHE)
+    return (Path(given) if given and not is_url(given) else _user_cache()) / COPIES
+
+
+def copy_folder(url: str) -> Path:
+    """The folder that a URL's copy lies in."""
+    return copies_folder() / hashlib.sha256(url.rstrip("/").encode()).hexdigest()[:COPY_CHARACTERS]
+
+
+def _user_cache() -> Path:
+    return Path(platformdirs.user_cache_dir("attribug", appauthor=False))
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
@@ -52,6 +77,12 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def note_use(path: Path) -> None:
+    """Sets a file's time to now: what was used least recently goes first when the cache is pruned."""
+    with contextlib.suppress(OSError):  # a cache that can only be read is never pruned
+        os.utime(path)
+
+
 def write_json(path: Path, value: Any) -> None:
     """Writes readable JSON atomically."""
     text = json.dumps(value, indent=2, sort_keys=True, default=str) + "\n"
@@ -66,17 +97,17 @@ def read_json(path: Path) -> Any:
         return None
 
 
-def claimed(folder: Path) -> AbstractContextManager[object]:
-    """Locks a run's folder, at once and until the context is left; the lock dies with its holder. Removes what a killed
-    run left half-written.
+def claimed(folder: Path, option: str = "--out ", seconds: float = 0) -> AbstractContextManager[object]:
+    """Locks a run's folder, within seconds and until the context is left; the lock dies with its holder. Removes what a
+    killed run left half-written.
 
     Raises:
         InputError: another run holds it.
     """
     try:
-        held = FileLock(folder / LOCK).acquire(timeout=0)
+        held = FileLock(folder / LOCK).acquire(timeout=seconds)
     except Timeout:
-        raise InputError(f"--out {folder}: another run is writing there; wait for it, or choose another") from None
+        raise InputError(f"{option}{folder}: another run is writing there; wait for it, or choose another") from None
     for path in folder.rglob(".*"):
         if path.name != LOCK and path.is_file():
             path.unlink(missing_ok=True)
@@ -189,7 +220,10 @@ class Models:
 
     def load_weights(self, key: str) -> dict[str, Tensor] | None:
         """The weights, or None when they are absent or damaged."""
-        return self.source.load(key)
+        weights = self.source.load(key)
+        if weights is not None and self.given is None:
+            note_use(self.path(key))
+        return weights
 
     def checksum(self, key: str) -> str:
         """Of a model's weights: tells whether two runs had the same ones."""

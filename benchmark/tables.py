@@ -6,7 +6,7 @@ import datetime
 import platform
 import subprocess
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from attribug.analysis import (
 from attribug.attribution import Census
 from attribug.contracts import Bug, Contrast, Entry, Method, Metric, trainings
 from attribug.drawing import draw
+from attribug.locations import Location
 from attribug.plan import LIBRARIES, Cell, Plan
 from attribug.registry import InputError, one_line
 from attribug.results.schema import (
@@ -64,12 +65,16 @@ COST_COLUMNS = (
 TOLERANCE = 0.05  # share of the sums they promise (completeness, conservation) that maps may miss without a warning
 
 
-def prepare(out: Path, cache: Path, plan: Plan) -> AbstractContextManager[object]:
-    """Makes the run's folder and the cache; returns a context in which no other run writes to the former.
+@contextmanager
+def prepare(place: Location, stored: Location, plan: Plan) -> Iterator[None]:
+    """Makes the run's folder and the cache, in a context in which no other run writes to the former.
 
     Raises:
         InputError: one cannot be written, holds another suite, or another run is writing there.
     """
+    out, cache = place.folder, stored.folder
+    place.note()
+    stored.note()
     if out.exists() and not out.is_dir():
         raise InputError(f"--out {out}: expected a folder, found a file")
     for name, folder in (("--out", out), ("--out", out / "records"), ("--out", out / "galleries"), ("cache", cache)):
@@ -79,13 +84,24 @@ def prepare(out: Path, cache: Path, plan: Plan) -> AbstractContextManager[object
         except OSError as error:
             found = error.strerror or str(error)
             raise InputError(f"{name} {folder}: expected a folder that can be written, found: {found}") from error
+    if place.remote is None:
+        _expect_suite(out, plan)  # before anything is touched
+    with claimed(out):
+        for remote in (place, stored):
+            remote.expect_writable()
+        place.fetch_tables()
+        if _expect_suite(out, plan) is None:
+            write_json(out / RUN, {"schema": SCHEMA_VERSION, "suite": plan.suite.model_dump()})
+            place.send_file(RUN)
+        yield
+
+
+def _expect_suite(out: Path, plan: Plan) -> str | None:
+    """Name of the suite whose results a folder holds, if any; raises `InputError` where it is another."""
     before = _suite_of(out)
     if before not in {None, plan.suite.name}:
         raise InputError(f"--out {out}: expected results of suite {plan.suite.name!r}, found {before!r}")
-    held = claimed(out)
-    if before is None:
-        write_json(out / RUN, {"schema": SCHEMA_VERSION, "suite": plan.suite.model_dump()})
-    return held
+    return before
 
 
 def _suite_of(out: Path) -> str | None:

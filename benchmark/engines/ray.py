@@ -111,8 +111,9 @@ def perform(
     """Runs a job on a node: outcome (`done` with what it reports, else `failed`, `died`, `input` with a reason),
     progress, and the files it made."""
     engine, folder = _bench(setup)
+    models = Models(folder / "cache", None, setup.device)
     for key, content in zip(keys, weights, strict=True):
-        path = Models(folder / "cache", None, setup.device).path(key)
+        path = models.path(key)
         if not path.exists():
             write_atomically(path, partial(Path.write_bytes, data=content))
     before = _files(folder)
@@ -126,7 +127,8 @@ def perform(
         outcome = "died", str(error)
     except InputError as error:
         outcome = "input", str(error)
-    now = _files(folder)
+    given = {str(models.path(key).relative_to(folder)) for key in keys}  # loading one sets its time
+    now = {path: written for path, written in _files(folder).items() if path not in given}
     made = {path: (folder / path).read_bytes() for path, written in now.items() if before.get(path) != written}
     if isinstance(job, Block):
         shutil.rmtree(folder / "out", ignore_errors=True)  # records and galleries are of no more use here
