@@ -16,7 +16,7 @@ from attribug.results.headline import PLACE, Pieces
 from attribug.results.narrative import took
 from attribug.results.report import Place, Report, page
 from attribug.run_json import RENEW, RunFacts
-from attribug.store import ANALYSIS, COSTS, RUN, Tensors, write_atomically
+from attribug.store import ANALYSIS, COSTS, RUN, Tensors, storing, write_atomically
 from attribug.tables import COST_COLUMNS
 
 PAGE = "report.html"
@@ -34,6 +34,8 @@ def report(folder: Path, output: Path | None = None) -> Path:
     if path.is_dir():
         raise InputError(f"--output {path}: expected a file to write, found a folder")
     text = page(load(folder))
+    with storing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, lambda place: place.write_text(text, encoding="utf-8"))
     return path
 

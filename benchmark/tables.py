@@ -5,8 +5,9 @@ from __future__ import annotations
 import datetime
 import platform
 import subprocess
+import tempfile
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -42,8 +43,11 @@ from attribug.store import (
     RESULTS,
     RUN,
     SCORES,
+    StorageError,
     claimed,
+    make_folder,
     read_json,
+    storing,
     write_atomically,
     write_json,
 )
@@ -56,8 +60,9 @@ COST_COLUMNS = (
 TOLERANCE = 0.05  # share of the sums they promise (completeness, conservation) that maps may miss without a warning
 
 
-def prepare(out: Path, cache: Path, plan: Plan) -> AbstractContextManager[object]:
-    """Makes the run's folder and the cache; returns a context in which no other run writes to the former.
+@contextmanager
+def prepare(out: Path, cache: Path, plan: Plan) -> Iterator[None]:
+    """Makes the run's folder and the cache; a context in which no other run writes to the former.
 
     Raises:
         InputError: one cannot be written, holds another suite, or another run is writing there.
@@ -66,18 +71,19 @@ def prepare(out: Path, cache: Path, plan: Plan) -> AbstractContextManager[object
         raise InputError(f"--out {out}: expected a folder, found a file")
     for name, folder in (("--out", out), ("--out", out / "records"), ("--out", out / "galleries"), ("cache", cache)):
         try:
-            write_atomically(folder / ".writable", lambda path: None)
-            (folder / ".writable").unlink()
-        except OSError as error:
-            found = error.strerror or str(error)
-            raise InputError(f"{name} {folder}: expected a folder that can be written, found: {found}") from error
+            with storing(folder):
+                folder.mkdir(parents=True, exist_ok=True)
+                tempfile.TemporaryFile(dir=folder).close()
+        except StorageError as error:
+            said = f"{name} {folder}: expected a folder that can be written, found: {error.found}"
+            raise InputError(said) from error
     before = _suite_of(out)
     if before not in {None, plan.suite.name}:
         raise InputError(f"--out {out}: expected results of suite {plan.suite.name!r}, found {before!r}")
-    held = claimed(out)
-    if before is None:
-        write_json(out / RUN, {"schema": SCHEMA_VERSION, "suite": plan.suite.model_dump()})
-    return held
+    with claimed(out):
+        if before is None:
+            write_json(out / RUN, {"schema": SCHEMA_VERSION, "suite": plan.suite.model_dump()})
+        yield
 
 
 def _suite_of(out: Path) -> str | None:
@@ -110,7 +116,8 @@ def write(outcome: Outcome, out: Path) -> pd.DataFrame:
     results = results_of(outcome, scores)
     write_atomically(out / SCORES, lambda path: scores.to_parquet(path, compression="zstd", index=False))
     _write_csv(costs, out / COSTS)
-    write_results(results, out / RESULTS)
+    with storing(out / RESULTS):
+        write_results(results, out / RESULTS)
     unanalysed = _analyse(scores, results, outcome.plan, out / ANALYSIS)
     facts = run_facts(outcome, results)
     missing = {"undrawn": draw(outcome, results, facts["pieces"], out), "unanalysed": unanalysed}
@@ -128,6 +135,7 @@ def _analyse(scores: pd.DataFrame, results: pd.DataFrame, plan: Plan, folder: Pa
         found = analyses(scores, results, plan)
     except Exception as error:
         return one_line(error)
+    make_folder(folder)
     for name, table in found.items():
         _write_csv(table, folder / f"{name}.csv")
     return ""
