@@ -1,11 +1,14 @@
 """`attribug`, and `python -m attribug`."""
 
+import contextlib
 import io
 import os
 import signal
 import sys
+from typing import NoReturn
 
 INTERRUPTED = 130
+PATIENCE = 3.0  # seconds for ending in an orderly way
 
 
 def main() -> None:
@@ -14,6 +17,8 @@ def main() -> None:
 
     def interrupt(number: int, _: object) -> None:
         interrupts.append(number)
+        signal.signal(signal.SIGALRM, lambda *_: _stop())  # in case somebody swallows the exception, or waits for long
+        signal.setitimer(signal.ITIMER_REAL, PATIENCE)
         raise KeyboardInterrupt
 
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as in a job that its shell keeps from interrupts
@@ -29,11 +34,18 @@ def main() -> None:
         if not interrupts:
             raise
     if interrupts:
-        print("attribug: interrupted; the same command goes on from here", file=sys.stderr, flush=True)
-        os._exit(INTERRUPTED)  # waits for no thread: workers end with their parent
+        _stop()
     if message:
         print(f"attribug: {_line(message)}", file=sys.stderr)
     sys.exit(code)
+
+
+def _stop() -> NoReturn:
+    """Ends an interrupted run; waits for no thread: workers end with their parent."""
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    with contextlib.suppress(Exception):  # a closed or full stderr, or one that this interrupts
+        print("attribug: interrupted; the same command goes on from here", file=sys.stderr, flush=True)
+    os._exit(INTERRUPTED)
 
 
 def _line(message: str) -> str:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from attribug.contracts import Method, Unsupported
 from attribug.preflight import preflight
-from attribug.query import Query
+from attribug.query import HOOKS, Query, hooks_of_all, restore_settings, settings
 from attribug.streams import global_states_restored
 
 OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "ALLOC_FAILED")  # words of the CPU's, CUDA's and cuBLAS's
@@ -110,6 +110,10 @@ def _eagerly(model: nn.Module) -> AbstractContextManager[Any]:
 def _checked(method: Method, query: Query, result: Any) -> Tensor:
     if not isinstance(result, Tensor):
         raise MethodFault(f"expected a tensor, found {type(result).__name__}")
+    if type(result) is not Tensor:
+        result = _plain(result)
+    if result.layout != torch.strided:
+        raise MethodFault(f"expected dense maps, found {result.layout}")
     if not result.is_floating_point():
         raise MethodFault(f"expected floating-point maps, found {result.dtype}")
     if method.output == "probabilities":
@@ -120,20 +124,29 @@ def _checked(method: Method, query: Query, result: Any) -> Tensor:
     elif (result.dtype, result.device) != (query.inputs.dtype, query.inputs.device):
         expected, found = (f"{tensor.dtype} on {tensor.device}" for tensor in (query.inputs, result))
         raise MethodFault(f"expected {expected}, found {found}")
-    return result.detach().contiguous()
+    maps: Tensor = result.detach().contiguous()
+    return maps
+
+
+def _plain(result: Tensor) -> Tensor:
+    """A subclass's values: what it makes of operations on them must not reach metrics."""
+    with torch._C.DisableTorchFunctionSubclass():
+        plain: Tensor = result.as_subclass(Tensor)
+    return plain
 
 
 @contextmanager
 def guarded(model: nn.Module, *inputs: Tensor) -> Iterator[None]:
-    """Puts weights, buffers, modes, hooks, requires_grad, gradients, inputs and the global random states back as they
-    were, also after an exception; raises `MethodFault` if weights, buffers or inputs had changed."""
+    """Puts weights, buffers, modes, hooks, requires_grad, gradients, inputs, settings and the global random states back
+    as they were, also after an exception; raises `MethodFault` if weights, buffers or inputs had changed."""
     modules = [(module, module.training, module._is_full_backward_hook) for module in model.modules()]
     tables = [(table, dict(table)) for module in model.modules() for table in _tables(module)]
+    tables += [(table, dict(table)) for table in hooks_of_all()]
     weights = [*model.parameters(), *model.buffers()]
     restore_weights = [_restorer(weight) for weight in weights]
     restore_inputs = [_restorer(tensor) for tensor in inputs]
     try:
-        with global_states_restored():
+        with global_states_restored(), settings_restored():
             yield
     finally:
         replaced = list(map(id, [*model.parameters(), *model.buffers()])) != list(map(id, weights))
@@ -151,11 +164,18 @@ def guarded(model: nn.Module, *inputs: Tensor) -> Iterator[None]:
         raise MethodFault("changed its inputs, targets or ids")
 
 
+@contextmanager
+def settings_restored() -> Iterator[None]:
+    """Puts torch's and NumPy's settings back as they were, also after an exception: foreign code may leave others."""
+    before = settings()
+    try:
+        yield
+    finally:
+        restore_settings(before)
+
+
 def _tables(module: nn.Module) -> list[dict[Any, Any]]:
-    names = (
-        "_parameters", "_buffers", "_modules",
-        "_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks",
-    )  # fmt: skip
+    names = ("_parameters", "_buffers", "_modules", *(f"_{name}" for name in HOOKS))
     return [table for name in names if isinstance(table := getattr(module, name, None), dict)]
 
 

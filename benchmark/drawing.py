@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from itertools import chain
@@ -15,14 +16,17 @@ from attribug.results import figures, plots
 from attribug.results.figures import Pictures
 from attribug.results.headline import Pieces, at, headline
 from attribug.runner import Outcome
-from attribug.store import FIGURES, Tensors, write_atomically
+from attribug.store import FIGURES, Tensors, make_folder, storing, write_atomically
 
 OURS = ("gallery_*.png", "verdict_matrix_*.svg", "effects_*.svg", "curve_*.svg")
-Drawing = Callable[[Path], object]
+Drawing = Callable[[], bytes]
 
 
 def draw(outcome: Outcome, results: pd.DataFrame, pieces: Pieces, out: Path) -> dict[str, str]:
-    """Writes every figure of a run into `out`/figures and removes those of earlier runs; returns why any is missing."""
+    """Writes every figure of a run into `out`/figures and removes those of earlier runs; returns why any is missing.
+
+    Raises `StorageError` where the system refuses to store one: drawn again, it may be there.
+    """
     folder, drawn = out / FIGURES, set[Path]()
     suite, undrawn = outcome.plan.suite.model_dump(), {}
     try:
@@ -30,15 +34,19 @@ def draw(outcome: Outcome, results: pd.DataFrame, pieces: Pieces, out: Path) -> 
         svgs = plots.drawings(results, suite, pieces)
     except Exception as error:  # a picture is not worth a table
         return {"figures": one_line(error)}
-    plotted: Iterator[tuple[str, Drawing]] = ((name, partial(_write_svg, make)) for name, make in svgs.items())
+    make_folder(folder)
+    plotted: Iterator[tuple[str, Drawing]] = ((name, partial(_svg, make)) for name, make in svgs.items())
     for name, drawing in chain(_galleries(outcome, rows, Tensors(out / "galleries")), plotted):
         try:
-            write_atomically(folder / name, drawing)
-            drawn.add(folder / name)
+            picture = drawing()
         except Exception as error:
             undrawn[name] = one_line(error)
-    for stale in {path for pattern in OURS for path in folder.glob(pattern)} - drawn:
-        stale.unlink()
+            continue
+        write_atomically(folder / name, partial(Path.write_bytes, data=picture))
+        drawn.add(folder / name)
+    with storing(folder):
+        for stale in {path for pattern in OURS for path in folder.glob(pattern)} - drawn:
+            stale.unlink()
     return undrawn
 
 
@@ -52,8 +60,14 @@ def pictures(galleries: Tensors, keys: Mapping[str, str]) -> dict[str, Pictures]
     }
 
 
-def _write_svg(make: Callable[[], str], path: Path) -> None:
-    path.write_text(make(), encoding="utf-8")
+def _svg(make: Callable[[], str]) -> bytes:
+    return make().encode()
+
+
+def _gallery(**facts: Any) -> bytes:
+    picture = io.BytesIO()
+    figures.gallery(picture, **facts)
+    return picture.getvalue()
 
 
 def _galleries(outcome: Outcome, rows: pd.DataFrame, galleries: Tensors) -> Iterator[tuple[str, Drawing]]:
@@ -69,4 +83,4 @@ def _galleries(outcome: Outcome, rows: pd.DataFrame, galleries: Tensors) -> Iter
             done.add(place)
             verdicts = at(rows, place).set_index("label")
             facts: dict[str, Any] = {"bug": cell.bug, "level": cell.level, "control": cell.contrast.control}
-            yield f"gallery_{'_'.join(place)}.png", partial(figures.gallery, maps=maps, verdicts=verdicts, **facts)
+            yield f"gallery_{'_'.join(place)}.png", partial(_gallery, maps=maps, verdicts=verdicts, **facts)

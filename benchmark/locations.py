@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from attribug.engines.jobs import Job, Train
-from attribug.registry import InputError, one_line
+from attribug.registry import InputError, StorageError, one_line
 from attribug.store import (
     ANALYSIS,
     CACHE,
@@ -41,6 +41,7 @@ from attribug.store import (
     claimed,
     copy_folder,
     is_url,
+    make_folder,
     write_atomically,
 )
 
@@ -232,8 +233,9 @@ class Location:
                 self.folder.mkdir(parents=True, exist_ok=True)
                 text = f"{self.remote.name}\n"
                 write_atomically(_label(self.folder), lambda place: place.write_text(text, encoding="utf-8"))
-            except OSError as error:
-                found, where = error.strerror or str(error), self.folder.parent
+            except (OSError, StorageError) as error:
+                found = error.found if isinstance(error, StorageError) else error.strerror or str(error)
+                where = self.folder.parent
                 said = f"{where}: expected a folder that can be written, for the copy of {self.name}"
                 raise InputError(f"{said}, found: {found}") from error
 
@@ -292,6 +294,7 @@ class Location:
         """Writes what was read from the remote place, unless it is here."""
         place = self.folder / path
         if not place.exists() or place.read_bytes() != content:
+            make_folder(place.parent)
             write_atomically(place, partial(Path.write_bytes, data=content))
         self._agreed[path] = _written(place)
 

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from attribug.attribution import settings_restored
 from attribug.contracts import Contrast, Data, Metric, Side, Unsupported
 from attribug.metrics import prepared
 from attribug.registry import one_line
@@ -59,7 +60,8 @@ class Measurement:
         if self.verdict:
             return
         try:
-            step(self, *arguments)
+            with settings_restored():
+                step(self, *arguments)
         except Exception as error:  # foreign code: whatever it raises costs its own rows only
             self.lose(error)
 
@@ -149,9 +151,12 @@ class Measurement:
         return len(views[self.metric.inputs][0])
 
     def _form(self, views: Views, version: str | None = None) -> Any:
-        """The prepared maps of a version, by default the one that the metric reads."""
+        """The prepared maps of a version, by default the one that the metric reads; its own, so that whatever it does
+        to them reaches no other."""
         maps, _ = views[self.metric.inputs if version is None else version]
-        return maps if self.metric.reads == "probabilities" else prepared(self.metric, maps, self.post)
+        if self.metric.reads == "probabilities":
+            return maps.clone()
+        return prepared(self.metric, maps.clone() if self.post == "none" else maps, self.post)
 
     def _of_one_model(self, views: Views) -> Tensor:
         """Alignment with the mask, or response to the other version of the input."""
@@ -161,7 +166,7 @@ class Measurement:
             return self._met(size, self._form(views), *beside)
         if data.masks is None:
             raise Unsupported("the examples have no masks to align with")
-        truth = ~data.masks if self.contrast.truth == "background" else data.masks
+        truth = ~data.masks if self.contrast.truth == "background" else data.masks.clone()
         return self._met(size, self._form(views), truth, *beside)
 
     def _met(self, count: int, *operands: Any) -> Tensor:
@@ -170,6 +175,8 @@ class Measurement:
         if not isinstance(values, Tensor) or values.shape != (count,):
             found = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
             raise MetricFault(f"{self.metric.name}: expected a number an example, ({count},), found {found}")
+        if values.is_complex():
+            raise MetricFault(f"{self.metric.name}: expected real numbers, found {values.dtype}")
         return values
 
     def _fill(self, key: tuple[Any, ...], start: int, values: Tensor) -> None:

@@ -62,12 +62,14 @@ class _Passes:
 
 def primitive(function: Callable[Concatenate[Query, P], R]) -> Callable[Concatenate[Query, P], R]:
     """Memoises a method of `Query` by its (hashable) arguments and keeps what it cost for whoever else asks. Everyone
-    gets a copy, so that nobody can change what others get; and whoever hooks the model gets passes of its own."""
+    gets a copy, so that nobody can change what others get; and whoever hooks the model, puts it into training mode or
+    changes torch's settings gets passes of its own."""
 
     @functools.wraps(function)
     def remembered(self: Query, *args: P.args, **kwargs: P.kwargs) -> R:
         arguments = [(name, _identity(value)) for name, value in [*enumerate(args), *sorted(kwargs.items())]]
-        key = (function.__name__, tuple(arguments), hooks(self.model), self.channels_last)
+        modes = tuple(module.training for module in self.model.modules())
+        key = (function.__name__, tuple(arguments), hooks(self.model), modes, settings(), self.channels_last)
         if key in self._memo:
             if key not in self._passes.charged:
                 self._passes.saved.add(self._passes.prices[key])
@@ -364,10 +366,46 @@ def forward_hooks(modules: Iterable[nn.Module], hook: Callable[..., Any]) -> Ite
             handle.remove()
 
 
+HOOKS = ("forward_hooks", "forward_pre_hooks", "backward_hooks", "backward_pre_hooks")
+
+
 def hooks(model: nn.Module) -> tuple[int, ...]:
-    """Numbers of all hooks on a model's modules; torch gives every hook a number of its own."""
-    names = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-    return tuple(number for module in model.modules() for name in names for number in getattr(module, name, ()))
+    """Numbers of all hooks on a model's modules, and on all modules; torch gives every hook a number of its own."""
+    own = (getattr(module, f"_{name}", ()) for module in model.modules() for name in HOOKS)
+    return tuple(number for numbers in (*own, *hooks_of_all()) for number in numbers)
+
+
+def hooks_of_all() -> list[dict[int, Any]]:
+    """Torch's tables of hooks on all modules there are."""
+    return [getattr(nn.modules.module, f"_global_{name}", {}) for name in HOOKS]
+
+
+def settings() -> tuple[Any, ...]:
+    """What torch and NumPy are set to, as far as numbers depend on it."""
+    return (
+        torch.get_default_dtype(),
+        torch.get_default_device(),
+        torch.get_num_threads(),
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+        torch.get_float32_matmul_precision(),
+        torch.backends.cudnn.benchmark,
+        tuple(np.geterr().items()),
+    )
+
+
+def restore_settings(before: tuple[Any, ...]) -> None:
+    """Sets torch and NumPy to what `settings` has told before."""
+    if settings() == before:  # setting is slow
+        return
+    dtype, device, threads, deterministic, warn_only, precision, benchmark, floats = before
+    torch.set_default_dtype(dtype)
+    torch.set_default_device(None if device.type == "cpu" else device)
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
+    torch.set_float32_matmul_precision(precision)
+    torch.backends.cudnn.benchmark = benchmark
+    np.seterr(**dict(floats))
 
 
 def as_logits(outputs: Any) -> Tensor:

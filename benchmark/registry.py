@@ -20,11 +20,25 @@ from attribug.keys import digest
 E = TypeVar("E", bound=Entry)
 F = TypeVar("F", bound=Callable[..., Any])
 NAME = re.compile(r"[a-z][a-z0-9_]*(\.v\d+)?")
+LONGEST_REASON = 500  # characters of an exception's message
 REGISTRIES: dict[str, Registry[Any]] = {}
 
 
 class InputError(ValueError):
     """The user's input is wrong: one line that says what was expected and what was found."""
+
+
+class StorageError(InputError):
+    """The system refuses to store a file: a full or read-only disk, no permission, a folder that is gone."""
+
+    def __init__(self, path: object, found: str) -> None:
+        """`found`: what the system says."""
+        super().__init__(path, found)
+        self.found = found
+
+    def __str__(self) -> str:
+        path, found = self.args
+        return f"{path}: cannot be written: {found}; the same command goes on from here once it can"
 
 
 class Missing(InputError):
@@ -154,7 +168,13 @@ class Registry(Generic[E]):
 
 def one_line(error: BaseException) -> str:
     """An exception in one line: its type and first line, without paths and addresses."""
-    first = (str(error).strip().splitlines() or [""])[0]
+    try:
+        first = (str(error).strip().splitlines() or [""])[0]
+    except Exception:  # foreign code again
+        first = "its message cannot be told"
+    if len(first) > LONGEST_REASON:
+        first = f"{first[:LONGEST_REASON]}…"
+    first = "".join(sign if sign.isprintable() else "\N{REPLACEMENT CHARACTER}" for sign in first)
     first = re.sub(r"0x[0-9a-fA-F]{6,}", "0x…", first)
     first = re.sub(r"(?<![\w.])(?<!:/)/(?:[\w.+-]+/)+([\w.+-]+)", r"\1", first)  # not the path of a web address
     return f"{type(error).__name__}: {first}" if first else type(error).__name__

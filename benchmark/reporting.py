@@ -16,7 +16,7 @@ from attribug.results.headline import PLACE, Pieces
 from attribug.results.narrative import took
 from attribug.results.report import Place, Report, page
 from attribug.run_json import RENEW, RunFacts
-from attribug.store import ANALYSIS, COSTS, REPORT, RUN, Tensors, is_url, write_atomically
+from attribug.store import ANALYSIS, COSTS, REPORT, RUN, Tensors, is_url, storing, write_atomically
 from attribug.tables import COST_COLUMNS
 
 RANKS = ("rank_low", "rank_high")
@@ -44,6 +44,8 @@ def _write(folder: Path, output: Path | None) -> Path:
     if path.is_dir():
         raise InputError(f"--output {path}: expected a file to write, found a folder")
     text = page(load(folder))
+    with storing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, lambda place: place.write_text(text, encoding="utf-8"))
     return path
 

@@ -17,7 +17,7 @@ from attribug.contracts import Contrast, Data, Method, Metric, Side, Unsupported
 from attribug.maps import Explained, KeptMaps, Precision
 from attribug.measurement import COLUMNS, Measurement, Views, gaussian_maps
 from attribug.query import Cost, Query
-from attribug.registry import one_line
+from attribug.registry import StorageError, one_line
 from attribug.training import Lab
 
 SHOWN = 3  # examples that a gallery shows
@@ -176,6 +176,8 @@ def _explain_chunk(
         for draw, side in enumerate(contrast.contaminated_sides):
             job.each(Measurement.compare_contaminated, draw, job.views(side, queries, parameters), start)
             report("explaining", 1)
+    except StorageError:
+        raise  # of maps that are to be kept
     except Unsupported as reason:
         job.record = Record(verdict="unsupported", reason=str(reason))
     except Exception as error:  # foreign code: whatever it raises costs its own record only
@@ -234,7 +236,7 @@ class _Work:
             try:
                 found[version] = self.explain(seen, query, parameters), data
             except Exception as error:
-                if not version:
+                if not version or isinstance(error, StorageError):
                     raise
                 query.forget_passes()
                 for measurement in self.measurements:

@@ -8,8 +8,8 @@ import io
 import json
 import os
 import tempfile
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import platformdirs
 from filelock import FileLock, Timeout
 
-from attribug.registry import InputError
+from attribug.registry import InputError, StorageError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,6 +31,7 @@ CACHE = "ATTRIBUG_CACHE"
 LOCK, DAMAGED = ".lock", "damaged"
 COPIES, COPY_CHARACTERS = "copies", 16
 SEAL_BYTES = 32  # of a SHA-256
+SECONDS_TO_WRITE = 3600.0  # whatever is half-written for longer has lost its writer
 
 
 def cache_folder() -> Path:
@@ -61,20 +62,41 @@ def _user_cache() -> Path:
     return Path(platformdirs.user_cache_dir("attribug", appauthor=False))
 
 
-def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Lets `write` fill a temporary file beside `path`, flushes it to disk and moves it into place."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    temporary = Path(name)
+@contextlib.contextmanager
+def storing(path: Path) -> Iterator[None]:
+    """Whatever the system refuses inside is told as a `StorageError` that names `path`."""
     try:
-        write(temporary)
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        yield
+    except OSError as error:
+        found = os.strerror(error.errno) if error.errno else str(error)
+        raise StorageError(path, found) from error
+
+
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+    """Lets `write` fill a temporary file beside `path`, flushes it to disk and moves it into place.
+
+    The folder must be there: one that vanished in the middle of a run must not come back with half of its files. Raises
+    `StorageError` where the system refuses.
+    """
+    with storing(path):
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        os.close(handle)
+        temporary = Path(name)
+        try:
+            write(temporary)
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
+            temporary.chmod(0o644)
+            temporary.replace(path)
+        finally:
+            with contextlib.suppress(OSError):  # what made the writing fail is the reason to tell
+                temporary.unlink(missing_ok=True)
+
+
+def make_folder(folder: Path) -> None:
+    """Makes the last level of a folder's path; raises `StorageError` where the system refuses, or the rest is gone."""
+    with storing(folder):
+        folder.mkdir(exist_ok=True)
 
 
 def note_use(path: Path) -> None:
@@ -97,21 +119,29 @@ def read_json(path: Path) -> Any:
         return None
 
 
-def claimed(folder: Path, option: str = "--out ", seconds: float = 0) -> AbstractContextManager[object]:
+@contextlib.contextmanager
+def claimed(folder: Path, option: str = "--out ", seconds: float = 0) -> Iterator[None]:
     """Locks a run's folder, within seconds and until the context is left; the lock dies with its holder. Removes what a
     killed run left half-written.
 
     Raises:
         InputError: another run holds it.
     """
+    lock = FileLock(folder / LOCK)
+    with storing(folder / LOCK):
+        try:
+            lock.acquire(timeout=seconds)
+        except Timeout:
+            said = f"{option}{folder}: another run is writing there; wait for it, or choose another"
+            raise InputError(said) from None
     try:
-        held = FileLock(folder / LOCK).acquire(timeout=seconds)
-    except Timeout:
-        raise InputError(f"{option}{folder}: another run is writing there; wait for it, or choose another") from None
-    for path in folder.rglob(".*"):
-        if path.name != LOCK and path.is_file():
-            path.unlink(missing_ok=True)
-    return held
+        with storing(folder):
+            for path in folder.rglob(".*"):
+                if path.name != LOCK and path.is_file():
+                    path.unlink(missing_ok=True)
+        yield
+    finally:
+        lock.release()
 
 
 class Damaged:
@@ -173,12 +203,14 @@ class Tensors:
 
     def save(self, key: str, tensors: dict[str, Tensor]) -> None:
         """Writes tensors atomically."""
-        from safetensors.torch import save_file
+        from safetensors.torch import save
 
         # clones, because weights that two modules share cannot be written as one
         tensors = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
         metadata = {"sha256": _checksum(tensors), "key": key}
-        write_atomically(self.path(key), lambda temporary: save_file(tensors, temporary, metadata=metadata))
+        content = save(tensors, metadata)  # its `save_file` hides the reasons of the system
+        make_folder(self.folder)
+        write_atomically(self.path(key), lambda temporary: temporary.write_bytes(content))
 
 
 def _checksum(tensors: dict[str, Tensor]) -> str:
@@ -235,13 +267,25 @@ class Models:
             raise InputError(f"--models {self.given.folder}: no model {key} there; leave --models out to train it")
         self.cache.save(key, weights)
 
-    def lock(self, key: str) -> FileLock:
-        """A lock on a model of the cache: the first who holds it trains. It dies with its holder."""
-        self.cache.folder.mkdir(parents=True, exist_ok=True)
-        return FileLock(self.cache.folder / f".{key}{LOCK}")
+    @contextlib.contextmanager
+    def lock(self, key: str) -> Iterator[None]:
+        """A lock on a model of the cache: the first who holds it trains. It dies with its holder. Removes what somebody
+        who was killed left half-written."""
+        folder = self.cache.folder
+        make_folder(folder)
+        place = folder / f".{key}{LOCK}"
+        with storing(place):
+            held = FileLock(place).acquire()
+        with held:
+            for path in (*folder.glob(f".{key}.safetensors.*"), *folder.glob(f".{key}.json.*")):
+                with contextlib.suppress(OSError):  # it is in nobody's way
+                    if time.time() - path.stat().st_mtime >= SECONDS_TO_WRITE:
+                        path.unlink()
+            yield
 
     def save_cost(self, key: str, cost: dict[str, float]) -> None:
         """Keeps what a training cost beside its weights."""
+        make_folder(self.cache.folder)
         write_json(self.cache.folder / f"{key}.json", cost)
 
     def load_cost(self, key: str) -> dict[str, float]:
@@ -279,6 +323,7 @@ class Records:
         buffer = io.BytesIO()
         parquet.write_table(table, buffer, compression="zstd")
         sealed = _seal(key, buffer.getvalue()) + buffer.getvalue()
+        make_folder(self.folder)
         write_atomically(self._path(key), lambda temporary: temporary.write_bytes(sealed))
 
     def load(self, key: str) -> Record | None:
@@ -315,6 +360,7 @@ class Records:
 
     def save_checks(self, key: str, figures: dict[str, float]) -> None:
         """Keeps the figures of a contrast's checks."""
+        make_folder(self.folder)
         write_json(self.folder / f"{key}.json", {"figures": figures, "sha256": _seal_figures(key, figures)})
 
     def load_checks(self, key: str) -> dict[str, float] | None:

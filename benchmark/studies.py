@@ -31,7 +31,7 @@ from attribug.query import Query, at_least_one
 from attribug.registry import InputError, near_misses, one_line
 from attribug.results import studies
 from attribug.results.statistics import Flags, Floats, Integers
-from attribug.store import Models, cache_folder
+from attribug.store import Models, cache_folder, storing
 from attribug.streams import generator
 from attribug.training import Lab, logits
 
@@ -89,7 +89,7 @@ def fold_study(
     _similarity(metric, CORRELATIONS)
     made, chosen = _task(task, seed, task_options or {}), _methods(methods, method_options or {})
     with one_thread():
-        lab = lab or Lab(Models(cache_folder()))
+        lab = lab or _lab_of_the_cache()
         models = _fold_models(made, lab, folds, seed)
         shown = _Shown.of(made, lab, models, examples, seed)
         facts = {"same": int(shown.same.sum()), "different": int(shown.different.sum()), "accuracy": shown.accuracy}
@@ -191,7 +191,7 @@ def randomisation_study(
     post = _similarity(metric)
     made, chosen = _task(task, seed, task_options or {}), _methods(methods, method_options or {})
     with one_thread():
-        lab = lab or Lab(Models(cache_folder()))
+        lab = lab or _lab_of_the_cache()
         setting = _Setting.of(made, lab, examples, samples, noise, seed)
         models = [_randomised(made, lab, seed + number) for number in range(seeds)]
         columns = [f"bottom_{number}" for number in range(1, len(models[0]))]
@@ -267,6 +267,13 @@ def _compared(
     floor = metrics.measure(metric, original, original.roll(1, 0))
     before, after = (postprocess(maps, post).numpy() for maps in plain)
     return similarity.numpy(), floor.numpy(), studies.emprt(before, after)
+
+
+def _lab_of_the_cache() -> Lab:
+    cache = cache_folder()
+    with storing(cache):
+        cache.mkdir(parents=True, exist_ok=True)
+    return Lab(Models(cache))
 
 
 def _whole(**numbers: object) -> None:

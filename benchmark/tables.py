@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import platform
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -29,7 +30,7 @@ from attribug.contracts import Bug, Contrast, Entry, Method, Metric, trainings
 from attribug.drawing import draw
 from attribug.locations import Location
 from attribug.plan import LIBRARIES, Cell, Plan
-from attribug.registry import InputError, one_line
+from attribug.registry import InputError, StorageError, one_line
 from attribug.results.schema import (
     KEYS,
     NUMBERS,
@@ -52,7 +53,9 @@ from attribug.store import (
     RUN,
     SCORES,
     claimed,
+    make_folder,
     read_json,
+    storing,
     write_atomically,
     write_json,
 )
@@ -67,7 +70,7 @@ TOLERANCE = 0.05  # share of the sums they promise (completeness, conservation) 
 
 @contextmanager
 def prepare(place: Location, stored: Location, plan: Plan) -> Iterator[None]:
-    """Makes the run's folder and the cache, in a context in which no other run writes to the former.
+    """Makes the run's folder and the cache; a context in which no other run writes to the former.
 
     Raises:
         InputError: one cannot be written, holds another suite, or another run is writing there.
@@ -79,11 +82,12 @@ def prepare(place: Location, stored: Location, plan: Plan) -> Iterator[None]:
         raise InputError(f"--out {out}: expected a folder, found a file")
     for name, folder in (("--out", out), ("--out", out / "records"), ("--out", out / "galleries"), ("cache", cache)):
         try:
-            write_atomically(folder / ".writable", lambda path: None)
-            (folder / ".writable").unlink()
-        except OSError as error:
-            found = error.strerror or str(error)
-            raise InputError(f"{name} {folder}: expected a folder that can be written, found: {found}") from error
+            with storing(folder):
+                folder.mkdir(parents=True, exist_ok=True)
+                tempfile.TemporaryFile(dir=folder).close()
+        except StorageError as error:
+            said = f"{name} {folder}: expected a folder that can be written, found: {error.found}"
+            raise InputError(said) from error
     if place.remote is None:
         _expect_suite(out, plan)  # before anything is touched
     with claimed(out):
@@ -137,7 +141,8 @@ def write(outcome: Outcome, out: Path) -> pd.DataFrame:
     found = joined(parts)
     results = results_of(outcome, found.estimates)
     _write_csv(costs_of(outcome), out / COSTS)
-    write_results(results, out / RESULTS)
+    with storing(out / RESULTS):
+        write_results(results, out / RESULTS)
     unanalysed = _analyse(found, results, outcome.plan, out / ANALYSIS)
     facts = run_facts(outcome, results)
     missing = {"undrawn": draw(outcome, results, facts["pieces"], out), "unanalysed": unanalysed}
@@ -171,6 +176,7 @@ def _analyse(found: Distilled, results: pd.DataFrame, plan: Plan, folder: Path) 
         tables = analyses(found, results, plan)
     except Exception as error:
         return one_line(error)
+    make_folder(folder)
     for name, table in tables.items():
         _write_csv(table, folder / f"{name}.csv")
     return found.fault

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -32,7 +32,7 @@ Pictures = Mapping[str, npt.NDArray[np.floating]]
 
 
 def gallery(
-    path: Path, maps: Mapping[str, Pictures], verdicts: pd.DataFrame, *, bug: str, level: str, control: str
+    path: Path | BinaryIO, maps: Mapping[str, Pictures], verdicts: pd.DataFrame, *, bug: str, level: str, control: str
 ) -> None:
     """Draws every method's maps under reference, control and contaminated model, a few examples side by side.
 

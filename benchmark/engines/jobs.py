@@ -130,12 +130,15 @@ class Workbench:
         return Done(time.perf_counter() - started, failures, figures, damaged)
 
     def _train(self, job: Train, event: Event) -> None:
-        started = time.perf_counter()
-        training = self.plan.trainings[job.key]
+        training, fresh = self.plan.trainings[job.key], self.setup.fresh
         with self.models.lock(job.key):  # another run may be training it for the same cache
-            self.lab.train(training, fresh=self.setup.fresh, progress=lambda epochs: event("training", epochs))
-        cost = {"seconds": time.perf_counter() - started, "peak_megabytes": peak_megabytes()}
-        self.models.save_cost(job.key, cost)
+            if not fresh and self.models.load_weights(job.key) is not None:
+                event("training", training.recipe.epochs)  # it has, and knows what it cost
+                return
+            started = time.perf_counter()
+            self.lab.train(training, fresh=fresh, progress=lambda epochs: event("training", epochs))
+            cost = {"seconds": time.perf_counter() - started, "peak_megabytes": peak_megabytes()}
+            self.models.save_cost(job.key, cost)
 
     def _measure(self, job: Measure) -> dict[str, float]:
         cell = self.plan.cells[job.cell]

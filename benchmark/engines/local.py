@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import os
 import pickle
+import signal
 import subprocess
 import sys
 import threading
@@ -13,7 +14,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from attribug.engines.jobs import Calibrate, Done, Event, Job, Setup
-from attribug.registry import InputError
+from attribug.registry import InputError, StorageError
+from attribug.store import storing
 
 SECONDS_TO_END = 5.0  # a worker whose pipe has closed is about to end
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS"), "1")
@@ -49,12 +51,13 @@ class LocalEngine:
         self._closed = True
         self._pool.shutdown(wait=False, cancel_futures=True)
         for process in list(self._running):
-            process.kill()
+            _kill(process)
         self._pool.shutdown(wait=True)
 
     def submit(self, job: Job | Calibrate, event: Event, timeout: float | None = None) -> Future[Done]:
         """Queues a job. The future raises `JobFailed`, `WorkerDied` (also past `timeout` seconds of the
-        job itself), or `InputError` where a worker refuses to start."""
+        job itself), `StorageError` where a worker cannot store what it made, or `InputError` where it refuses to
+        start."""
         return self._pool.submit(self._serve, job, event, timeout)
 
     def _serve(self, job: Job | Calibrate, event: Event, timeout: float | None) -> Done:
@@ -84,6 +87,8 @@ class LocalEngine:
             elif kind == "done":
                 done: Done = content
                 return done
+            elif kind == "storage":
+                raise StorageError(*content)
             else:
                 raise JobFailed(content)
 
@@ -96,15 +101,18 @@ class LocalEngine:
     def _start(self) -> subprocess.Popen[bytes]:
         if self._closed:
             raise WorkerDied("the run was stopped")
-        with self._log.open("ab") as log:
+        with storing(self._log):
+            log = self._log.open("ab")
+        with log:
             process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "attribug.engines.worker"],
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log,
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, process_group=0,
                 env={**KEPT_MEMORY, **os.environ, **ONE_THREAD},
             )  # fmt: skip
         self._running.add(process)
+        threading.Thread(target=_end_children, args=(process.pid,), daemon=True).start()
         if self._closed:
-            process.kill()
+            _kill(process)
         self._own.process = process
         setup = dataclasses.asdict(self._setup) | {"path": [path or os.getcwd() for path in sys.path]}
         try:
@@ -121,7 +129,7 @@ class LocalEngine:
     def _drop(self, process: subprocess.Popen[bytes]) -> None:
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(SECONDS_TO_END)  # its own ending is the reason to report
-        process.kill()
+        _kill(process)
         process.wait()
         for pipe in (process.stdin, process.stdout):
             with contextlib.suppress(OSError):
@@ -133,7 +141,22 @@ class LocalEngine:
 
 def _end(process: subprocess.Popen[bytes], expired: threading.Event) -> None:
     expired.set()
-    process.kill()
+    _kill(process)
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    """Ends a worker with all that it has forked."""
+    if process.poll() is None:  # not yet reaped, so that the number is its own
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def _end_children(worker: int) -> None:
+    """Ends what a worker has forked as soon as it is gone itself: they hold its pipes open, and nobody awaits them."""
+    with contextlib.suppress(ChildProcessError):  # another thread has heard of its end first
+        os.waitid(os.P_PID, worker, os.WEXITED | os.WNOWAIT)
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(worker, signal.SIGKILL)
 
 
 def _ending(process: subprocess.Popen[bytes]) -> str:

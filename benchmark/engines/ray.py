@@ -22,8 +22,8 @@ from ray.exceptions import RayError
 
 from attribug.engines.jobs import Block, Done, Event, Job, Setup
 from attribug.engines.local import JobFailed, LocalEngine, WorkerDied
-from attribug.registry import InputError, one_line
-from attribug.store import Models, write_atomically
+from attribug.registry import InputError, StorageError, one_line
+from attribug.store import Models, make_folder, storing, write_atomically
 
 PREFIX = "attribug-ray-"
 RETRIES = 3
@@ -96,9 +96,13 @@ class RayEngine:
         kind, content, events, files = answer
         for path, stored in files.items():
             place, _, name = path.partition("/")
-            write_atomically(Path(getattr(self._setup, place)) / name, partial(Path.write_bytes, data=stored))
+            target = Path(getattr(self._setup, place)) / name
+            make_folder(target.parent)
+            write_atomically(target, partial(Path.write_bytes, data=stored))
         for stage, amount in events:
             event(stage, amount)
+        if kind == "storage":
+            raise StorageError(*content)
         if kind != "done":
             raise {"failed": JobFailed, "died": WorkerDied, "input": InputError}[kind](content)
         done: Done = content
@@ -108,19 +112,25 @@ class RayEngine:
 def perform(
     setup: Setup, job: Job, timeout: float | None, keys: Sequence[str], *weights: bytes
 ) -> tuple[str, Any, list[tuple[str, int]], Files]:
-    """Runs a job on a node: outcome (`done` with what it reports, else `failed`, `died`, `input` with a reason),
-    progress, and the files it made."""
-    engine, folder = _bench(setup)
-    models = Models(folder / "cache", None, setup.device)
-    for key, content in zip(keys, weights, strict=True):
-        path = models.path(key)
-        if not path.exists():
-            write_atomically(path, partial(Path.write_bytes, data=content))
+    """Runs a job on a node: outcome (`done` with what it reports, else `failed`, `died`, `storage`, `input` with a
+    reason), progress, and the files it made."""
+    try:
+        engine, folder = _bench(setup)
+        models = Models(folder / "cache", None, setup.device)
+        for key, content in zip(keys, weights, strict=True):
+            path = models.path(key)
+            if not path.exists():
+                make_folder(path.parent)
+                write_atomically(path, partial(Path.write_bytes, data=content))
+    except StorageError as error:
+        return "storage", error.args, [], {}
     before = _files(folder)
     events: list[tuple[str, int]] = []
     outcome: tuple[str, Any]
     try:
         outcome = "done", engine.submit(job, lambda stage, amount: events.append((stage, amount)), timeout).result()
+    except StorageError as error:
+        outcome = "storage", error.args
     except JobFailed as error:
         outcome = "failed", str(error)
     except WorkerDied as error:
@@ -131,7 +141,8 @@ def perform(
     now = {path: written for path, written in _files(folder).items() if path not in given}
     made = {path: (folder / path).read_bytes() for path, written in now.items() if before.get(path) != written}
     if isinstance(job, Block):
-        shutil.rmtree(folder / "out", ignore_errors=True)  # records and galleries are of no more use here
+        for place in (folder / "out").iterdir():  # records and galleries are of no more use here
+            shutil.rmtree(place, ignore_errors=True)
     return *outcome, events, made
 
 
@@ -148,8 +159,10 @@ def _bench(setup: Setup) -> tuple[LocalEngine, Path]:
             shutil.rmtree(folder, ignore_errors=True)
         _BENCHES.clear()
         _sweep()
-        folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-"))
-        (folder / "out").mkdir()
+        with storing(Path(tempfile.gettempdir())):
+            folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-"))
+            for name in ("out", "cache"):
+                (folder / name).mkdir()
         own = dataclasses.replace(setup, out=str(folder / "out"), cache=str(folder / "cache"), models=None)
         _BENCHES[key] = LocalEngine(own, 1, folder / "workers.log"), folder
     return _BENCHES[key]

@@ -3,6 +3,7 @@ both as pickles between parent and child of one program. Dies with its parent.""
 
 from __future__ import annotations
 
+import ctypes
 import os
 import pickle
 import queue
@@ -12,10 +13,15 @@ import threading
 from typing import Any, BinaryIO
 
 LOST_PARENT = 3
+STRAY = 4
+PROCESS = os.getpid()
+PARENT_DEATH_SIGNAL = 1  # prctl(2)
 
 
 def main() -> None:
     """Serves jobs until stdin ends."""
+    if sys.platform == "linux":  # at once, whatever it is doing; elsewhere as soon as it lets another thread run
+        ctypes.CDLL(None).prctl(PARENT_DEATH_SIGNAL, signal.SIGKILL)
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever a plugin prints must not mix with answers
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when to stop
@@ -24,24 +30,27 @@ def main() -> None:
     setup = jobs.get()
     sys.path[:] = setup.pop("path")
     from attribug.engines.jobs import Setup, Workbench
-    from attribug.registry import InputError, one_line
+    from attribug.registry import InputError, StorageError, one_line
 
     try:
         bench = Workbench(Setup(**setup))
     except InputError as error:
         _write(answers, ("input", str(error)))
         return
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         _write(answers, ("input", f"a worker cannot start: {one_line(error)}"))
         return
     _write(answers, ("ready", None))
     while True:
         job = jobs.get()
+        answer: tuple[str, Any]
         try:
-            done = bench.do(job, lambda stage, amount: _write(answers, ("event", (stage, amount))))
-            _write(answers, ("done", done))
-        except (Exception, SystemExit) as error:
-            _write(answers, ("error", one_line(error)))
+            answer = "done", bench.do(job, lambda stage, amount: _write(answers, ("event", (stage, amount))))
+        except StorageError as error:
+            answer = "storage", error.args
+        except BaseException as error:  # foreign code raises what it likes; interrupts never come here
+            answer = "error", one_line(error)
+        _write(answers, answer)
 
 
 def _read(source: BinaryIO, jobs: queue.Queue[Any]) -> None:
@@ -53,6 +62,8 @@ def _read(source: BinaryIO, jobs: queue.Queue[Any]) -> None:
 
 
 def _write(answers: BinaryIO, message: Any) -> None:
+    if os.getpid() != PROCESS:  # a copy that a job has forked: its answer would be taken for the next job's
+        os._exit(STRAY)
     try:
         pickle.dump(message, answers)
         answers.flush()
