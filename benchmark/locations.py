@@ -378,11 +378,13 @@ def named(*places: Location) -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        text = str(error)
+        told = [str(argument) for argument in error.args]
         for place in places:
             if place.remote is not None:
-                text = text.replace(str(place.folder.resolve()), place.name).replace(str(place.folder), place.name)
-        raise type(error)(text) from error
+                for folder in (place.folder.resolve(), place.folder):
+                    told = [text.replace(str(folder), place.name) for text in told]
+        error.args = tuple(told)
+        raise
 
 
 def fetch_models(place: Location, models: Tensors, keys: Iterable[str]) -> list[str]:

@@ -6,12 +6,13 @@ import datetime
 import platform
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 import attribug
@@ -31,6 +32,7 @@ from attribug.drawing import draw
 from attribug.locations import Location
 from attribug.plan import LIBRARIES, Cell, Plan
 from attribug.registry import InputError, StorageError, one_line
+from attribug.results.headline import PLACE
 from attribug.results.schema import (
     KEYS,
     NUMBERS,
@@ -65,6 +67,7 @@ COST_COLUMNS = (
     "peak_megabytes", "images",
 )  # fmt: skip
 """`images`: what a record explained, every example under every side and in every version that a metric reads."""
+MOST_ROWS = 100_000  # of scores that tables are worked out of at a time, unless more belong to one row
 TOLERANCE = 0.05  # share of the sums they promise (completeness, conservation) that maps may miss without a warning
 
 
@@ -202,21 +205,40 @@ def headline(results: pd.DataFrame, plan: Plan) -> pd.DataFrame:
 
 
 def scores_of(outcome: Outcome) -> Iterator[pd.DataFrame]:
-    """All scores with their keys, those of a task, bug, level and method at a time; rows of cells in which the bug took
-    and no method failed."""
+    """All scores with their keys, those of a task, bug, level and method at a time, or fewer where they are many: of
+    cells in which the bug took and no method failed."""
     plan = outcome.plan
     places: dict[tuple[str, str, str], list[int]] = {}
     for number, cell in enumerate(plan.cells):
         if outcome.took(number):
             places.setdefault(_place(cell), []).append(number)
-    for (task, bug, level), numbers in places.items():
+    for place, numbers in places.items():
         for method, _ in plan.methods:
             records = {number: outcome.records.get((number, method.name)) for number in numbers}
             scored = [number for number, record in records.items() if record is not None and not record.verdict]
-            frames = [frame for frame in (outcome.scores(number, method.name) for number in scored) if len(frame)]
-            if frames:
-                scores = pd.concat(frames, ignore_index=True)
-                yield scores.assign(task=task, bug=bug, level=level, method=method.name)[list(SCORE_COLUMNS)]
+            keys = {**dict(zip(PLACE, place, strict=True)), "method": method.name}
+            for scores in _portions([outcome.scores(number, method.name) for number in scored]):
+                yield _labelled(scores, keys)[list(SCORE_COLUMNS)]
+
+
+def _portions(frames: list[pd.DataFrame]) -> Iterator[pd.DataFrame]:
+    """Rows of frames together where they are few, else those of one control, metric and post after the other."""
+    frames = [frame for frame in frames if len(frame)]
+    if sum(map(len, frames)) <= MOST_ROWS:
+        if frames:
+            yield pd.concat(frames, ignore_index=True)
+        return
+    measured = ["control", "metric", "post"]
+    groups = [dict(iter(frame.groupby(measured, sort=False))) for frame in frames]
+    for key in dict.fromkeys(key for group in groups for key in group):
+        found = [group.pop(key).drop(columns=measured) for group in groups if key in group]
+        yield _labelled(pd.concat(found, ignore_index=True), dict(zip(measured, key, strict=True)))
+
+
+def _labelled(rows: pd.DataFrame, keys: Mapping[str, str]) -> pd.DataFrame:
+    """Rows with columns that say the same in each, in a byte a row."""
+    code = np.zeros(len(rows), np.int8)
+    return rows.assign(**{name: pd.Categorical.from_codes(code, [key]) for name, key in keys.items()})  # type: ignore[call-overload]
 
 
 def _outcomes(outcome: Outcome) -> Iterator[dict[str, Any]]:

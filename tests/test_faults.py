@@ -437,7 +437,7 @@ def test_a_node_of_a_cluster_that_cannot_store(tmp_path: Path, monkeypatch: pyte
     from attribug.engines.jobs import Train
 
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
-    setup = Setup({}, "plan", "cpu", str(tmp_path), str(tmp_path), None, False, (), b"")
+    setup = Setup({}, "plan", "cpu", str(tmp_path), str(tmp_path), None, False, False, (), b"")
     kind, content, *_ = ray_engine.perform(setup, Train("key"), None, [])
     assert kind == "storage"
     assert str(StorageError(*content)).startswith(f"{tmp_path / 'gone'}: cannot be written: No such file or directory")
