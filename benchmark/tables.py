@@ -232,7 +232,7 @@ def _portions(frames: list[pd.DataFrame]) -> Iterator[pd.DataFrame]:
     groups = [dict(iter(frame.groupby(measured, sort=False))) for frame in frames]
     for key in dict.fromkeys(key for group in groups for key in group):
         found = [group.pop(key).drop(columns=measured) for group in groups if key in group]
-        yield _labelled(pd.concat(found, ignore_index=True), dict(zip(measured, key, strict=True)))
+        yield _labelled(pd.concat(found, ignore_index=True), dict(zip(measured, map(str, key), strict=True)))
 
 
 def _labelled(rows: pd.DataFrame, keys: Mapping[str, str]) -> pd.DataFrame:
