@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
@@ -132,15 +132,19 @@ def dry_run(name: str = "quick", **arguments: Any) -> DryRun:
     Trains nothing, and writes nothing but copies of remote places."""
     from attribug import dry_run as dry
 
-    asked, cache = _asked(name, **arguments), locations.cache()
+    asked, cache, unreached = _asked(name, **arguments), locations.cache(), ""
     with asked.named(cache):
-        asked.fetch_given()
-        if asked.place.remote is not None:
-            asked.place.note()
-            asked.place.fetch("records", "galleries")
-        locations.fetch_models(cache, Models(cache.folder, device=asked.plan.device).cache, asked.plan.trainings)
+        try:
+            asked.fetch_given()
+            if asked.place.remote is not None:
+                asked.place.note()
+                asked.place.fetch("records", "galleries")
+            locations.fetch_models(cache, Models(cache.folder, device=asked.plan.device).cache, asked.plan.trainings)
+        except InputError as error:
+            unreached = f"not reached: {error}"
         places = asked.place.folder.resolve(), cache.folder.resolve()
-        return dry.dry_run(asked.plan, *places, asked.options, default_workers())
+        told = dry.dry_run(asked.plan, *places, asked.options, default_workers())
+    return replace(told, missing=(*told.missing, *([unreached] if unreached else [])))
 
 
 def planned(name: str = "quick", **arguments: Any) -> Plan:

@@ -97,9 +97,10 @@ def size(folder: Path) -> float:
 class TestTiny:
     @pytest.fixture
     def lines(self, attribug: Callable[..., Any], tmp_path: Path) -> Callable[..., list[str]]:
-        def told(*more: str, calibrated: bool = False) -> list[str]:
+        def told(*more: str, calibrated: bool = False, **environment: str) -> list[str]:
+            environment = {"ATTRIBUG_CACHE": str(tmp_path / "cache"), **environment}
             answer = attribug(*TINY, "--out", "run", "--dry-run", *more, tiny=True, calibrated=calibrated,
-                              environment={"ATTRIBUG_CACHE": str(tmp_path / "cache")})  # fmt: skip
+                              environment=environment)  # fmt: skip
             assert answer.returncode == 0, answer.stderr
             assert answer.stderr == ""
             lines: list[str] = answer.stdout.splitlines()
@@ -132,6 +133,23 @@ class TestTiny:
         assert files(tmp_path) == before, "damaged files stay where they are"
         shutil.rmtree(tmp_path / "cache")
         assert "to do: 3 trainings, 5 records" in lines()
+
+    def test_remote_places_are_looked_at(
+        self, lines: Callable[..., list[str]], attribug: Callable[..., Any], tmp_path: Path
+    ) -> None:
+        """What lies there is not to do; where nothing answers, everything is."""
+        own = {"ATTRIBUG_CACHE": str(tmp_path / "cache")}
+        (tmp_path / "remote").mkdir()
+        remote = ("--out", f"file://{tmp_path}/remote/run")
+        assert attribug(*TINY, *remote, tiny=True, environment=own).returncode == 0
+        shutil.rmtree(tmp_path / "cache")
+        before = files(tmp_path / "remote")
+        assert "to do: 3 trainings, 0 records" in lines(*remote)
+        assert files(tmp_path / "remote") == before
+        told = lines("--out", "s3://bucket/run", AWS_ENDPOINT_URL="http://127.0.0.1:9", AWS_ACCESS_KEY_ID="none",
+                     AWS_SECRET_ACCESS_KEY="none")  # fmt: skip
+        assert "to do: 3 trainings, 12 records" in told
+        assert any(line.startswith("not reached: --out s3://bucket/run: ") for line in told)
 
     def test_disk_is_told_before_it_is_taken(
         self, lines: Callable[..., list[str]], attribug: Callable[..., Any], tmp_path: Path

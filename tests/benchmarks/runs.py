@@ -23,9 +23,10 @@ PLUGINS = Path(__file__).parent.parent / "plugins"
 MODELS = Path(__file__).parent.parent.parent / "results" / "reference" / "smoke"
 ONE = """
 import json, resource, sys
-import attribug
-attribug.run(**json.loads(sys.argv[1]))
-print(*(resource.getrusage(who).ru_maxrss / 1024 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)))
+import attribug, pandas
+run = attribug.run(**json.loads(sys.argv[1]))
+worker = pandas.read_csv(run.folder / "costs.csv")["peak_megabytes"].max()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, worker)
 """
 TINY = {"name": str(PLUGINS / "tiny.yaml"), "plugins": [str(PLUGINS / "tiny.py")]}
 DIGITS = {"name": "smoke", "bugs": ["reinit"], "models": str(MODELS)}
