@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -37,6 +38,10 @@ HOSTILE = (
     "漢字🙂", "a_very_long_name_" * 20,
 )  # fmt: skip
 """Names that break pages which do not expect them."""
+
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a background job of a shell: its children ignore it as well
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)

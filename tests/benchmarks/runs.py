@@ -1,8 +1,8 @@
-"""Measures whole runs: `python tests/benchmarks/runs.py memory | estimates SUITE… | overhead SUITE…`.
+"""Measures whole runs: `python tests/benchmarks/runs.py memory | estimates SUITE…`.
 
 `memory`: largest resident sizes of the process that plans and makes tables, and of a worker, as images, methods and
 models grow. `estimates`: what a dry run says, over what the run then takes; first with nothing cached, then with
-trained models. `overhead`: what a run takes beside its jobs, and its second call.
+trained models; what the run takes beside its jobs, and its second call.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ import time
 from pathlib import Path
 
 import pandas as pd
+
+from attribug.api import default_workers
 
 PLUGINS = Path(__file__).parent.parent / "plugins"
 MODELS = Path(__file__).parent.parent.parent / "results" / "reference" / "smoke"
@@ -92,24 +94,15 @@ def estimates(suites: list[str]) -> None:
                     f"{gigabytes} GB, found {peak:.2f} ({float(gigabytes) / peak:.2f}×); disk {run} MB, found "
                     f"{disk:.1f} ({float(run) / disk:.2f}×); the dry run took {seconds:.0f} s", flush=True,
                 )  # fmt: skip
+                facts = json.loads((folder / "runs" / suite / "run.json").read_text())["seconds"]
+                jobs = sum(seconds for stage, seconds in facts.items() if stage != "wall") / default_workers()
+                around, beside = found - facts["wall"], facts["wall"] - jobs
+                _, again = command("run", suite, folder=folder)
+                print(f"    jobs {jobs / found:.1%}, starting, waiting and scheduling {beside / found:.1%}, planning, "
+                      f"tables and figures {around / found:.1%}; second call {again:.1f} s", flush=True)  # fmt: skip
                 shutil.rmtree(folder / "runs")
-
-
-def overhead(suites: list[str]) -> None:
-    """Shares of a run's wall time, and its second call."""
-    for suite in suites:
-        with tempfile.TemporaryDirectory() as name:
-            folder = Path(name)
-            _, wall = command("run", suite, "--workers", "2", folder=folder)
-            facts = json.loads((folder / "runs" / suite / "run.json").read_text())["seconds"]
-            jobs = sum(seconds for stage, seconds in facts.items() if stage != "wall") / 2
-            _, again = command("run", suite, folder=folder)
-            around, beside = wall - facts["wall"], facts["wall"] - jobs
-            print(f"{suite}: {wall:.0f} s with two workers; jobs {jobs / wall:.1%}, starting, waiting and scheduling "
-                  f"{beside / wall:.1%}, planning, tables and figures {around / wall:.1%}; second call {again:.1f} s",
-                  flush=True)  # fmt: skip
 
 
 if __name__ == "__main__":
     kind, *names = sys.argv[1:]
-    {"memory": lambda names: memory(), "estimates": estimates, "overhead": overhead}[kind](names)
+    {"memory": lambda names: memory(), "estimates": estimates}[kind](names)
