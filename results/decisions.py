@@ -88,10 +88,10 @@ def _detection(part: pd.DataFrame, seeds_total: int) -> tuple[float, float, floa
 
     found, seeds = rate(np.ones(len(part), dtype=bool)), int(model.max()) + 1
     models = [~(units == unit).any(axis=1) for unit in np.unique(units[units >= 0])]
-    images = [image != number for number in range(int(image.max()) + 1)]
+    images = range(int(image.max()) + 1)
     if seeds < FEWEST_MODELS or len(images) < 2 or not all(kept.any() for kept in models):
         return found, np.nan, np.nan
-    variance = _variance([rate(kept) for kept in models]) + _variance([rate(kept) for kept in images])
+    variance = _variance([rate(kept) for kept in models]) + _variance([rate(image != number) for number in images])
     half = float(stdtrit(seeds - 1, (1 + CONFIDENCE) / 2) * np.sqrt(variance))
     return found, max(found - half, 0.0), min(found + half, 1.0)
 
