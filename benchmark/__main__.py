@@ -16,9 +16,10 @@ def main() -> None:
     interrupts: list[int] = []
 
     def interrupt(number: int, _: object) -> None:
+        if not interrupts:  # in case somebody swallows the exception, or waits for long
+            signal.signal(signal.SIGALRM, lambda *_: _stop())
+            signal.setitimer(signal.ITIMER_REAL, PATIENCE)
         interrupts.append(number)
-        signal.signal(signal.SIGALRM, lambda *_: _stop())  # in case somebody swallows the exception, or waits for long
-        signal.setitimer(signal.ITIMER_REAL, PATIENCE)
         raise KeyboardInterrupt
 
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as in a job that its shell keeps from interrupts

@@ -65,11 +65,15 @@ def distilled(scores: pd.DataFrame, plan: Plan) -> Distilled:
 
 def joined(parts: Sequence[Distilled]) -> Distilled:
     """What all parts of a run's scores give together."""
-    rests_on = [part.evidence for part in parts if part.evidence is not None]
-    fault = next((part.fault for part in parts if part.fault), "")
+    pieces = [part.evidence for part in parts if part.evidence is not None]
+    fault, rests_on = next((part.fault for part in parts if part.fault), ""), None
+    try:
+        rests_on = joined_evidence(pieces) if pieces and not fault else None
+    except Exception as error:  # not worth the results
+        fault = one_line(error)
     return Distilled(
         pd.concat([part.estimates for part in parts], ignore_index=True),
-        joined_evidence(rests_on) if rests_on and not fault else None,
+        rests_on,
         pd.concat([part.decisions for part in parts if len(part.decisions)] or [NOTHING], ignore_index=True),
         fault,
     )

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from importlib.machinery import PathFinder
@@ -113,7 +114,7 @@ def run(
     )  # fmt: skip
     plan, place, cache = asked.plan, asked.place, locations.cache()
     url = None if place.remote is None else place.name
-    with asked.named(cache), tables.prepare(place, cache, plan):
+    with asked.named(cache), asked.used(cache), tables.prepare(place, cache, plan):
         if not fresh and tables.finished(place.folder, plan, with_maps=keep_maps):
             return Run(place.folder, read_results(place.folder / RESULTS), plan, None, url)
         asked.fetch_given()
@@ -133,12 +134,10 @@ def dry_run(name: str = "quick", **arguments: Any) -> DryRun:
     from attribug import dry_run as dry
 
     asked, cache, unreached = _asked(name, **arguments), locations.cache(), ""
-    with asked.named(cache):
+    with asked.named(cache), asked.used(cache):
         try:
             asked.fetch_given()
-            if asked.place.remote is not None:
-                asked.place.note()
-                asked.place.fetch("records", "galleries")
+            asked.place.fetch("records", "galleries")
             locations.fetch_models(cache, Models(cache.folder, device=asked.plan.device).cache, asked.plan.trainings)
         except InputError as error:
             unreached = f"not reached: {error}"
@@ -166,10 +165,17 @@ class _Asked:
         """Messages name the URLs that the user gave."""
         return locations.named(self.place, cache, *([] if self.given is None else [self.given]))
 
+    @contextlib.contextmanager
+    def used(self, cache: locations.Location) -> Iterator[None]:
+        """Keeps copies of remote places from being pruned."""
+        with contextlib.ExitStack() as held:
+            for place in (self.place, cache, *([] if self.given is None else [self.given])):
+                held.enter_context(place.used())
+            yield
+
     def fetch_given(self) -> None:
         """Fetches the given models from their URL."""
         if self.given is not None:
-            self.given.note()
             locations.fetch_models(self.given, Tensors(self.given.folder), self.plan.trainings)
 
 

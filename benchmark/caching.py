@@ -23,7 +23,7 @@ from attribug import locations
 from attribug.keys import DIGEST_CHARACTERS
 from attribug.locations import Location, Remote
 from attribug.registry import InputError
-from attribug.store import COPIES, COPY_CHARACTERS, DAMAGED, LOCK, copies_folder
+from attribug.store import COPIES, COPY_CHARACTERS, DAMAGED, LOCK, UNSENT, copies_folder
 
 SECONDS = {"min": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 HALF_WRITTEN_SECONDS = SECONDS["h"]  # a younger file may still be written
@@ -32,7 +32,8 @@ MODEL = re.compile(rf"(?P<folder>models(-(?P<device>\w+))?)/(?P<key>{KEY})\.safe
 COST = re.compile(rf"(?P<folder>models(-\w+)?)/(?P<key>{KEY})\.json")
 ASIDE = re.compile(rf"models(-\w+)?/{DAMAGED}/{KEY}\.safetensors")
 LEFT = re.compile(rf"(?P<folder>models(-\w+)?)/\.(?P<key>{KEY})\..+|\.writable.*")
-COPY = re.compile(rf"{COPIES}/(?P<name>[0-9a-f]{{{COPY_CHARACTERS}}})(/.*|\.url)")
+GONE = ".gone"  # of a copy that is being removed
+COPY = re.compile(rf"{COPIES}/(?P<name>[0-9a-f]{{{COPY_CHARACTERS}}})((\{GONE})?/.*|\.url|\{UNSENT})")
 USEFUL = ("model", "copy")
 KINDS = {
     "model": ("trained model", "trained models"),
@@ -152,6 +153,11 @@ def _useless(item: Item, now: float) -> bool:
     return item.kind == "damaged" or (item.kind == "left" and not young)
 
 
+def _is_unsent(item: Item) -> bool:
+    """Whether a copy holds what its remote place lacks."""
+    return item.kind == "copy" and any(path.endswith(UNSENT) for path in item.paths)
+
+
 class Cache:
     """The user's cache: models where it is, copies where they are, and what is remote."""
 
@@ -183,7 +189,9 @@ class Cache:
                 yield place, [item for item in wanted if item not in kept], kept
 
     def _remove(self, item: Item, dry: bool) -> bool:
-        """Whether an item is not in use, and was removed."""
+        """Whether an item is not in use, all of it sent, and was removed."""
+        if _is_unsent(item):
+            return False
         locks = [self._path(item.lock)] if item.lock else []
         if item.kind == "copy":
             locks += [self._path(path) for path in item.paths if path.endswith(LOCK)]
@@ -194,12 +202,20 @@ class Cache:
                         held.enter_context(FileLock(lock).acquire(timeout=0))
                     except Timeout:
                         return False
-            if not dry:
-                for path in [*(self._path(path) for path in item.paths), *locks]:
-                    path.unlink(missing_ok=True)
-                if item.kind == "copy":
-                    shutil.rmtree(self._path(item.lock).parent, ignore_errors=True)  # empty folders
+            if not dry and item.kind == "copy":
+                self._remove_copy(self._path(item.lock).parent)
+            for path in [] if dry else [*(self._path(path) for path in item.paths), *locks]:
+                path.unlink(missing_ok=True)
         return True
+
+    @staticmethod
+    def _remove_copy(folder: Path) -> None:
+        """Moves it away first, so that a run which starts finds all of a copy or nothing."""
+        gone = folder.with_name(f"{folder.name}{GONE}")
+        shutil.rmtree(gone, ignore_errors=True)
+        with contextlib.suppress(FileNotFoundError):
+            folder.rename(gone)
+        shutil.rmtree(gone, ignore_errors=True)
 
     def _path(self, path: str) -> Path:
         first, _, rest = path.partition("/")
@@ -306,7 +322,8 @@ def pruned(place: Inventory, gone: Sequence[Item], kept: Sequence[Item], *, dry:
     for item in gone:
         yield f"  {'would go' if dry else 'gone'}: {item.name}: {shown(item.bytes)}, used {_date(item.used)}"
     for item in kept:
-        yield f"  in use, kept: {item.name}: {shown(item.bytes)}"
+        why = "not sent yet" if _is_unsent(item) else "in use"
+        yield f"  {why}, kept: {item.name}: {shown(item.bytes)}"
     freed = sum(item.bytes for item in gone)
     yield f"  {'would free' if dry else 'freed'} {shown(freed)} of {shown(place.bytes)}"
     yield from _foreign(place)

@@ -161,11 +161,11 @@ def _map_bytes(plan: Plan, waiting: Iterable[Job], rates: Rates) -> float:
     for job in waiting:
         if isinstance(job, Block):
             cell, contrast = _cell(plan, job)
-            size = rates[f"bytes {_place(cell)} maps"] * HALF[plan.settings.maps]
             for method in (method for method, _ in plan.methods if method.name in job.methods):
+                size = rates[f"bytes {_place(cell)} maps"] if method.output == "attributions" else 0.0
                 for side in contrast.sides:
                     versions = plan.queries(contrast, method) // len(contrast.sides)
-                    kept[method.name, side.model.key, side.examples.key] = size * versions
+                    kept[method.name, side.model.key, side.examples.key] = size * versions * HALF[plan.settings.maps]
     return sum(kept.values())
 
 
@@ -365,7 +365,7 @@ class _Bench:
             records = self.records.get(_place(cell), {})
             outcome.figures[number] = {}
             for method, _ in plan.methods:
-                if method.output in records and outcome.stored is not None:
+                if cell.contrast is not None and method.output in records and outcome.stored is not None:
                     key, name = plan.record_key(cell, method.name), f"bytes {_place(cell)} {method.output}"
                     record, before = self.as_of(records[method.output], cell), _size(outcome.stored.folder.parent)
                     outcome.stored.save(key, record)

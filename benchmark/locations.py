@@ -17,36 +17,40 @@ import os
 import re
 import tempfile
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from attribug.engines.jobs import Job, Train
 from attribug.registry import InputError, StorageError, one_line
 from attribug.store import (
     ANALYSIS,
     CACHE,
+    CONTENT,
     COSTS,
     DAMAGED,
     FIGURES,
+    LOCK,
     REPORT,
     RESULTS,
     RUN,
     SCORES,
+    UNSENT,
     Tensors,
     cache_folder,
     claimed,
     copy_folder,
     is_url,
     make_folder,
+    storing,
     write_atomically,
 )
 
-CONTENT = ("records", "galleries", "maps")
-"""Folders of a run whose files never change under their name."""
 TABLES = (RESULTS, SCORES, COSTS, REPORT, RUN)
 OBJECT_STORES = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oci", "oss", "memory"})
 """Protocols that write a file whole or not at all, and know no folders: to make one could make a bucket."""
@@ -99,7 +103,10 @@ class Remote:
     def write(self, files: Mapping[str, Path]) -> None:
         """Writes local files by the path that they get."""
         def one(path: str) -> None:
-            content = files[path].read_bytes()
+            try:
+                content = files[path].read_bytes()
+            except FileNotFoundError:  # it was damaged, and has just been set aside
+                return
             with self._told():
                 self._put(path, content)
 
@@ -239,19 +246,41 @@ class Location:
                 said = f"{where}: expected a folder that can be written, for the copy of {self.name}"
                 raise InputError(f"{said}, found: {found}") from error
 
+    @contextlib.contextmanager
+    def used(self) -> Iterator[None]:
+        """Keeps a copy from being pruned, for as long as the context lasts."""
+        if self.remote is None:
+            yield
+            return
+        self.note()
+        lock = self.folder / f".{uuid.uuid4().hex}{LOCK}"
+        with storing(lock):
+            held = FileLock(lock).acquire()
+        try:
+            yield
+        finally:
+            held.lock.release()
+            lock.unlink(missing_ok=True)
+
+    def note_unsent(self, whether: bool) -> None:
+        """Tells beside a copy whether something in it is not sent yet: then it is not pruned."""
+        if self.remote is not None:
+            mark = self.folder.with_name(f"{self.folder.name}{UNSENT}")
+            with storing(mark):
+                mark.touch() if whether else mark.unlink(missing_ok=True)
+
     def expect_writable(self) -> None:
         """Raises `InputError` where nothing can be written at the remote place."""
         if self.remote is not None:
             self.remote.expect_writable()
 
     def fetch_tables(self) -> None:
-        """Makes the copy's tables, figures and run.json those of the remote place. Where nothing of a run lies there,
-        it is to be made anew: the copy is emptied."""
+        """Makes the copy's tables, figures and run.json those of the remote place; content-addressed files stay."""
         if self.remote is None:
             return
         there = {path for path in self.remote.sizes() if _of_run(path)}
         tables = {path for path in there if not _is_content(path)}
-        stale = [path for path in self._files() if path not in tables and not (there and _is_content(path))]
+        stale = [path for path in self._files() if path not in tables and not _is_content(path)]
         self.remote.read(tables, self.keep)
         for path in stale:
             (self.folder / path).unlink(missing_ok=True)
@@ -387,12 +416,13 @@ def named(*places: Location) -> Iterator[None]:
         raise
 
 
-def fetch_models(place: Location, models: Tensors, keys: Iterable[str]) -> list[str]:
+def fetch_models(place: Location, models: Tensors, keys: Collection[str]) -> list[str]:
     """Fetches models that are not here, or damaged here; returns the keys of those that are here alone.
 
     `models` is a folder at `place`, or `place` itself."""
     if place.remote is None:
         return []
+    place.note()
     below = _below(place, models)
     there = place.remote.sizes(below.rstrip("/"))
     seen = Tensors(models.folder, mine=False)  # so that what is fetched in its place is not told as damage
@@ -402,8 +432,8 @@ def fetch_models(place: Location, models: Tensors, keys: Iterable[str]) -> list[
     return [key for key in keys if key not in absent and f"{below}{key}.safetensors" not in there]
 
 
-def share_model(place: Location, models: Tensors, key: str, *, fresh: bool = False) -> None:
-    """Sends a model unless a valid one is there, which then takes its place here; `fresh`: sends it in any case."""
+def share_model(place: Location, models: Tensors, key: str, *, fresh: bool = False, adopt: bool = True) -> None:
+    """Sends a model unless a valid one is there, which takes its place here where it may (`adopt`); `fresh`: always."""
     if place.remote is None:
         return
     path, cost = (f"{_below(place, models)}{key}.{kind}" for kind in ("safetensors", "json"))
@@ -413,7 +443,7 @@ def share_model(place: Location, models: Tensors, key: str, *, fresh: bool = Fal
         theirs: dict[str, bytes] = {}
         place.remote.read([path, cost], theirs.__setitem__)
         if _valid(key, theirs.get(path, b"")):
-            for name, content in theirs.items():
+            for name, content in theirs.items() if adopt else ():
                 place.keep(name, content)
             return
         place.remote.write({path: models.path(key)})
@@ -444,8 +474,10 @@ class Exchange:
         self._unsent: list[str] = []
         self._late = False
 
-    def begin(self, keys: Iterable[str]) -> None:
+    def begin(self, keys: Collection[str]) -> None:
         """Fetches records and the models of these keys; what an earlier run left unsent is sent."""
+        for place in (self._out, self._cache):
+            place.note_unsent(True)
         if not self._fresh:
             self._out.fetch(*CONTENT)
             for key in fetch_models(self._cache, self._models, keys):
@@ -468,11 +500,14 @@ class Exchange:
         try:
             self._send()
             self._out.send(tables=True)
+            for place in (self._out, self._cache):
+                place.note_unsent(False)
         except InputError as error:
             raise InputError(f"{error}; nothing is lost: the same command sends it") from error
 
     def _send(self) -> None:
         while self._unsent:
-            share_model(self._cache, self._models, self._unsent[0], fresh=self._fresh)
+            adopt = not self._late  # else something may rest on ours
+            share_model(self._cache, self._models, self._unsent[0], fresh=self._fresh, adopt=adopt)
             self._unsent.pop(0)
         self._out.send()

@@ -59,8 +59,8 @@ class KeptMaps:
     ) -> Explained:
         """What the folder holds of this method, model, inputs and classes, else what `explain` gives."""
         key = keys.digest(
-            "maps", method.function, method.output, method.needs, dict(parameters), side.model, side.examples.key,
-            query.ids, query.targets, query.seed, query.rows, self.precision, self.place,
+            "maps", method.name, method.function, method.output, method.needs, dict(parameters), side.model,
+            side.examples.key, query.ids, query.targets, query.seed, query.rows, self.precision, self.place,
         )  # fmt: skip
         known = None if self.fresh else self.store.load(key)
         if known is not None:

@@ -74,7 +74,7 @@ class Plan:
     @cached_property
     def explaining_key(self) -> str:
         """Content key of what all explanations rest on: device, code, library versions."""
-        return keys.digest("explaining", self.device, keys.code("attribug.attribution"), keys.versions(*LIBRARIES))
+        return keys.digest("explaining", self.device, keys.code("attribug.scoring"), keys.versions(*LIBRARIES))
 
     def check_key(self, cell: Cell) -> str:
         """Content key of a cell's checks on this plan's device."""

@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from attribug.attribution import Census, attributions, safe_copy
+from attribug.attribution import Census, MethodFault, attributions, safe_copy
 from attribug.contracts import Contrast, Data, Method, Metric, Side, Unsupported, trainings
 from attribug.maps import Explained, KeptMaps, Precision
 from attribug.measurement import COLUMNS, Measurement, Views, gaussian_maps
@@ -264,9 +264,13 @@ class _Work:
 
     def attributed(self, query: Query, parameters: Mapping[str, Any]) -> Explained:
         """What the method makes of a query."""
-        with query.costing() as costing:
-            maps = attributions(self.method, query, parameters)
-        return Explained(maps.cpu(), query.promised, costing.cost, query.rows)
+        try:
+            with query.costing() as costing:
+                maps = attributions(self.method, query, parameters)
+        except StorageError as error:  # its own files, not ours
+            raise MethodFault(str(error)) from error
+        promised = None if query.promised is None else query.promised.cpu()
+        return Explained(maps.cpu(), promised, costing.cost, query.rows)
 
     def each(self, step: Callable[..., None], *arguments: Any) -> None:
         """Takes a step in every measurement."""

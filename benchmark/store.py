@@ -27,9 +27,11 @@ if TYPE_CHECKING:
 RESULTS, SCORES, COSTS, RUN = "results.csv", "scores.parquet", "costs.csv", "run.json"
 ANALYSIS, FIGURES, REPORT = "analysis", "figures", "report.html"
 """Names of a run's files and folders."""
+CONTENT = ("records", "galleries", "maps")
+"""Folders of a run whose files are named by what determines them."""
 CACHE = "ATTRIBUG_CACHE"
 LOCK, DAMAGED = ".lock", "damaged"
-COPIES, COPY_CHARACTERS = "copies", 16
+COPIES, COPY_CHARACTERS, UNSENT = "copies", 16, ".unsent"
 SEAL_BYTES = 32  # of a SHA-256
 SECONDS_TO_WRITE = 3600.0  # whatever is half-written for longer has lost its writer
 
@@ -136,12 +138,18 @@ def claimed(folder: Path, option: str = "--out ", seconds: float = 0) -> Iterato
             raise InputError(said) from None
     try:
         with storing(folder):
-            for path in folder.rglob(".*"):
-                if path.name != LOCK and path.is_file():
-                    path.unlink(missing_ok=True)
+            for path in _half_written(folder):
+                path.unlink(missing_ok=True)
         yield
     finally:
         lock.release()
+
+
+def _half_written(folder: Path) -> list[Path]:
+    """What a killed run left half-written in its folder; other hidden files are the user's."""
+    files = [path for name in (RESULTS, SCORES, COSTS, RUN, REPORT) for path in folder.glob(f".{name}.*")]
+    below = [path for name in (*CONTENT, ANALYSIS, FIGURES) for path in (folder / name).glob(".*")]
+    return [path for path in (*files, *below) if path.is_file()]
 
 
 class Damaged:
@@ -253,7 +261,7 @@ class Models:
     def load_weights(self, key: str) -> dict[str, Tensor] | None:
         """The weights, or None when they are absent or damaged."""
         weights = self.source.load(key)
-        if weights is not None and self.given is None:
+        if weights is not None and self.given is None and self.cache.damaged.mine:
             note_use(self.path(key))
         return weights
 

@@ -174,7 +174,9 @@ def _write_csv(table: pd.DataFrame, path: Path) -> None:
 
 
 def _analyse(found: Distilled, results: pd.DataFrame, plan: Plan, folder: Path) -> str:
-    """Writes one file a table of the analysis; returns why some are missing, for they are not worth the results."""
+    """Writes one file a table of the analysis; returns why there are none, for they are not worth the results."""
+    if found.fault:
+        return found.fault
     try:
         tables = analyses(found, results, plan)
     except Exception as error:
@@ -182,7 +184,7 @@ def _analyse(found: Distilled, results: pd.DataFrame, plan: Plan, folder: Path) 
     make_folder(folder)
     for name, table in tables.items():
         _write_csv(table, folder / f"{name}.csv")
-    return found.fault
+    return ""
 
 
 def results_of(outcome: Outcome, estimates: pd.DataFrame) -> pd.DataFrame:

@@ -112,6 +112,10 @@ def evidence(
     keys, rows = grouped(scores, kinds, visible)
     arranged = arrange(rows, seeds_total)
     left, occurs = leave_one_out(arranged.means["tell"], arranged.units, arranged.nesting)
+    effect = nested_mean(arranged.means["tell"], arranged.nesting)
+    absent = seeds_total - len(left)  # units after the last that occurs: without them the effect is what it is
+    left = np.concatenate([left, np.tile(effect, (absent, 1))])
+    occurs = np.concatenate([occurs, np.zeros((absent, len(keys)), dtype=bool)])
     group, example, means = image_means(arranged.columns["tell"], arranged.ids["group"], arranged.ids["example"])
     tasks = pd.Index(keys["task"].unique())
     seen = np.stack([tasks.get_indexer(keys["task"])[group], example])
@@ -119,7 +123,6 @@ def evidence(
     images = pd.MultiIndex.from_arrays([tasks[distinct[0]], distinct[1]], names=["task", "example"])
     image = np.zeros((len(images), len(keys)))
     image[place.ravel(), group] = image_contributions(group, means, len(keys))
-    effect = nested_mean(arranged.means["tell"], arranged.nesting)
     return Evidence(keys, effect, left, occurs, image, images, arranged.seeds, arranged.undefined)
 
 

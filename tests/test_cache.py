@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 from attribug import caching, locations, store
 from attribug.caching import File, Inventory, Item, chosen, sorted_out
 from attribug.keys import digest
+from attribug.locations import Location, Remote
 from attribug.registry import InputError
-from attribug.store import LOCK, Models, copies_folder, copy_folder, write_json
+from attribug.store import LOCK, UNSENT, Models, copies_folder, copy_folder, write_json
 
 HOUR, DAY = 3600.0, 86400.0
 
@@ -39,6 +40,7 @@ def aged(path: Path, days: float) -> Path:
 def model(cache: Path, number: int, days: float, device: str = "cpu", size: int = 10) -> str:
     """A trained model that was last used so long ago; returns its key."""
     key, models = digest(number), Models(cache, device=device)
+    cache.mkdir(parents=True, exist_ok=True)
     models.save_weights(key, {"weight": torch.zeros(size)})
     models.save_cost(key, {"seconds": 1.0})
     for path in (models.path(key), models.path(key).with_suffix(".json")):
@@ -68,6 +70,7 @@ def test_the_cache_counts_what_it_holds(cache, inside):
     (cache / "models" / "damaged" / f"{digest(9)}.safetensors").write_bytes(b"12345")
     write_json(cache / "models" / f"{digest(8)}.json", {})
     copy = copy_folder("s3://bucket/x")
+    copy.mkdir(parents=True, exist_ok=True)
     write_json(copy / "run.json", {})
     copy.with_name(f"{copy.name}.url").write_text("s3://bucket/x\n")
     (cache / "notes.txt").write_text("mine")
@@ -193,6 +196,7 @@ def test_links_are_not_followed_out_of_the_cache(cache, inside, tmp_path):
     copy = copy_folder("s3://bucket/x")
     copy.mkdir(parents=True)
     (copy / "link").symlink_to(outside)
+    copy.mkdir(parents=True, exist_ok=True)
     write_json(copy / "run.json", {})
     aged(copy / "run.json", 900)
     inside("cache", "prune", "--older-than", "1d")
@@ -203,6 +207,7 @@ def test_links_are_not_followed_out_of_the_cache(cache, inside, tmp_path):
 def test_copies_go_unless_a_run_holds_them(cache, inside):
     held, free = (copy_folder(f"s3://bucket/{name}") for name in ("held", "free"))
     for copy in (held, free):
+        (copy / "records").mkdir(parents=True)
         write_json(copy / "records" / "x.json", {})
         label = copy.with_name(f"{copy.name}.url")
         label.write_text(f"s3://bucket/{copy.name}")
@@ -212,7 +217,15 @@ def test_copies_go_unless_a_run_holds_them(cache, inside):
         assert "in use, kept: s3://bucket/" in answer.stdout
         assert (held / "records" / "x.json").exists()
     assert not free.exists()
-    inside("cache", "prune", "--older-than", "30d")
+    unsent = held.with_name(f"{held.name}{UNSENT}")
+    unsent.touch()
+    assert "not sent yet, kept: s3://bucket/" in inside("cache", "prune", "--older-than", "30d").stdout
+    assert (held / "records" / "x.json").exists()
+    unsent.unlink()
+    with Location(held, Remote("memory://held")).used():
+        inside("cache", "prune", "--max-size", "0")
+        assert (held / "records" / "x.json").exists()
+    inside("cache", "prune", "--max-size", "0")
     assert not list(copies_folder().iterdir())
 
 

@@ -121,6 +121,7 @@ OTHER_MODEL = replace(SIDE, model=Trained(Examples("train", nothing), Recipe(net
 ZEROS, INPUTS = torch.zeros(2, dtype=torch.int64), torch.ones(2, 1, 4, 3)
 DIFFERENT: list[dict[str, Any]] = [
     {"method": methods.get("input_x_gradient")},
+    {"method": replace(methods.get("gradient"), name="the_same_function")},
     {"parameters": {"samples": 3}},
     {"side": OTHER_EXAMPLES},
     {"side": OTHER_MODEL},

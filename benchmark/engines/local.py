@@ -147,12 +147,14 @@ def _end(process: subprocess.Popen[bytes], expired: threading.Event) -> None:
 def _kill(process: subprocess.Popen[bytes]) -> None:
     """Ends a worker with all that it has forked."""
     if process.poll() is None:  # not yet reaped, so that the number is its own
-        with contextlib.suppress(ProcessLookupError):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)
 
 
 def _end_children(worker: int) -> None:
     """Ends what a worker has forked as soon as it is gone itself: they hold its pipes open, and nobody awaits them."""
+    if not hasattr(os, "waitid"):  # macOS before Python 3.13
+        return
     with contextlib.suppress(ChildProcessError):  # another thread has heard of its end first
         os.waitid(os.P_PID, worker, os.WEXITED | os.WNOWAIT)
     with contextlib.suppress(ProcessLookupError, PermissionError):

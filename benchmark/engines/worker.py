@@ -25,8 +25,10 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever a plugin prints must not mix with answers
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when to stop
+    source = os.fdopen(os.dup(0), "rb")
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # whoever reads input must not take a job's
     jobs: queue.Queue[Any] = queue.Queue()
-    threading.Thread(target=_read, args=(sys.stdin.buffer, jobs), daemon=True).start()
+    threading.Thread(target=_read, args=(source, jobs), daemon=True).start()
     setup = jobs.get()
     sys.path[:] = setup.pop("path")
     from attribug.engines.jobs import Setup, Workbench
@@ -47,7 +49,7 @@ def main() -> None:
         try:
             answer = "done", bench.do(job, lambda stage, amount: _write(answers, ("event", (stage, amount))))
         except StorageError as error:
-            answer = "storage", error.args
+            answer = "storage", (str(error.args[0]), error.found)
         except BaseException as error:  # foreign code raises what it likes; interrupts never come here
             answer = "error", one_line(error)
         _write(answers, answer)

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from attribug.results.evidence import Combined, evidence, q_values
+from attribug.results.evidence import Combined, evidence, joined, q_values
 from attribug.results.schema import KEYS, SCORE_COLUMNS, TableError
 from attribug.results.statistics import estimate
 from attribug.results.summary import grouped
@@ -133,6 +133,24 @@ def test_the_same_row_twice_differs_by_nothing(plain: SimpleNamespace) -> None:
         assert [bound.tolist() for bound in twice.interval()] == [[0, 0], [0, 0]]
         assert twice.exceeds(0.0).tolist() == [0.5, 0.5]
         assert found.combine(np.array([[1.0], [0], [0], [-1.0]])).variance[0] != 0
+
+
+def test_parts_join_to_the_whole(plain: SimpleNamespace) -> None:
+    """In any order, with other images, and where the last models are in some parts only."""
+    random = np.random.default_rng(2)
+    full = plain.scores(random, "similarity", 4, 5, keys={"bug": "full"})
+    fewer = [row | {"bug": "fewer models"} for row in full if max(row["seed"], row["control_seed"]) % 4 < 2]
+    others = [row | {"bug": "other images", "example": row["example"] + 3} for row in full]
+    elsewhere = plain.scores(random, "draws", 4, 3, keys={"bug": "full", "task": "another"})
+    rows = [full, fewer, others, elsewhere]
+    whole = evidence(plain.frame([row for part in rows for row in part]), **plain.settings(4))
+    for order in (rows, rows[::-1]):
+        found = joined([evidence(plain.frame(part), **plain.settings(4)) for part in order])
+        pd.testing.assert_frame_equal(found.keys, whole.keys)
+        assert found.images.tolist() == whole.images.tolist()
+        for name in ("effect", "left", "occurs", "image", "seeds", "undefined"):
+            np.testing.assert_array_equal(getattr(found, name), getattr(whole, name), err_msg=name)
+    assert len(whole.left) == 4
 
 
 def test_what_has_no_interval_spoils_no_other(plain: SimpleNamespace) -> None:
