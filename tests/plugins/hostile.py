@@ -16,6 +16,7 @@ from torch import Tensor
 
 from attribug import methods
 from attribug.query import Query
+from attribug.registry import StorageError
 
 EXPECTED: dict[str, str] = {}
 """By name: `failed: ` and how its reason begins, `honest` for the rows of `gradient`, or `no hit`."""
@@ -70,6 +71,7 @@ class Foreign(BaseException):
 
 
 raising("raises_value_error", ValueError("no good"), "ValueError: no good")
+raising("raises_storage_error", StorageError("its_file", "No space left on device"), "MethodFault: its_file: cannot be")
 raising("raises_memory_error", MemoryError(), "MemoryError")
 raising("raises_keyboard_interrupt", KeyboardInterrupt(), "KeyboardInterrupt")
 raising("raises_system_exit", SystemExit(0), "SystemExit: 0")
@@ -262,6 +264,13 @@ def closes_output(query: Query) -> Tensor:
     """Nothing can be printed any more."""
     with contextlib.suppress(OSError):
         os.close(1)
+    return query.gradient()
+
+
+@hostile("honest")
+def reads_input(query: Query) -> Tensor:
+    """Where jobs might be read; there is none."""
+    assert os.read(0, 100) == b""
     return query.gradient()
 
 
