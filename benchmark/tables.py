@@ -6,7 +6,7 @@ import datetime
 import platform
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -162,7 +162,7 @@ def _write_scores(outcome: Outcome, path: Path, parts: list[Distilled]) -> None:
     types = dict.fromkeys(SCORE_COLUMNS, pa.int64()) | dict.fromkeys(KEYS, names)
     schema = pa.schema(types | dict.fromkeys(("value", "benign", "floor"), pa.float64()))
     with parquet.ParquetWriter(path, schema, compression="zstd") as writer:
-        for part in scores_of(outcome):
+        for part in _together(scores_of(outcome)):
             parts.append(distilled(part, outcome.plan))
             writer.write_table(pa.Table.from_pandas(part, schema=schema, preserve_index=False))
     if not parts:
@@ -235,6 +235,18 @@ def _portions(frames: list[pd.DataFrame]) -> Iterator[pd.DataFrame]:
     for key in dict.fromkeys(key for group in groups for key in group):
         found = [group.pop(key).drop(columns=measured) for group in groups if key in group]
         yield _labelled(pd.concat(found, ignore_index=True), dict(zip(measured, map(str, key), strict=True)))
+
+
+def _together(parts: Iterable[pd.DataFrame]) -> Iterator[pd.DataFrame]:
+    """As many parts at a time as have few rows: working out a part costs more than its rows do."""
+    waiting: list[pd.DataFrame] = []
+    for part in parts:
+        if waiting and sum(map(len, waiting)) + len(part) > MOST_ROWS:
+            yield pd.concat(waiting, ignore_index=True)
+            waiting = []
+        waiting.append(part)
+    if waiting:
+        yield pd.concat(waiting, ignore_index=True)
 
 
 def _labelled(rows: pd.DataFrame, keys: Mapping[str, str]) -> pd.DataFrame:

@@ -191,7 +191,8 @@ def test_an_analysis_that_fails_costs_no_results(tiny_run, scores, tmp_path, mon
 
     results = read_results(tiny_run / store.RESULTS)
     monkeypatch.setattr(tables, "analyses", broken)
-    assert tables._analyse(scores, results, planned(), tmp_path) == "RuntimeError: nobody thought of this"
+    found = distilled(scores, planned())
+    assert tables._analyse(found, results, planned(), tmp_path) == "RuntimeError: nobody thought of this"
     assert list(tmp_path.iterdir()) == []
 
 
