@@ -75,11 +75,10 @@ def test_fits_are_counted_once_a_worker_that_meets_the_model(tiny: Plan, workers
     waiting = [Block(number, ("expected_gradients",)) for number in range(len(tiny.cells))]
     rates = {f"fit {estimation._group(cell)} expected_gradients": 2.0 for cell in tiny.cells}
     found = sum(estimation._fits(tiny, waiting, rates, workers).values())
-    draw, rounds = random.Random(0), 4000
-    dealt = []
+    draw, rounds, dealt = random.Random(0), 4000, []
+    models = [[model for _, model, _ in estimation._met(tiny, job)] for job in waiting]
     for _ in range(rounds):
-        met = {(draw_at, model) for job in waiting for draw_at in [draw.randrange(workers)]
-               for _, model, _ in estimation._met(tiny, job)}  # fmt: skip
+        met = {(worker, model) for each in models for worker in [draw.randrange(workers)] for model in each}
         dealt.append(2.0 * len(met))
     assert found == pytest.approx(np.mean(dealt), abs=5 * np.std(dealt) / rounds**0.5 + 1e-9)
     assert estimation._fits(tiny, [Measure(0)], rates, workers)[Measure(0)] == 0
@@ -108,13 +107,14 @@ class TestTiny:
 
         return told
 
-    def test_nothing_is_written(self, lines: Callable[..., list[str]], tmp_path: Path) -> None:
-        assert "to do: 3 trainings, 12 records" in lines(calibrated=True)
+    def test_nothing_is_written_and_more_workers_than_jobs_do_not_help(
+        self, lines: Callable[..., list[str]], tmp_path: Path
+    ) -> None:
+        told = lines("--workers", "50", calibrated=True)
+        assert "to do: 3 trainings, 12 records" in told
         assert files(tmp_path) == {}
-
-    def test_the_longest_chain_does_not_depend_on_the_workers(self, lines: Callable[..., list[str]]) -> None:
-        (told,) = (line for line in lines("--workers", "50", calibrated=True) if line.startswith("estimate"))
-        one, most = re.search(r"here: (\d+) s with 50 workers, (\d+) s with", told).groups()  # type: ignore[union-attr]
+        (line,) = (line for line in told if line.startswith("estimate"))
+        one, most = re.search(r"here: (\d+) s with 50 workers, (\d+) s with", line).groups()  # type: ignore[union-attr]
         assert one == most
 
     def test_what_is_stored_is_not_to_do(
