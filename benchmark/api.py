@@ -7,7 +7,6 @@ import inspect
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from importlib.machinery import PathFinder
 from pathlib import Path
@@ -114,7 +113,7 @@ def run(
     )  # fmt: skip
     plan, place, cache = asked.plan, asked.place, locations.cache()
     url = None if place.remote is None else place.name
-    with asked.named(cache), asked.used(cache), tables.prepare(place, cache, plan):
+    with asked.used(cache), tables.prepare(place, cache, plan):
         if not fresh and tables.finished(place.folder, plan, with_maps=keep_maps):
             return Run(place.folder, read_results(place.folder / RESULTS), plan, None, url)
         asked.fetch_given()
@@ -134,7 +133,7 @@ def dry_run(name: str = "quick", **arguments: Any) -> DryRun:
     from attribug import dry_run as dry
 
     asked, cache, unreached = _asked(name, **arguments), locations.cache(), ""
-    with asked.named(cache), asked.used(cache):
+    with asked.used(cache):
         try:
             asked.fetch_given()
             asked.place.fetch("records", "galleries")
@@ -161,15 +160,12 @@ class _Asked:
     """Of trained models."""
     options: runner.Options
 
-    def named(self, cache: locations.Location) -> AbstractContextManager[None]:
-        """Messages name the URLs that the user gave."""
-        return locations.named(self.place, cache, *([] if self.given is None else [self.given]))
-
     @contextlib.contextmanager
     def used(self, cache: locations.Location) -> Iterator[None]:
-        """Keeps copies of remote places from being pruned."""
-        with contextlib.ExitStack() as held:
-            for place in (self.place, cache, *([] if self.given is None else [self.given])):
+        """Messages name the URLs that the user gave; their copies are kept from being pruned."""
+        places = (self.place, cache, *([] if self.given is None else [self.given]))
+        with locations.named(*places), contextlib.ExitStack() as held:
+            for place in places:
                 held.enter_context(place.used())
             yield
 

@@ -367,10 +367,11 @@ class _Bench:
             for method, _ in plan.methods:
                 if cell.contrast is not None and method.output in records and outcome.stored is not None:
                     key, name = plan.record_key(cell, method.name), f"bytes {_place(cell)} {method.output}"
-                    record, before = self.as_of(records[method.output], cell), _size(outcome.stored.folder.parent)
+                    record, folder = self.as_of(records[method.output], cell), outcome.stored.folder.parent
+                    before = 0 if name in sizes else _size(folder)
                     outcome.stored.save(key, record)
                     outcome.keep(number, method.name, record)
-                    sizes.setdefault(name, _size(outcome.stored.folder.parent) - before)
+                    sizes[name] = sizes.get(name) or _size(folder) - before
         return sizes
 
     def as_of(self, record: Record, cell: Cell) -> Record:

@@ -32,14 +32,11 @@ from attribug.store import (
     ANALYSIS,
     CACHE,
     CONTENT,
-    COSTS,
     DAMAGED,
     FIGURES,
     LOCK,
-    REPORT,
-    RESULTS,
     RUN,
-    SCORES,
+    TABLES,
     UNSENT,
     Tensors,
     cache_folder,
@@ -51,7 +48,6 @@ from attribug.store import (
     write_atomically,
 )
 
-TABLES = (RESULTS, SCORES, COSTS, REPORT, RUN)
 OBJECT_STORES = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oci", "oss", "memory"})
 """Protocols that write a file whole or not at all, and know no folders: to make one could make a bucket."""
 PATIENCE = {"connect_timeout": 5, "read_timeout": 15, "retries": {"mode": "standard", "total_max_attempts": 2}}

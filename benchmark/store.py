@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 RESULTS, SCORES, COSTS, RUN = "results.csv", "scores.parquet", "costs.csv", "run.json"
 ANALYSIS, FIGURES, REPORT = "analysis", "figures", "report.html"
 """Names of a run's files and folders."""
+TABLES = (RESULTS, SCORES, COSTS, REPORT, RUN)
+"""Files that lie in a run's folder itself."""
 CONTENT = ("records", "galleries", "maps")
 """Folders of a run whose files are named by what determines them."""
 CACHE = "ATTRIBUG_CACHE"
@@ -147,7 +149,7 @@ def claimed(folder: Path, option: str = "--out ", seconds: float = 0) -> Iterato
 
 def _half_written(folder: Path) -> list[Path]:
     """What a killed run left half-written in its folder; other hidden files are the user's."""
-    files = [path for name in (RESULTS, SCORES, COSTS, RUN, REPORT) for path in folder.glob(f".{name}.*")]
+    files = [path for name in TABLES for path in folder.glob(f".{name}.*")]
     below = [path for name in (*CONTENT, ANALYSIS, FIGURES) for path in (folder / name).glob(".*")]
     return [path for path in (*files, *below) if path.is_file()]
 
