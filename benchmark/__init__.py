@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from attribug import bugs, methods, metrics, tasks
-    from attribug.api import Run, explain, run
-    from attribug.comparing import compare
-    from attribug.contracts import Unsupported
+    from attribug.api import Run, run
+    from attribug.errors import InputError, Unsupported
+    from attribug.maps.explain import explain
     from attribug.metrics import measure
-    from attribug.registry import InputError
-    from attribug.studies import fold_study, randomisation_study
+    from attribug.reports.comparing import compare
+    from attribug.studies.randomisation import randomisation_study
+    from attribug.studies.stability import fold_study
 
 __version__ = version("attribug")
 __all__ = [
@@ -27,14 +28,14 @@ __all__ = [
 ]  # fmt: skip
 
 _HOMES = {
-    "InputError": "attribug.registry",
+    "InputError": "attribug.errors",
     "Run": "attribug.api",
-    "Unsupported": "attribug.contracts",
-    "compare": "attribug.comparing",
-    "explain": "attribug.api",
-    "fold_study": "attribug.studies",
+    "Unsupported": "attribug.errors",
+    "compare": "attribug.reports.comparing",
+    "explain": "attribug.maps.explain",
+    "fold_study": "attribug.studies.stability",
     "measure": "attribug.metrics",
-    "randomisation_study": "attribug.studies",
+    "randomisation_study": "attribug.studies.randomisation",
     "run": "attribug.api",
 }
 

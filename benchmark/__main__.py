@@ -28,7 +28,7 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal of another encoding loses a sign, not the run
     try:
-        from attribug.cli import main as command_line
+        from attribug.terminal.command_line import main as command_line
 
         code, message = command_line()
     except BaseException:

@@ -3,31 +3,36 @@
 from __future__ import annotations
 
 import contextlib
-import inspect
-import os
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from importlib.machinery import PathFinder
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any
 
-import cloudpickle
 import pandas as pd
 
-from attribug import keys, locations, runner, suite, tables
-from attribug import methods as registered
-from attribug.analysis import read_analysis
-from attribug.plan import Plan
-from attribug.registry import InputError, load_plugin, near_misses
+from attribug.errors import InputError
+from attribug.plans import planning
+from attribug.plans.plan import Plan
+from attribug.plans.planning import load_suite
+from attribug.plugins import load_plugin
 from attribug.results.schema import read_results
-from attribug.store import ANALYSIS, RESULTS, RUN, SCORES, Models, Tensors, read_json
+from attribug.running import runner
+from attribug.running.exchange import Exchange
+from attribug.running.functions import handed_over
+from attribug.running.options import RunOptions
+from attribug.running.outcome import Outcome
+from attribug.running.progress import Reporter
+from attribug.running.resources import default_workers
+from attribug.storage import locations, shared_models
+from attribug.storage.files import read_json
+from attribug.storage.folders import ANALYSIS, RESULTS, RUN, SCORES
+from attribug.storage.models import Models
+from attribug.storage.tensors import Tensors
+from attribug.tables import analysis, run_folder, writing
+from attribug.tables.analysis import read_analysis
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
-
-    from attribug.contracts import Data
-    from attribug.dry_run import DryRun
+    from attribug.running.dry_run import DryRun
 
 
 @dataclass(frozen=True)
@@ -39,7 +44,7 @@ class Run:
     results: pd.DataFrame
     """One row a task, bug, level, control, method, metric and post."""
     plan: Plan
-    outcome: runner.Outcome | None
+    outcome: Outcome | None
     """None when there was nothing to do."""
     url: str | None = None
 
@@ -56,7 +61,7 @@ class Run:
     @property
     def headline(self) -> pd.DataFrame:
         """Verdict and effect of each bug's primary metric, one row a task, bug, level and method."""
-        return tables.headline(self.results, self.plan)
+        return analysis.verdict_matrix(self.results, self.plan)
 
     @property
     def analysis(self) -> dict[str, pd.DataFrame]:
@@ -97,7 +102,7 @@ def run(
     timeout: float | None = None,
     fresh: bool = False,
     keep_maps: bool = False,
-    reporter: runner.Reporter | None = None,
+    reporter: Reporter | None = None,
 ) -> Run:
     """Runs a suite, a shipped name or a YAML path, and writes its tables to `out` (default `runs/<suite>`), a folder or
     a URL such as `s3://bucket/runs/x`; so may be `models`.
@@ -113,16 +118,16 @@ def run(
     )  # fmt: skip
     plan, place, cache = asked.plan, asked.place, locations.cache()
     url = None if place.remote is None else place.name
-    with asked.used(cache), tables.prepare(place, cache, plan):
-        if not fresh and tables.finished(place.folder, plan, with_maps=keep_maps):
+    with asked.used(cache), run_folder.prepare(place, cache, plan):
+        if not fresh and run_folder.finished(place.folder, plan, with_maps=keep_maps):
             return Run(place.folder, read_results(place.folder / RESULTS), plan, None, url)
         asked.fetch_given()
         stored = Models(cache.folder, device=plan.device).cache
-        exchange = locations.Exchange(place, cache, stored, fresh=fresh)
+        exchange = Exchange(place, cache, stored, fresh=fresh)
         exchange.begin(plan.trainings if asked.given is None else ())
         folder = place.folder.resolve()
         outcome = runner.run(plan, folder, cache.folder.resolve(), asked.options, reporter, exchange.sent)
-        results = tables.write(outcome, place.folder)
+        results = writing.write(outcome, place.folder)
         exchange.end()
         return Run(place.folder, results, plan, outcome, url)
 
@@ -130,18 +135,20 @@ def run(
 def dry_run(name: str = "quick", **arguments: Any) -> DryRun:
     """What `run` with the same arguments would do, and what that would take by a short calibration on this machine.
     Trains nothing, and writes nothing but copies of remote places."""
-    from attribug import dry_run as dry
+    from attribug.running import dry_run as dry
 
     asked, cache, unreached = _asked(name, **arguments), locations.cache(), ""
     with asked.used(cache):
         try:
             asked.fetch_given()
             asked.place.fetch("records", "galleries")
-            locations.fetch_models(cache, Models(cache.folder, device=asked.plan.device).cache, asked.plan.trainings)
+            shared_models.fetch_models(
+                cache, Models(cache.folder, device=asked.plan.device).cache, asked.plan.trainings
+            )
         except InputError as error:
             unreached = f"not reached: {error}"
         places = asked.place.folder.resolve(), cache.folder.resolve()
-        told = dry.dry_run(asked.plan, *places, asked.options, default_workers())
+        told = dry.dry_run(asked.plan, *places, asked.options, default_workers(), writing.write)
     return replace(told, missing=(*told.missing, *([unreached] if unreached else [])))
 
 
@@ -158,7 +165,7 @@ class _Asked:
     place: locations.Location
     given: locations.Location | None
     """Of trained models."""
-    options: runner.Options
+    options: RunOptions
 
     @contextlib.contextmanager
     def used(self, cache: locations.Location) -> Iterator[None]:
@@ -172,7 +179,7 @@ class _Asked:
     def fetch_given(self) -> None:
         """Fetches the given models from their URL."""
         if self.given is not None:
-            locations.fetch_models(self.given, Tensors(self.given.folder), self.plan.trainings)
+            shared_models.fetch_models(self.given, Tensors(self.given.folder), self.plan.trainings)
 
 
 def _asked(
@@ -200,7 +207,7 @@ def _asked(
     if given is not None and fresh:
         found = f"--models {given.name} none: expected one of them, found both"
         raise InputError(f"--fresh trains every model anew, {found}")
-    options = runner.Options(
+    options = RunOptions(
         engine=engine,
         address=address,
         workers=workers or (1 if plan.device == "cuda" else default_workers()),
@@ -223,103 +230,10 @@ def _planned(
     device: str,
 ) -> tuple[Plan, bytes]:
     loaded = _plugins(plugins)
-    names, functions = _functions(methods)
+    names, functions = handed_over(methods)
     given = {key: value for key, value in {"methods": names, **common}.items() if value is not None}
     given = {key: list(value) if isinstance(value, tuple) else value for key, value in given.items()}
-    return runner.resolved(load_suite(name, {**given, **(changes or {})}, loaded), device), functions
-
-
-def load_suite(
-    name: str, changes: Mapping[str, Any], plugins: Mapping[str, Sequence[str]] | None = None
-) -> suite.Suite:
-    """The suite with changes; names that plugins register join it, unless the change names their kind itself.
-
-    A bug that the change removes takes its levels along, and so does a method its options.
-    """
-    loaded = suite.load(name, changes)
-    update: dict[str, Any] = {}
-    for kind, names in (plugins or {}).items():
-        field = {"task": "tasks", "bug": "bugs", "method": "methods", "metric": "metrics"}[kind]
-        if field not in changes:
-            update[field] = [*getattr(loaded, field), *(n for n in names if n not in getattr(loaded, field))]
-    loaded = loaded.model_copy(update=update)
-    if "bugs" in changes:
-        update["levels"] = {bug: levels for bug, levels in loaded.levels.items() if bug in loaded.bugs}
-    if "methods" in changes:
-        update["method_options"] = {m: options for m, options in loaded.method_options.items() if m in loaded.methods}
-    return loaded.model_copy(update=update)
-
-
-def default_workers() -> int:
-    """The cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-@overload
-def explain(
-    name: str, model: nn.Module, inputs: Tensor, targets: Tensor, *, seed: int = ...,
-    train_inputs: Tensor | None = ..., ids: Tensor | None = ..., **parameters: Any,
-) -> Tensor: ...  # fmt: skip
-@overload
-def explain(
-    name: Sequence[str], model: nn.Module, inputs: Tensor, targets: Tensor, *, seed: int = ...,
-    train_inputs: Tensor | None = ..., ids: Tensor | None = ..., **parameters: Any,
-) -> dict[str, Tensor]: ...  # fmt: skip
-
-
-def explain(
-    name: str | Sequence[str],
-    model: nn.Module,
-    inputs: Tensor,
-    targets: Tensor,
-    *,
-    seed: int = 0,
-    train_inputs: Tensor | None = None,
-    ids: Tensor | None = None,
-    **parameters: Any,
-) -> Tensor | dict[str, Tensor]:
-    """Attributions of one method, (N, *shape), or of several by name, which then share their passes.
-
-    inputs (N, *shape); targets (N,) classes. The model must return logits (N, K); it is explained in eval mode and left
-    as it was. `train_inputs` (M, *shape) for methods that need training data, `ids` (N,) name the examples' random
-    streams (default 0 … N − 1). With several names each method takes the parameters it has.
-
-    Raises `Unsupported` where a method cannot explain the model, `InputError` for unknown names and parameters.
-    """
-    from attribug.attribution import attributions, evaluated
-
-    names = [name] if isinstance(name, str) else list(name)
-    chosen = [registered.get(each) for each in names]
-    options = {method.name: _taken(method.function, parameters) for method in chosen}
-    for parameter in parameters:
-        if not any(parameter in taken for taken in options.values()):
-            known = {p for m in chosen for p in inspect.signature(m.function).parameters if p != "query"}
-            raise InputError(f"{', '.join(names)}: unknown parameter {parameter!r}{near_misses(parameter, known)}")
-    with evaluated(model) as ready:
-        from attribug.query import Query
-
-        query = Query(ready, inputs, targets, ids=ids, seed=seed, train=_training_data(train_inputs))
-        maps = {method.name: attributions(method, query, options[method.name]) for method in chosen}
-    return maps[names[0]] if isinstance(name, str) else maps
-
-
-def _taken(function: Callable[..., Any], parameters: Mapping[str, Any]) -> dict[str, Any]:
-    accepted = inspect.signature(function).parameters.values()
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in accepted):
-        return dict(parameters)
-    names = {parameter.name for parameter in accepted}
-    return {name: value for name, value in parameters.items() if name in names}
-
-
-def _training_data(inputs: Tensor | None) -> Callable[[], Data] | None:
-    if inputs is None:
-        return None
-    import torch
-
-    from attribug.contracts import Data
-
-    ids = torch.arange(len(inputs))
-    return lambda: Data(inputs, torch.zeros_like(ids), ids)
+    return planning.resolved(load_suite(name, {**given, **(changes or {})}, loaded), device), functions
 
 
 def _plugins(plugins: Sequence[str]) -> dict[str, list[str]]:
@@ -328,45 +242,3 @@ def _plugins(plugins: Sequence[str]) -> dict[str, list[str]]:
         for kind, names in load_plugin(plugin).items():
             found.setdefault(kind, []).extend(names)
     return found
-
-
-def _pickled(functions: Mapping[str, tuple[Callable[..., Any], str]]) -> bytes:
-    """Functions for the workers: by name where their module can be imported there, else with their code."""
-    modules = {sys.modules.get(function.__module__) for function, _ in functions.values()}
-    unknown = [module for module in modules if module is not None and not _on_path(module.__name__)]
-    for module in unknown:
-        cloudpickle.register_pickle_by_value(module)
-    try:
-        pickled: bytes = cloudpickle.dumps(dict(functions))
-        return pickled
-    finally:
-        for module in unknown:
-            cloudpickle.unregister_pickle_by_value(module)
-
-
-def _on_path(module: str) -> bool:
-    """Whether another process with this one's `sys.path` finds a module; cloudpickle sees to `__main__` itself."""
-    return module == "__main__" or PathFinder.find_spec(module.partition(".")[0], sys.path) is not None
-
-
-_GIVEN: set[str] = set()
-"""Names of plain functions that this session handed over: a later one of the same name takes an earlier one's place."""
-
-
-def _functions(methods: Sequence[str | Callable[..., Any]] | None) -> tuple[list[str] | None, bytes]:
-    """Names of all methods, and the plain functions among them, pickled for the workers with their content keys."""
-    if methods is None:
-        return None, b""
-    functions: dict[str, Callable[..., Any]] = {}
-    for function in (method for method in methods if callable(method)):
-        name = getattr(function, "__name__", None)
-        if name is None:
-            raise InputError("methods: expected functions with a name; give a partial or an object one by `def`")
-        if name in functions or (name not in _GIVEN and name in registered.names()):
-            raise InputError(f"methods: the name {name!r} of a function is taken; rename the function")
-        functions[name] = function
-    keyed = {name: (function, keys.digest(function)) for name, function in functions.items()}
-    _GIVEN.update(keyed)
-    pickled = _pickled(keyed) if keyed else b""
-    registered.register_functions(pickled)
-    return [method if isinstance(method, str) else method.__name__ for method in methods], pickled

@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-import ast
 import dataclasses
 import dis
 import functools
 import hashlib
 import importlib.metadata
-import importlib.util
 import json
-import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
-FRONT_DOORS = {"attribug", "attribug.methods"}  # packages that lead to pieces which no importer of theirs computes with
-DIGEST_CHARACTERS = 32  # 128 bits: collisions are out of reach, file names stay readable
+from attribug import sources
+from attribug.sources import DIGEST_CHARACTERS
 
 
 def digest(*parts: Any) -> str:
     """Digest of nested plain values, dataclasses, and functions (by their code); equal values give equal digests.
 
-    Raises `TypeError` for a value whose content cannot be told (an open file, say).
+    A value that knows its content by a key tells it by a method `__content_key__() -> str`; nothing else is trusted, no
+    attribute of whatever name. Raises `TypeError` for a value whose content cannot be told (an open file, say).
     """
     text = json.dumps([_canonical(part) for part in parts], sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:DIGEST_CHARACTERS]
@@ -36,8 +33,8 @@ def stream_seed(*parts: Any) -> int:
 
 
 def _canonical(value: Any) -> Any:  # noqa: PLR0911 - one line a type
-    if hasattr(value, "key") and isinstance(value.key, str) and not isinstance(value, type):
-        return ["key", type(value).__name__, value.key]
+    if hasattr(value, "__content_key__") and not isinstance(value, type):
+        return ["key", type(value).__name__, value.__content_key__()]
     if value is None or isinstance(value, bool | int | str):
         return value
     if isinstance(value, float):
@@ -68,23 +65,31 @@ def _canonical(value: Any) -> Any:  # noqa: PLR0911 - one line a type
 
 
 def function_code(function: Callable[..., Any]) -> list[Any]:
-    """Name and code digest of a function or class: its whole module, with what that imports inside attribug.
+    """Name of a function or class, and a digest of its code: see `attribug.sources`.
 
     Where no file tells one from another (a closure, a lambda, an object, a notebook's function), also their content.
     """
     module = getattr(function, "__module__", "") or ""
-    told = _portable(module)
+    told = sources.portable(module)
     name = getattr(function, "__qualname__", f"<{type(function).__qualname__}>")
-    in_file = module not in {"", "__main__"} and _source_path(module) is not None
+    in_file = module not in {"", "__main__"} and sources.has_source(module)
     if in_file and "<" not in name:
-        return [told, name, code(module)]
+        return [told, name, _code_of(module, name.partition(".")[0])]
     if any(function is other for other in _OPEN):
         return [name, "recursive"]
     _OPEN.append(function)
     try:
-        return [*([told, code(module)] if in_file else []), name, _content(function, in_file)]
+        return [*([told, sources.code(module)] if in_file else []), name, _content(function, in_file)]
     finally:
         _OPEN.pop()
+
+
+def _code_of(module: str, name: str) -> str:
+    """Of a definition; of the whole module where its source does not show one of that name."""
+    try:
+        return sources.code(module, name)
+    except KeyError:
+        return sources.code(module)
 
 
 _OPEN: list[Any] = []
@@ -144,14 +149,6 @@ def _global_names(compiled: CodeType) -> set[str]:
 
 
 @functools.cache
-def code(module: str) -> str:
-    """Digest of a module's syntax tree and of all it imports inside attribug, or inside its own package or folder:
-    comments and docstrings do not count."""
-    sources = {_portable(name): _normalised(path) for name, path in sorted(_closure(module).items())}
-    return hashlib.sha256(json.dumps(sources, sort_keys=True).encode()).hexdigest()[:DIGEST_CHARACTERS]
-
-
-@functools.cache
 def version(distribution: str) -> str:
     """Installed version of a distribution, `absent` when there is none."""
     try:
@@ -163,74 +160,3 @@ def version(distribution: str) -> str:
 def versions(*distributions: str) -> dict[str, str]:
     """Installed versions by distribution name."""
     return {name: version(name) for name in distributions}
-
-
-def _closure(module: str) -> dict[str, Path]:
-    """The module and everything near it that it imports, directly or not; the registry carries no numbers."""
-    found: dict[str, Path] = {}
-    waiting = [module]
-    while waiting:
-        name = waiting.pop()
-        path = _source_path(name)
-        if name in found or path is None:
-            continue
-        found[name] = path
-        waiting += [other for other in _imports(name, path) if _is_near(other, module)]
-    return {name: path for name, path in found.items() if name != "attribug.registry"}
-
-
-def _is_near(other: str, module: str) -> bool:
-    """Whether an import is part of attribug, of the module's own package, or a file beside a plugin file."""
-    own = module.partition(".")[0]
-    if other.partition(".")[0] in {"attribug", own}:
-        return other not in FRONT_DOORS
-    path, root = _source_path(other), _source_path(module)
-    if path is None or root is None or own == "attribug":
-        return False
-    return root.parent in path.parents and root.parent.name not in {"site-packages", "dist-packages"}
-
-
-def _portable(module: str) -> str:
-    """A module's name without the digest of its path that a plugin file's name carries."""
-    return re.sub(r"^(attribug_plugin_.*)_[0-9a-f]{8}$", r"\1", module)
-
-
-def _imports(module: str, path: Path) -> Iterator[str]:
-    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            base = node.module or ""
-            if node.level:
-                base = importlib.util.resolve_name("." * node.level + base, package)
-            yield base
-            yield from (f"{base}.{alias.name}" for alias in node.names)
-
-
-def _source_path(module: str) -> Path | None:
-    loaded = sys.modules.get(module)
-    if loaded is not None:
-        file = getattr(loaded, "__file__", None)
-        return Path(file) if file and file.endswith(".py") else None
-    try:
-        spec = importlib.util.find_spec(module)
-    except (ImportError, ValueError, AttributeError):
-        return None
-    return Path(spec.origin) if spec is not None and spec.origin and spec.origin.endswith(".py") else None
-
-
-@functools.cache
-def _normalised(path: Path) -> str:
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and body:
-            first = body[0]
-            if (
-                isinstance(first, ast.Expr)
-                and isinstance(first.value, ast.Constant)
-                and isinstance(first.value.value, str)
-            ):
-                node.body = body[1:]
-    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()

@@ -1,57 +1,43 @@
-"""One generic registry for tasks, bugs, methods and metrics: unique names, known facts, near misses, plugins."""
+"""The values that tasks, bugs, methods and metrics exchange: frozen, described by content, lazy where they are large.
+
+Shapes used throughout: `N` examples, `C` channels, `H × W` pixels, `K` classes; inputs are `(N, *shape)`, usually
+`(N, C, H, W)`, and attributions have the shape of the inputs they explain.
+"""
 
 from __future__ import annotations
 
 import ast
 import dataclasses
-import difflib
-import importlib
-import importlib.metadata
 import importlib.util
 import re
-import sys
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from attribug.contracts import Entry
-from attribug.keys import digest
+from attribug.errors import InputError, near_misses, one_line
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Name and function of a registered piece; subclasses add its facts."""
+
+    name: str
+    function: Callable[..., Any] = field(repr=False)
+    paper: str = ""
+    """Where the definition comes from."""
+
+    @property
+    def summary(self) -> str:
+        """The first line of what it says of itself."""
+        return (self.function.__doc__ or "").strip().partition("\n")[0]
+
 
 E = TypeVar("E", bound=Entry)
 F = TypeVar("F", bound=Callable[..., Any])
 NAME = re.compile(r"[a-z][a-z0-9_]*(\.v\d+)?")
-LONGEST_REASON = 500  # characters of an exception's message
+HIDDEN = {"function", "prepare", "missing"}  # facts that are functions
 REGISTRIES: dict[str, Registry[Any]] = {}
-
-
-class InputError(ValueError):
-    """The user's input is wrong: one line that says what was expected and what was found."""
-
-
-class StorageError(InputError):
-    """The system refuses to store a file: a full or read-only disk, no permission, a folder that is gone."""
-
-    def __init__(self, path: object, found: str) -> None:
-        """`found`: what the system says."""
-        super().__init__(path, found)
-        self.found = found
-
-    def __str__(self) -> str:
-        path, found = self.args
-        return f"{path}: cannot be written: {found}; the same command goes on from here once it can"
-
-
-class Missing(InputError):
-    """What is asked for was not done yet, or by other code: the line names the command that does it."""
-
-
-def near_misses(name: str, known: Iterable[str]) -> str:
-    """`; did you mean 'x'?` when a known name is close, else the known names; starts with its own punctuation."""
-    options = sorted(set(known))
-    close = difflib.get_close_matches(name, options, n=2, cutoff=0.6)
-    if close:
-        return "; did you mean " + " or ".join(repr(option) for option in close) + "?"
-    return f"; expected one of: {', '.join(options)}" if options else ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,6 +122,22 @@ class Registry(Generic[E]):
             self._declared = {piece.name: piece for piece in found}
         return self._declared
 
+    def described(self) -> list[dict[str, Any]]:
+        """One row a piece: name, summary, facts, parameters, module; shipped ones are not imported."""
+        told = {field.name: field.default for field in dataclasses.fields(self.entry) if field.name not in HIDDEN}
+        rows = []
+        for name in self.names():
+            shipped = self.declared().get(name)
+            if shipped is not None:
+                facts = {**told, **{fact: value for fact, value in shipped.facts.items() if fact not in HIDDEN}}
+                facts |= {"summary": shipped.summary, "parameters": shipped.parameters, "from": shipped.module}
+            else:
+                entry = self.get(name)
+                facts = {fact: getattr(entry, fact) for fact in told}
+                facts |= {"summary": entry.summary, "from": entry.function.__module__}
+            rows.append({**facts, "name": name})
+        return rows
+
     def _check_name(self, name: str) -> None:
         if not isinstance(name, str) or not NAME.fullmatch(name):
             raise InputError(f"{self.kind} name: expected lower case letters, digits and _, found {name!r}")
@@ -164,79 +166,6 @@ class Registry(Generic[E]):
             ) from error
         if name not in self._entries and callable(loaded):
             self.register(name)(loaded)
-
-
-def one_line(error: BaseException) -> str:
-    """An exception in one line: its type and first line, without paths and addresses."""
-    try:
-        first = (str(error).strip().splitlines() or [""])[0]
-    except Exception:  # foreign code again
-        first = "its message cannot be told"
-    if len(first) > LONGEST_REASON:
-        first = f"{first[:LONGEST_REASON]}…"
-    first = "".join(sign if sign.isprintable() else "\N{REPLACEMENT CHARACTER}" for sign in first)
-    first = re.sub(r"0x[0-9a-fA-F]{6,}", "0x…", first)
-    first = re.sub(r"(?<![\w.])(?<!:/)/(?:[\w.+-]+/)+([\w.+-]+)", r"\1", first)  # not the path of a web address
-    return f"{type(error).__name__}: {first}" if first else type(error).__name__
-
-
-def load_plugin(plugin: str) -> dict[str, list[str]]:
-    """Imports a plugin, a `.py` file or a module, and returns the names it registered by kind.
-
-    Raises `InputError` when it does not exist, does not import, collides, or registers nothing.
-    """
-    path = Path(plugin)
-    is_file = plugin.endswith(".py") or path.is_file()
-    module = f"attribug_plugin_{path.stem}_{digest(str(path.resolve()))[:8]}" if is_file else plugin
-    if module in _LOADED:
-        return _LOADED[module]
-    before = {kind: set(registry.registered()) for kind, registry in all_registries().items()}
-    try:
-        if is_file:
-            _import_file(path, module)
-        else:
-            importlib.import_module(module)
-    except (Exception, SystemExit) as error:
-        for kind, registry in all_registries().items():  # so that it can be loaded again when it is mended
-            registry.withdraw(module, keep=before[kind])
-        found = str(error) if isinstance(error, InputError) else f"does not import: {one_line(error)}"
-        raise InputError(f"plugin {plugin}: {found}") from error
-    new = {kind: _of_module(registry, before[kind], module) for kind, registry in all_registries().items()}
-    if not any(new.values()):
-        raise InputError(f"plugin {plugin}: expected at least one @register, found none")
-    _LOADED[module] = {kind: names for kind, names in new.items() if names}
-    return _LOADED[module]
-
-
-_LOADED: dict[str, dict[str, list[str]]] = {}
-
-
-def all_registries() -> dict[str, Registry[Any]]:
-    """Every registry by kind: task, bug, method, metric."""
-    for name in ("tasks", "bugs", "methods", "metrics"):
-        importlib.import_module(f"attribug.{name}")
-    return REGISTRIES
-
-
-def _of_module(registry: Registry[Any], before: set[str], module: str) -> list[str]:
-    mine = [name for name in registry.registered() if registry.get(name).function.__module__ == module]
-    shipped = set(registry.declared())
-    return sorted({*mine, *(name for name in registry.registered() if name not in before and name not in shipped)})
-
-
-def _import_file(path: Path, module: str) -> None:
-    if not path.is_file():
-        raise InputError("expected a Python file, found none")
-    spec = importlib.util.spec_from_file_location(module, path)
-    if spec is None or spec.loader is None:
-        raise InputError("expected a Python file (.py)")
-    loaded = importlib.util.module_from_spec(spec)
-    sys.modules[module] = loaded  # before it runs: its functions' sources are found by module name
-    try:
-        spec.loader.exec_module(loaded)
-    except BaseException:
-        del sys.modules[module]
-        raise
 
 
 def _read(path: Path, package: str) -> list[Declared]:

@@ -8,8 +8,10 @@ from typing import Literal
 import torch
 
 from attribug import bugs
-from attribug.contracts import Check, Contrast, Data, Examples, Side, Task, Trained
-from attribug.registry import InputError
+from attribug.contracts.contrasts import Check, Contrast, Side
+from attribug.contracts.models import Data, Examples, Trained
+from attribug.contracts.tasks import Task
+from attribug.errors import InputError
 from attribug.streams import generator
 
 FEWEST_PARTS = 5  # a model never flips more than this part of the labels, so that parts stay disjoint

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from attribug import bugs
-from attribug.contracts import Check, Contrast, Level, Side, Task
-from attribug.registry import InputError
+from attribug.contracts.contrasts import Check, Contrast, Side
+from attribug.contracts.tasks import Level, Task
+from attribug.errors import InputError
 
 KNOWS_ITS_OWN = 0.90  # accuracy of each model on its own test set
 

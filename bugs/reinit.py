@@ -9,10 +9,12 @@ import torch
 from torch import nn
 
 from attribug import bugs
-from attribug.contracts import Check, Contrast, Derived, Level, ModelSpec, Side, Task, Trained
+from attribug.contracts.contrasts import Check, Contrast, Side
+from attribug.contracts.models import Derived, ModelSpec, Trained
+from attribug.contracts.tasks import Level, Task
+from attribug.errors import InputError
 from attribug.keys import stream_seed
-from attribug.registry import InputError
-from attribug.training import seeded
+from attribug.models.training import seeded
 
 DRAWS = 8  # they cost no training, and a single draw of a two-class head says little
 OUTPUTS_MOVE = 0.10  # mean total variation of the outputs

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from attribug import bugs
-from attribug.contracts import Check, Contrast, Side, Task, Trained
-from attribug.registry import InputError
+from attribug.contracts.contrasts import Check, Contrast, Side
+from attribug.contracts.models import Trained
+from attribug.contracts.tasks import Task
+from attribug.errors import InputError
 
 ALIGNED = 0.95  # accuracy on images whose background tells the truth
 FALL = 0.2  # of accuracy below the clean models when backgrounds lie

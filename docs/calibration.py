@@ -24,9 +24,9 @@ from attribug.api import default_workers
 from attribug.contracts import Data, Recipe
 from attribug.metrics.postprocessing import postprocess
 from attribug.metrics.surrogates import LAWS, iaaft
-from attribug.networks import bvd_cnn
+from attribug.models.networks import bvd_cnn
+from attribug.models.training import initialised, train
 from attribug.streams import generator
-from attribug.training import initialised, train
 
 DOCS = Path(__file__).parent
 TABLE = DOCS / "calibration.csv"

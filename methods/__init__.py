@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from attribug.contracts import Method
+from attribug.contracts.pieces import Method
 from attribug.methods import adapters
 from attribug.registry import Registry
 
@@ -10,11 +10,12 @@ _registry: Registry[Method] = Registry("method", "attribug.methods", Method)
 register = _registry.register
 names = _registry.names
 get = _registry.get
+described = _registry.described
 from_captum = adapters.from_captum
 from_function = adapters.from_function
 from_zennit = adapters.from_zennit
 
-__all__ = ["from_captum", "from_function", "from_zennit", "get", "names", "register", "register_functions"]
+__all__ = ["described", "from_captum", "from_function", "from_zennit", "get", "names", "register", "register_functions"]
 
 
 def register_functions(pickled: bytes) -> None:
@@ -27,6 +28,6 @@ def register_functions(pickled: bytes) -> None:
 
     for name, (function, key) in (cloudpickle.loads(pickled) if pickled else {}).items():
         method = adapters.as_method(function)
-        method.key = key  # type: ignore[attr-defined]
+        method.__content_key__ = lambda key=key: key  # type: ignore[attr-defined]
         _registry.forget(name)
         register(name)(method)

@@ -8,14 +8,15 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, Literal
 
-from attribug import keys
-from attribug.contracts import Method, Unsupported
-from attribug.registry import InputError
+from attribug import keys, sources
+from attribug.contracts.pieces import Method
+from attribug.errors import InputError, Unsupported
+from attribug.registry import REGISTRIES
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from attribug.query import Query
+    from attribug.query.query import Query
 
 HOOKS = ("relu_modules",)
 NEEDS = {
@@ -103,7 +104,7 @@ def _layer(model: Any, name: str) -> Any:
 
 def _look_at(attribution: Any, query: Query, name: str, stochastic: bool) -> None:
     """Refuses models that captum's classes would explain wrongly, and draws that nobody declared."""
-    from attribug.preflight import preflight
+    from attribug.query.preflight import preflight
 
     for each in (attribution, getattr(attribution, "attribution_method", None)):
         preflight(query, _needs(each))
@@ -136,7 +137,7 @@ def from_zennit(
         return composite(canonizers=instances) if takes else composite()
 
     def zennit_method(query: Query) -> Tensor:
-        from attribug.methods.relevance import relevance
+        from attribug.methods.composites import relevance
 
         return relevance(query, make, start=start, every_operation=every_operation)
 
@@ -181,11 +182,9 @@ def _tensor(maps: Any, query: Query) -> Tensor:
 
 
 def _enter(name: str, content: Any, method: Callable[..., Tensor], facts: dict[str, Any]) -> None:
-    from attribug import methods
-
-    content = (content, keys.code("attribug.methods.adapters"))
+    content = (content, sources.code("attribug.methods.adapters"))
     _dress(method, content, sys._getframe(2).f_globals.get("__name__", ""))
-    methods.register(name, **facts)(method)
+    REGISTRIES["method"].register(name, **facts)(method)
 
 
 def _dress(method: Callable[..., Tensor], content: Any, module: str) -> None:

@@ -10,9 +10,8 @@ import torch
 from torch import Tensor
 
 from attribug import methods
-from attribug.contracts import Unsupported
-from attribug.query import Query, at_least_one
-from attribug.registry import InputError
+from attribug.errors import InputError, Unsupported
+from attribug.query.query import Query, at_least_one
 from attribug.streams import generator
 
 GRID = 8  # default segments across an image

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from attribug import methods
-from attribug.contracts import Unsupported
-from attribug.query import Baseline, Query, forward_hooks
+from attribug.errors import Unsupported
+from attribug.query.hooks import forward_hooks
+from attribug.query.query import Baseline, Query
 
 SMALLEST = 1e-10  # differences of inputs below it take the gradient in place of the quotient, as in captum
 

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from attribug import methods
-from attribug.contracts import Unsupported
-from attribug.preflight import graph, operation, reaches
-from attribug.query import Query, forward_hooks
+from attribug.errors import Unsupported
+from attribug.query.hooks import forward_hooks
+from attribug.query.query import Query
+from attribug.query.trace import graph, operation, reaches
 
 ATTENTION = ("Softmax", "ScaledDotProduct", "Bmm", "Baddbmm")  # operations that mix positions by their content
 

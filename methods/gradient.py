@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from attribug import methods
-from attribug.query import Query
+from attribug.query.query import Query
 
 
 @methods.register("gradient", uses="gradient", paper="Simonyan et al. 2014; Baehrens et al. 2010")

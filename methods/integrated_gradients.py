@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from attribug import methods
-from attribug.query import Baseline, Query
+from attribug.query.query import Baseline, Query
 
 
 @methods.register(

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from attribug import methods
 from attribug.methods.grad_cam import grad_cam
-from attribug.query import Query
+from attribug.query.query import Query
 
 Hook = Callable[[nn.Module, Any, Any], tuple[Tensor]]
 

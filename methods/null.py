@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from attribug import methods
-from attribug.query import Query
+from attribug.query.query import Query
 
 
 @methods.register("random", uses_target=False, stochastic=True, paper="none: a null method")

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from attribug import methods
-from attribug.query import Query
-from attribug.registry import InputError
+from attribug.errors import InputError
+from attribug.query.query import Query
 
 WINDOWS_ACROSS = 4  # the default window is a quarter of the image wide
 

@@ -15,9 +15,12 @@ from torch.nn import functional
 from torch.nn.grad import conv2d_weight
 
 from attribug import keys, methods
-from attribug.contracts import Unsupported
-from attribug.preflight import stamp, trace
-from attribug.query import Cost, Query, forward_hooks
+from attribug.errors import Unsupported
+from attribug.query.hooks import forward_hooks
+from attribug.query.passes import Cost
+from attribug.query.preflight import stamp
+from attribug.query.query import Query
+from attribug.query.trace import trace
 
 ROUNDING = 100  # times the rounding of a neuron's power: where it varies less, it has no pattern
 Layer = nn.Conv2d | nn.Linear

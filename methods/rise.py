@@ -7,8 +7,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from attribug import methods
-from attribug.query import Query
-from attribug.registry import InputError
+from attribug.errors import InputError
+from attribug.query.query import Query
 from attribug.streams import generator
 
 

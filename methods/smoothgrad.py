@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from attribug import methods
-from attribug.query import Query
+from attribug.query.query import Query
 
 
 @methods.register("smoothgrad", stochastic=True, uses="noisy_gradients", paper="Smilkov et al. 2017, eq. 2")

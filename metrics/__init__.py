@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from attribug.contracts import Metric
-from attribug.registry import InputError, Registry
+from attribug.contracts.pieces import Metric
+from attribug.errors import InputError
+from attribug.registry import Registry
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -14,8 +15,9 @@ _registry: Registry[Metric] = Registry("metric", "attribug.metrics", Metric)
 register = _registry.register
 names = _registry.names
 get = _registry.get
+described = _registry.described
 
-__all__ = ["get", "measure", "measured_as", "names", "prepared", "refusal", "register"]
+__all__ = ["described", "get", "measure", "measured_as", "names", "prepared", "refusal", "register"]
 
 
 def measured_as(name: str) -> list[tuple[Metric, str]]:

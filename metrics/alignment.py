@@ -10,7 +10,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from attribug import metrics
-from attribug.contracts import Unsupported
+from attribug.errors import Unsupported
 from attribug.metrics.similarity import ascending, averaged_ranks, groups
 
 TOLERANCE = 15 / 224

@@ -16,8 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from attribug.contracts import Unsupported
-from attribug.registry import InputError, near_misses
+from attribug.errors import InputError, Unsupported, near_misses
 
 Range = tuple[float, float]
 """Lowest and highest value that can occur."""

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from attribug import metrics
-from attribug.contracts import Unsupported
+from attribug.errors import Unsupported
 from attribug.metrics.similarity import SSIMForm, structural_similarity
 
 FEWEST_PIXELS = 64

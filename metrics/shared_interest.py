@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from attribug import metrics
+from attribug.errors import InputError
 from attribug.metrics.alignment import defined, flat, varies
-from attribug.registry import InputError
 
 Rule = Callable[[Tensor], Tensor]
 """From maps (N, D) to their salient pixels (N, D) bool."""

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from attribug import metrics
-from attribug.contracts import Unsupported
+from attribug.errors import Unsupported
 
 SIGMA = 1.5  # Wang et al. 2004, section III-B: 11 × 11 circular Gaussian weights of this width
 RADIUS = 5

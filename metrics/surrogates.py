@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from attribug.registry import InputError
+from attribug.errors import InputError
 
 ITERATIONS = 100  # a cap: noise and small planes settle before, large smooth ones change little after
 SPARSE = 0.02  # share of pixels that are not zero

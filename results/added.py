@@ -8,9 +8,10 @@ import pandas as pd
 from attribug.results.evidence import Evidence
 from attribug.results.summary import PREDICTIONS
 
-PLACE = ["task", "bug", "level", "control"]
+CONTROLLED_PLACE = ["task", "bug", "level", "control"]
 COLUMNS = (
-    *PLACE, "method", "metric", "post", "yardstick", "effect", "yardstick_effect", "added", "ci_low", "ci_high", "adds",
+    *CONTROLLED_PLACE, "method", "metric", "post", "yardstick", "effect", "yardstick_effect", "added", "ci_low",
+    "ci_high", "adds",
 )  # fmt: skip
 
 
@@ -22,7 +23,7 @@ def added(found: Evidence) -> pd.DataFrame:
     into account that both rest on the same models and images; it is clipped to [−1, 1]. `adds`: `more` where it lies
     above 0, `less` where below, `undecided` where it contains 0 or does not exist.
     """
-    places = found.keys.groupby(PLACE, sort=False).ngroup().to_numpy()
+    places = found.keys.groupby(CONTROLLED_PLACE, sort=False).ngroup().to_numpy()
     parts = [_of_place(found.select(places == number)) for number in range(int(places.max(initial=-1)) + 1)]
     rows = pd.concat([part for part in parts if len(part)] or [pd.DataFrame(columns=list(COLUMNS))])
     return rows.reset_index(drop=True)

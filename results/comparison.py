@@ -41,7 +41,7 @@ OTHER_MODELS = {"value": 0.1, EFFECT: 0.1}
 
 
 @dataclass(frozen=True)
-class Measured:
+class ComparedTable:
     """One side of a comparison."""
 
     name: str
@@ -152,8 +152,8 @@ def explained(row: pd.Series) -> str:
 
 
 def compare(
-    baseline: Measured,
-    candidate: Measured,
+    baseline: ComparedTable,
+    candidate: ComparedTable,
     *,
     tolerance: Mapping[str, float] | None = None,
     only_verdicts: bool = False,
@@ -204,7 +204,7 @@ def _joined(old: pd.DataFrame, new: pd.DataFrame) -> pd.DataFrame:
     return sort_results(rows)
 
 
-def _same_models(rows: pd.DataFrame, baseline: Measured, candidate: Measured) -> pd.Series:
+def _same_models(rows: pd.DataFrame, baseline: ComparedTable, candidate: ComparedTable) -> pd.Series:
     """Whether both sides of a row explained the same models on the same images, as far as their facts tell."""
     sides = []
     for side in (baseline, candidate):
@@ -220,7 +220,7 @@ def _same_models(rows: pd.DataFrame, baseline: Measured, candidate: Measured) ->
     return pd.Series([f"{task} / {bug} {level}" in same for task, bug, level in cells], index=rows.index)
 
 
-def _other_settings(rows: pd.DataFrame, baseline: Measured, candidate: Measured) -> list[str]:
+def _other_settings(rows: pd.DataFrame, baseline: ComparedTable, candidate: ComparedTable) -> list[str]:
     """What makes a row's numbers mean something else on either side, or an empty text: the task's options, δ."""
     options = [side.facts.get("suite", {}).get("task_options") for side in (baseline, candidate)]
     said = []
@@ -235,7 +235,7 @@ def _other_settings(rows: pd.DataFrame, baseline: Measured, candidate: Measured)
     return said
 
 
-def _differences(rows: pd.DataFrame, baseline: Measured, candidate: Measured) -> pd.DataFrame:
+def _differences(rows: pd.DataFrame, baseline: ComparedTable, candidate: ComparedTable) -> pd.DataFrame:
     """Adds old, new, difference and its variance for values and effects: `…` and `effect_…`."""
     rows = rows.assign(
         old=rows["value_old"], new=rows["value_new"], difference=rows["value_new"] - rows["value_old"],
@@ -269,7 +269,7 @@ def _effect_variance(rows: pd.DataFrame, side: str) -> pd.Series:
 
 
 def _moves(
-    rows: pd.DataFrame, baseline: Measured, candidate: Measured, tolerance: Mapping[str, float],
+    rows: pd.DataFrame, baseline: ComparedTable, candidate: ComparedTable, tolerance: Mapping[str, float],
     kinds: Mapping[str, str],
 ) -> pd.DataFrame:  # fmt: skip
     """Adds which way value and effect moved: −1 worse, 0 not so that it counts, 1 better.

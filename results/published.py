@@ -72,9 +72,7 @@ def beside(results: pd.DataFrame, controls: Mapping[str, str]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(BESIDE_COLUMNS))
 
 
-def _likest(
-    results: pd.DataFrame, bug: str, method: str, quantity: str, controls: Mapping[str, str]
-) -> pd.DataFrame:
+def _likest(results: pd.DataFrame, bug: str, method: str, quantity: str, controls: Mapping[str, str]) -> pd.DataFrame:
     """Our rows that measure what a published value does: of every task, at the strongest level."""
     rows = results[(results["bug"] == bug) & (results["method"] == method) & ~results["verdict"].isin(OUTCOMES)]
     rows = rows[rows["control"] == controls.get(bug, rows["control"].min())]

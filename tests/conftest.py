@@ -15,14 +15,14 @@ import pandas as pd
 import pytest
 
 if TYPE_CHECKING:
-    from attribug.results.report import Report
+    from attribug.results.html_page import PageContents
 
 PLUGINS = Path(__file__).parent / "plugins"
 SMOKE_MODELS = Path(__file__).parent.parent / "results" / "reference" / "smoke"
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 UNCALIBRATED = """
-from attribug import dry_run
-from attribug.engines.local import WorkerDied
+from attribug.running import dry_run
+from attribug.running.local_engine import WorkerDied
 from attribug.__main__ import main
 
 def instead(*_):
@@ -71,8 +71,8 @@ def inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
 @pytest.fixture
 def uncalibrated(monkeypatch: pytest.MonkeyPatch) -> None:
     """Dry runs inside this process tell what there is to do, and not what it would take."""
-    from attribug import dry_run
-    from attribug.engines.local import WorkerDied
+    from attribug.running import dry_run
+    from attribug.running.engine import WorkerDied
 
     def instead(*_: object) -> None:
         raise WorkerDied("not asked for")
@@ -120,7 +120,10 @@ def attribug(tmp_path: Path) -> Command:
     """Runs the command line in an empty directory, with the tiny plugin where `tiny=True`."""
 
     def command(
-        *arguments: str, tiny: bool = False, module: bool = False, calibrated: bool = True,
+        *arguments: str,
+        tiny: bool = False,
+        module: bool = False,
+        calibrated: bool = True,
         environment: dict[str, str] | None = None,
     ) -> "subprocess.CompletedProcess[str]":
         start = [sys.executable, "-m", "attribug"] if module else [str(Path(sys.executable).with_name("attribug"))]
@@ -141,7 +144,7 @@ def hostile() -> tuple[str, ...]:
 
 
 @pytest.fixture(scope="session")
-def made_run() -> "Callable[..., Report]":
+def made_run() -> "Callable[..., PageContents]":
     """Builds what a page tells, from names alone: see `_made_run`."""
     return _made_run
 
@@ -151,9 +154,9 @@ def _made_run(
     bugs: Mapping[str, Sequence[str]] = {"reinit": ("1", "3", "all"), "ood": ("textures",)},
     tasks: Sequence[str] = ("digits",),
     pixels: int = 8,
-) -> "Report":
+) -> "PageContents":
     """A run with every section: all verdicts that have numbers, checks, analysis, costs, galleries."""
-    from attribug.results.report import Report
+    from attribug.results.html_page import PageContents
 
     generator = np.random.default_rng(0)
     places = [(task, bug, level) for task in tasks for bug, levels in bugs.items() for level in levels]
@@ -187,7 +190,7 @@ def _made_run(
         if name != "predictions"
     }
     facts = _made_facts(methods, bugs, tasks, places)
-    return Report(results, facts, {"added": added, "ranking": ranking}, costs, dict.fromkeys(places, maps))
+    return PageContents(results, facts, {"added": added, "ranking": ranking}, costs, dict.fromkeys(places, maps))
 
 
 def _made_row(generator: np.random.Generator, place: tuple[str, str, str], name: str, metric: str) -> dict[str, Any]:

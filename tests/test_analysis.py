@@ -16,16 +16,20 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from attribug import console, methods, metrics, plan, store, tables
-from attribug.analysis import HEADLINE_NUMBERS, analyses, distilled
-from attribug.analysis import joined as joined_parts
+from attribug import methods, metrics
 from attribug.api import Run
-from attribug.plan import Plan
-from attribug.registry import InputError
+from attribug.errors import InputError
+from attribug.plans import planning
+from attribug.plans.plan import Plan
 from attribug.results import added, decisions, ranking, severity
 from attribug.results.schema import KEYS, RESULT_COLUMNS, read_results
 from attribug.results.summary import summarise
-from attribug.suite import Suite
+from attribug.storage import folders
+from attribug.suites.suite import Suite
+from attribug.tables import analysis, run_folder, writing
+from attribug.tables.analysis import HEADLINE_NUMBERS, analyses, distilled
+from attribug.tables.analysis import joined as joined_parts
+from attribug.terminal import matrix
 
 TINY = str(Path(__file__).parent / "plugins" / "tiny.yaml")
 MEASURED = ("spearman@sum", "spearman@abs_sum", "mass_accuracy@abs_sum", "total_variation@none")
@@ -75,7 +79,7 @@ def results_of(scores: pd.DataFrame, made: Plan, **outcomes: Any) -> pd.DataFram
 
 @pytest.fixture
 def scores(tiny_run: Path) -> pd.DataFrame:
-    return pd.read_parquet(tiny_run / store.SCORES)
+    return pd.read_parquet(tiny_run / folders.SCORES)
 
 
 # ---- a real run
@@ -84,7 +88,7 @@ def scores(tiny_run: Path) -> pd.DataFrame:
 @pytest.mark.slow
 class TestRun:
     def test_every_table_is_there_with_its_columns(self, tiny_run):
-        folder = tiny_run / store.ANALYSIS
+        folder = tiny_run / folders.ANALYSIS
         assert sorted(path.name for path in folder.iterdir()) == sorted(f"{name}.csv" for name in COLUMNS)
         for name, columns in COLUMNS.items():
             assert tuple(texts(folder / f"{name}.csv").columns) == columns
@@ -95,8 +99,8 @@ class TestRun:
         assert texts(folder / "posts.csv")["posts"].tolist() == ["abs_sum sum"] * 3
 
     def test_numbers_agree_with_the_results_to_the_last_digit(self, tiny_run):
-        folder = tiny_run / store.ANALYSIS
-        results = texts(tiny_run / store.RESULTS).set_index(list(KEYS))
+        folder = tiny_run / folders.ANALYSIS
+        results = texts(tiny_run / folders.RESULTS).set_index(list(KEYS))
         headline = texts(folder / "headline.csv").set_index(list(KEYS))
         same = list(HEADLINE_NUMBERS)
         pd.testing.assert_frame_equal(headline[same], results.loc[headline.index, same], check_exact=True)
@@ -124,7 +128,7 @@ class TestRun:
 
     def test_the_run_reads_them_as_it_reads_the_results(self, tiny_run):
         """Levels are names, empty reasons are texts: tables can be joined."""
-        results = read_results(tiny_run / store.RESULTS)
+        results = read_results(tiny_run / folders.RESULTS)
         found = Run(tiny_run, results, cast(Any, None), None).analysis
         assert sorted(found) == sorted(COLUMNS)
         joined = found["headline"].merge(results, on=[*KEYS, *HEADLINE_NUMBERS], validate="one_to_one")
@@ -136,15 +140,15 @@ class TestRun:
 
     def test_the_same_scores_give_the_same_bytes(self, tiny_run, scores, tmp_path):
         """Whatever their order, and by whatever way they came: at once, or in parts."""
-        results = read_results(tiny_run / store.RESULTS)
+        results = read_results(tiny_run / folders.RESULTS)
         shuffled = scores.sample(frac=1, random_state=0)
         methods = [scores[scores["method"] == name] for name in ("random", "predictions", "gradient", "edges")]
         parts = {"again": [scores], "shuffled": [shuffled], "in parts": methods}
         for name, given in parts.items():
             found = joined_parts([distilled(part.reset_index(drop=True), planned()) for part in given])
-            assert tables._analyse(found, results, planned(), tmp_path / name) == ""
+            assert writing._analyse(found, results, planned(), tmp_path / name) == ""
             for table in COLUMNS:
-                expected = (tiny_run / store.ANALYSIS / f"{table}.csv").read_bytes()
+                expected = (tiny_run / folders.ANALYSIS / f"{table}.csv").read_bytes()
                 assert (tmp_path / name / f"{table}.csv").read_bytes() == expected
         half = scores[scores["example"] % 2 == 0]
         assert not analysed(half, results, planned())["headline"].equals(
@@ -153,13 +157,13 @@ class TestRun:
 
     def test_a_damaged_table_leaves_the_run_unfinished(self, tiny_run, tmp_path):
         shutil.copytree(tiny_run, tmp_path / "run")
-        stated = json.loads((tmp_path / "run" / store.RUN).read_text())["files"]
+        stated = json.loads((tmp_path / "run" / folders.RUN).read_text())["files"]
         assert {f"{name}.csv" for name in COLUMNS} < set(stated)
-        made = cast(Plan, SimpleNamespace(key=json.loads((tiny_run / store.RUN).read_text())["plan"]))
-        assert tables.finished(tmp_path / "run", made)
-        damaged = tmp_path / "run" / store.ANALYSIS / "ranking.csv"
+        made = cast(Plan, SimpleNamespace(key=json.loads((tiny_run / folders.RUN).read_text())["plan"]))
+        assert run_folder.finished(tmp_path / "run", made)
+        damaged = tmp_path / "run" / folders.ANALYSIS / "ranking.csv"
         damaged.write_bytes(damaged.read_bytes()[:-9])
-        assert not tables.finished(tmp_path / "run", made)
+        assert not run_folder.finished(tmp_path / "run", made)
 
 
 @pytest.mark.slow
@@ -168,11 +172,11 @@ def test_a_sweep_of_posts_is_compared_and_says_what_it_leaves_out(attribug, tmp_
     assert answer.returncode == 0, answer.stderr
     told = [line for line in answer.stdout.splitlines() if line.startswith("not measured: ")]
     assert [line.split("'")[1:4:2] for line in told] == [["mass_accuracy", post] for post in ("sum", "abs", "minmax")]
-    found = texts(tmp_path / "run" / store.ANALYSIS / "posts.csv")
+    found = texts(tmp_path / "run" / folders.ANALYSIS / "posts.csv")
     assert found[["method", "metric", "posts"]].to_numpy().tolist() == [
         [method, "spearman", "abs minmax sum"] for method in ("edges", "gradient", "random")
     ]
-    results = texts(tmp_path / "run" / store.RESULTS)
+    results = texts(tmp_path / "run" / folders.RESULTS)
     assert set(results["metric"]) == {"spearman", "total_variation"}
     for row in found.itertuples():
         measured = results[results["method"] == row.method]
@@ -189,10 +193,10 @@ def test_an_analysis_that_fails_costs_no_results(tiny_run, scores, tmp_path, mon
     def broken(*_: object) -> dict[str, pd.DataFrame]:
         raise RuntimeError("nobody thought of this")
 
-    results = read_results(tiny_run / store.RESULTS)
-    monkeypatch.setattr(tables, "analyses", broken)
+    results = read_results(tiny_run / folders.RESULTS)
+    monkeypatch.setattr(writing, "analyses", broken)
     found = distilled(scores, planned())
-    assert tables._analyse(found, results, planned(), tmp_path) == "RuntimeError: nobody thought of this"
+    assert writing._analyse(found, results, planned(), tmp_path) == "RuntimeError: nobody thought of this"
     assert list(tmp_path.iterdir()) == []
 
 
@@ -287,16 +291,18 @@ def suite(**changes: Any) -> Suite:
 
 
 def test_refusals_name_metric_and_post_once() -> None:
-    assert plan.make(suite()).refusals == []
-    assert plan.make(suite(posts=["abs_sum"])).refusals == []
-    made = plan.make(suite(posts=["sum", "abs_sum", "abs"], metrics=["mass_accuracy", "spearman", "total_variation"]))
+    assert planning.make(suite()).refusals == []
+    assert planning.make(suite(posts=["abs_sum"])).refusals == []
+    made = planning.make(
+        suite(posts=["sum", "abs_sum", "abs"], metrics=["mass_accuracy", "spearman", "total_variation"])
+    )
     assert [(metric.name, post) for metric, post in made.measured] == [
         ("mass_accuracy", "abs_sum"), ("spearman", "sum"), ("spearman", "abs_sum"), ("spearman", "abs"),
         ("total_variation", "none"),
     ]  # fmt: skip
     assert made.refusals == [metrics.refusal(metrics.get("mass_accuracy"), post) for post in ("sum", "abs")]
     with pytest.raises(InputError, match="unknown step 'summ'"):
-        plan.make(suite(posts=["summ"]))
+        planning.make(suite(posts=["summ"]))
 
 
 @pytest.mark.usefixtures("uncalibrated")
@@ -314,13 +320,15 @@ def test_a_dry_run_says_what_would_not_be_measured(inside: Callable[..., Any]) -
 
 def fake_run(results: pd.DataFrame, made: Plan) -> Run:
     facts = {"checks": [], "failures": []}
-    return cast(Run, SimpleNamespace(results=results, plan=made, facts=facts, headline=tables.headline(results, made)))
+    return cast(
+        Run, SimpleNamespace(results=results, plan=made, facts=facts, headline=analysis.verdict_matrix(results, made))
+    )
 
 
 def printed(run: Run) -> list[list[str]]:
     """The cells of the matrix's lines."""
     shown = io.StringIO()
-    Console(file=shown, width=200).print(console.matrix("tiny", run.headline, run))
+    Console(file=shown, width=200).print(matrix.matrix("tiny", run.headline, run))
     lines = [line for line in shown.getvalue().splitlines() if line.startswith("│")]
     return [[cell.strip() for cell in line.strip("│").split("│")] for line in lines]
 
@@ -361,9 +369,9 @@ def test_the_console_names_what_was_not_measured() -> None:
     made = planned(measured=("mass_accuracy@abs_sum", "total_variation@none"))
     cast(Any, made).refusals = ["metric 'iou' needs something"]
     results = pd.DataFrame([result("gradient", "mass_accuracy", "blind", 0.5)], columns=list(RESULT_COLUMNS))
-    assert console._faults(fake_run(results, made)) == [
+    assert matrix._faults(fake_run(results, made)) == [
         "not measured: metric 'iou' needs something",
         "not in the matrix: shaken: its primary metric spearman@sum was not measured",
     ]
-    assert console._faults(fake_run(results, planned())) == []
+    assert matrix._faults(fake_run(results, planned())) == []
     assert np.isnan(results["effect"]).sum() == 0

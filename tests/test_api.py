@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import attribug
-from attribug.networks import bvd_cnn
+from attribug.models.networks import bvd_cnn
 from attribug.results.schema import read_results
 
 PLUGINS = Path(__file__).parent / "plugins"

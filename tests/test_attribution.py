@@ -9,9 +9,10 @@ import torch
 from torch import nn
 
 import attribug
-from attribug.attribution import MethodFault, attributions, evaluated, guarded, safe_copy
-from attribug.contracts import Method
-from attribug.query import Query
+from attribug.contracts.pieces import Method
+from attribug.maps.attribution import attributions
+from attribug.maps.guard import MethodFault, evaluated, guarded, safe_copy
+from attribug.query.query import Query
 
 torch.set_num_threads(1)
 

@@ -14,12 +14,17 @@ from filelock import FileLock
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attribug import caching, locations, store
-from attribug.caching import File, Inventory, Item, chosen, sorted_out
+from attribug.errors import InputError
 from attribug.keys import digest
-from attribug.locations import Location, Remote
-from attribug.registry import InputError
-from attribug.store import LOCK, UNSENT, Models, copies_folder, copy_folder, write_json
+from attribug.storage import locations, shared_models
+from attribug.storage import models as stored_models
+from attribug.storage.files import write_json
+from attribug.storage.folders import LOCK, UNSENT, copies_folder, copy_folder
+from attribug.storage.inventory import File, Inventory, Item, chosen, sorted_out
+from attribug.storage.locations import Location
+from attribug.storage.models import Models
+from attribug.storage.remote import Remote
+from attribug.terminal import cache_text
 
 HOUR, DAY = 3600.0, 86400.0
 
@@ -123,7 +128,7 @@ def test_loading_is_use(cache, inside):
 
 def test_given_models_are_not_touched(cache, tmp_path, monkeypatch):
     key, touched = model(cache, 0, 40), []
-    monkeypatch.setattr(store, "note_use", touched.append)
+    monkeypatch.setattr(stored_models, "note_use", touched.append)
     assert Models(cache, cache / "models").load_weights(key) is not None
     assert not touched
     assert Models(cache).load_weights(key) is not None
@@ -235,7 +240,7 @@ def test_a_remote_cache_is_pruned_in_both_places(monkeypatch, tmp_path, inside):
     monkeypatch.setenv("ATTRIBUG_CACHE", url)
     here = locations.cache()
     key = model(here.folder, 0, 90)
-    locations.share_model(here, Models(here.folder).cache, key)
+    shared_models.share_model(here, Models(here.folder).cache, key)
     there = fsspec.filesystem("memory")
     there.pipe_file(f"{url}/models/thesis.safetensors", b"mine")
     assert f"{here.folder}, copy of {url}" in inside("cache").stdout
@@ -268,10 +273,10 @@ def test_wrong_limits_are_one_line(cache, inside, arguments, expected):
 
 
 def test_units():
-    assert [caching.seconds(text) for text in ("90min", "12h", "1.5d", "4w")] == [5400, 43200, 129600, 2419200]
-    assert [caching.size(text) for text in ("500MB", "2GiB", "10", "0")] == [500_000_000, 2 * 2**30, 10, 0]
+    assert [cache_text.seconds(text) for text in ("90min", "12h", "1.5d", "4w")] == [5400, 43200, 129600, 2419200]
+    assert [cache_text.size(text) for text in ("500MB", "2GiB", "10", "0")] == [500_000_000, 2 * 2**30, 10, 0]
     with pytest.raises(InputError):
-        caching.seconds("1month")
+        cache_text.seconds("1month")
 
 
 ITEMS = st.lists(
@@ -332,4 +337,3 @@ def test_every_file_is_one_items_or_foreign(paths):
     assert found.bytes == len(paths) - len(found.foreign)
     assert not [path for path in paths if "name" in path and path not in found.foreign]
     assert not [path for path in paths if path.startswith("other/") and path not in found.foreign]
-

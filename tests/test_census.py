@@ -13,15 +13,15 @@ import torch
 from torch import Tensor, nn
 
 import attribug
-from attribug import methods, registry
-from attribug.attribution import Census, attributions, out_of_memory
-from attribug.contracts import Method
-from attribug.method_conformance import few
-from attribug.query import Query
+from attribug import methods, plugins
+from attribug.conformance.methods import few
+from attribug.conformance.specimens import TARGETS, images, network
+from attribug.contracts.pieces import Method
+from attribug.maps.attribution import Census, attributions, out_of_memory
+from attribug.query.query import Query
 from attribug.results.schema import VERDICTS, read_results
-from attribug.scoring import Record
-from attribug.specimens import TARGETS, images, network
-from attribug.tables import TOLERANCE, _warn_of_imbalance
+from attribug.scores.records import Record
+from attribug.tables.results import TOLERANCE, _warn_of_imbalance
 
 torch.set_num_threads(1)
 PLUGINS = Path(__file__).parent / "plugins"
@@ -218,19 +218,19 @@ EXAMPLES = 8
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """A run of the tiny suite with methods that give the census something to count."""
-    folder, loaded = tmp_path_factory.mktemp("census"), set(registry._LOADED)
-    before = {kind: pieces.registered() for kind, pieces in registry.all_registries().items()}
+    folder, loaded = tmp_path_factory.mktemp("census"), set(plugins._LOADED)
+    before = {kind: pieces.registered() for kind, pieces in plugins.all_registries().items()}
     (folder / "counted.py").write_text(PLUGIN)
     names = [f"census_{name}" for name in ("exact", "near", "far", "flat", "holes", "starved")]
     yield attribug.run(
         str(PLUGINS / "tiny.yaml"), methods=["gradient", *names], metrics=["spearman", "census_failing"], workers=1,
         plugins=[str(PLUGINS / "tiny.py"), str(folder / "counted.py")], out=folder / "run",
     )  # fmt: skip
-    for kind, pieces in registry.all_registries().items():
+    for kind, pieces in plugins.all_registries().items():
         for name in set(pieces.registered()) - {*before[kind], *pieces.declared()}:
             pieces.forget(name)
-    for module in set(registry._LOADED) - loaded:
-        del registry._LOADED[module]
+    for module in set(plugins._LOADED) - loaded:
+        del plugins._LOADED[module]
 
 
 @pytest.mark.slow

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from attribug import conformance
-from attribug.contracts import Unsupported
-from attribug.registry import _LOADED, all_registries
+from attribug.conformance import checks
+from attribug.errors import Unsupported
+from attribug.plugins import _LOADED, all_registries
 
 HEAD = """
 from collections.abc import Sequence
@@ -234,7 +234,7 @@ def check_what_declines(piece: object) -> None:
 
 
 def check_what_is_not_kept(piece: object) -> None:
-    conformance.expect(False, "two\nlines")
+    checks.expect(False, "two\nlines")
 
 
 def check_what_may_be_declined(piece: object) -> str:
@@ -252,27 +252,28 @@ def check_what_may_be_declined(piece: object) -> str:
     ],
 )
 def test_a_result_is_one_line(check, line):
-    assert str(conformance.run_check(check, "kind", Piece())) == line
+    assert str(checks.run_check(check, "kind", Piece())) == line
 
 
 def test_results_come_one_by_one_and_the_first_failure_of_all_ends_it(monkeypatch):
     seen = []
-    monkeypatch.setattr(conformance, "checks_of", lambda kind: [check_what_declines, check_what_raises])
-    assert conformance.check("method", "gradient", seen.append) == seen
+    monkeypatch.setattr(checks, "checks_of", lambda kind: [check_what_declines, check_what_raises])
+    assert checks.check("method", "gradient", seen.append) == seen
     assert [result.check for result in seen] == ["what declines"]
 
 
 @pytest.mark.parametrize("kind", ["task", "bug", "method", "metric"])
 def test_every_kind_has_its_checks(kind):
-    checks = conformance.checks_of(kind)
-    assert all(check.__name__.startswith("check_") and check.__doc__ for check in checks)
-    assert len({check.__name__ for check in checks}) == len(checks)
+    of_kind = checks.checks_of(kind)
+    assert all(check.__name__.startswith("check_") and check.__doc__ for check in of_kind)
+    assert len({check.__name__ for check in of_kind}) == len(of_kind)
 
 
 def test_the_package_needs_no_pytest():
     """Nor does the command line need torch to start."""
     script = (
-        "import sys; from attribug import cli; heavy = 'torch' in sys.modules; from attribug import conformance; "
+        "import sys; from attribug.terminal import command_line; heavy = 'torch' in sys.modules; "
+        "from attribug.conformance import checks as conformance; "
         "[conformance.checks_of(kind) for kind in ('task', 'bug', 'method', 'metric')]; "
         "sys.exit(heavy or 'pytest' in sys.modules)"
     )

@@ -342,5 +342,5 @@ def test_help_and_list(inside):
 
 
 def test_command_line_imports_no_torch():
-    code = "import sys, attribug.cli; sys.exit('torch' in sys.modules)"
+    code = "import sys, attribug.terminal.command_line; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

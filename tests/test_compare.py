@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 
 import attribug as package
-from attribug import comparing
-from attribug.registry import InputError
+from attribug.errors import InputError
+from attribug.reports import references
 from attribug.results.schema import KEYS, read_results
 from attribug.results.summary import summarise
 
@@ -284,7 +284,7 @@ def test_from_python(runs: Path) -> None:
 
 def test_scores_give_the_table_that_is_compared(runs: Path) -> None:
     """What makes the intervals is what made the table."""
-    side = comparing.load(runs / "old")
+    side = references.load_table(runs / "old")
     pieces = side.facts["pieces"]["metrics"]
     again = summarise(
         side.scores, suite="tiny", seeds_total=side.seeds,

@@ -14,12 +14,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attribug import estimation
-from attribug.engines.jobs import Block, Job, Measure, Train
-from attribug.estimation import makespan
-from attribug.plan import Plan, make
-from attribug.registry import load_plugin
-from attribug.suite import load
+from attribug.plans.plan import Plan
+from attribug.plans.planning import make
+from attribug.plugins import load_plugin
+from attribug.running import estimate
+from attribug.running.estimate import makespan
+from attribug.running.jobs import Block, Job, MeasureChecks, Train
+from attribug.suites.suite import load
 
 PLUGINS = Path(__file__).parent / "plugins"
 TINY = ("run", str(PLUGINS / "tiny.yaml"))
@@ -73,15 +74,15 @@ def tiny() -> Plan:
 def test_fits_are_counted_once_a_worker_that_meets_the_model(tiny: Plan, workers: int) -> None:
     """Against jobs that are dealt at random."""
     waiting = [Block(number, ("expected_gradients",)) for number in range(len(tiny.cells))]
-    rates = {f"fit {estimation._group(cell)} expected_gradients": 2.0 for cell in tiny.cells}
-    found = sum(estimation._fits(tiny, waiting, rates, workers).values())
+    rates = {f"fit {estimate.cost_group(cell)} expected_gradients": 2.0 for cell in tiny.cells}
+    found = sum(estimate._fits(tiny, waiting, rates, workers).values())
     draw, rounds, dealt = random.Random(0), 4000, []
-    models = [[model for _, model, _ in estimation._met(tiny, job)] for job in waiting]
+    models = [[model for _, model, _ in estimate._met(tiny, job)] for job in waiting]
     for _ in range(rounds):
         met = {(worker, model) for each in models for worker in [draw.randrange(workers)] for model in each}
         dealt.append(2.0 * len(met))
     assert found == pytest.approx(np.mean(dealt), abs=5 * np.std(dealt) / rounds**0.5 + 1e-9)
-    assert estimation._fits(tiny, [Measure(0)], rates, workers)[Measure(0)] == 0
+    assert estimate._fits(tiny, [MeasureChecks(0)], rates, workers)[MeasureChecks(0)] == 0
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -184,9 +185,7 @@ class TestTiny:
         ("raise ValueError('on purpose')", "estimate, from"),
         ("import os; os._exit(7)", "no estimate: its worker ended with code 7"),
     ])  # fmt: skip
-    def test_methods_that_break(
-        self, lines: Callable[..., list[str]], tmp_path: Path, body: str, found: str
-    ) -> None:
+    def test_methods_that_break(self, lines: Callable[..., list[str]], tmp_path: Path, body: str, found: str) -> None:
         path = tmp_path / "broken.py"
         path.write_text(
             f"from attribug import methods\n\n@methods.register('broken')\ndef broken(query):\n    'No.'\n    {body}\n"

@@ -29,14 +29,20 @@ import pytest
 import torch
 from torch import nn
 
-from attribug import api, runner, store
-from attribug.engines.jobs import Done, Event, Job, Setup, Workbench
-from attribug.engines.local import JobFailed
-from attribug.query import Query
-from attribug.registry import InputError, one_line
+from attribug import api
+from attribug.errors import InputError, StorageError, one_line
+from attribug.query.query import Query
 from attribug.results import figures, plots
 from attribug.results.schema import read_results
-from attribug.store import Records, StorageError, Tensors, cache_folder, write_json
+from attribug.running import runner
+from attribug.running.engine import JobFailed
+from attribug.running.jobs import Done, Event, Job, Setup
+from attribug.running.workbench import Workbench
+from attribug.storage import files, folders, models
+from attribug.storage.files import write_json
+from attribug.storage.folders import cache_folder
+from attribug.storage.records import Records
+from attribug.storage.tensors import Tensors
 
 PLUGINS = Path(__file__).parent / "plugins"
 TINY, SUITE = str(PLUGINS / "tiny.py"), str(PLUGINS / "tiny.yaml")
@@ -61,7 +67,7 @@ def tables(run: Path, figures: bool = True) -> dict[str, bytes]:
 def half_written(folder: Path) -> list[Path]:
     """Hidden files but locks."""
     hidden = [path for path in folder.rglob(".*") if path.is_file()]
-    return [path for path in hidden if not path.name.endswith(store.LOCK)]
+    return [path for path in hidden if not path.name.endswith(folders.LOCK)]
 
 
 # A run in this process
@@ -100,9 +106,9 @@ class InProcess:
 @pytest.fixture
 def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Engines are `InProcess`."""
-    monkeypatch.setattr(runner, "_engine", lambda setup, options, out, needs: InProcess(setup))
+    monkeypatch.setattr(runner, "_engine_for", lambda setup, options, out, needs: InProcess(setup))
     monkeypatch.setattr(InProcess, "benches", {})
-    monkeypatch.setattr(store, "SECONDS_TO_WRITE", 0)  # nobody else writes to these caches
+    monkeypatch.setattr(models, "SECONDS_TO_WRITE", 0)  # nobody else writes to these caches
 
 
 @pytest.fixture
@@ -165,7 +171,7 @@ class Faults:
         """Puts itself before the calls."""
         with patch.context() as patched:
             mkstemp, fsync, replace, unlink, opened = tempfile.mkstemp, os.fsync, os.replace, os.unlink, Path.open
-            acquire = store.FileLock.acquire
+            acquire = folders.FileLock.acquire
 
             def meet_mkstemp(*args: Any, dir: Any = None, prefix: str = "", **more: Any) -> Any:
                 self.meet("mkstemp", Path(dir or tempfile.gettempdir()) / f"{prefix}........".strip("."))
@@ -197,7 +203,7 @@ class Faults:
             patched.setattr(os, "replace", meet_replace)
             patched.setattr(os, "unlink", meet_unlink)
             patched.setattr(Path, "open", meet_open)
-            patched.setattr(store.FileLock, "acquire", meet_acquire)
+            patched.setattr(folders.FileLock, "acquire", meet_acquire)
             for kind, name in ((Path, "write_bytes"), (Path, "write_text"), (pd.DataFrame, "to_csv"),
                                (pd.DataFrame, "to_parquet")):  # fmt: skip
                 patched.setattr(kind, name, self._writing(getattr(kind, name)))
@@ -233,7 +239,7 @@ def expect_whole(folder: Path, expected: dict[str, bytes]) -> None:
         assert records.load(path.stem) is not None, path
     for path in models.folder.glob("*.safetensors"):
         assert models.load(path.stem) is not None, path
-    assert not list(folder.rglob(store.DAMAGED))
+    assert not list(folder.rglob(files.DAMAGED))
 
 
 @pytest.mark.slow
@@ -434,8 +440,8 @@ def test_other_files_than_a_runs(tmp_path: Path, inside: Callable[..., Any], tin
 
 def test_a_node_of_a_cluster_that_cannot_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Says so in the kind of answer that stops the run."""
-    ray_engine = pytest.importorskip("attribug.engines.ray")
-    from attribug.engines.jobs import Train
+    ray_engine = pytest.importorskip("attribug.running.ray_engine")
+    from attribug.running.jobs import Train
 
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
     setup = Setup({}, "plan", "cpu", str(tmp_path), str(tmp_path), None, False, False, (), b"")
@@ -451,7 +457,7 @@ def test_a_folder_that_is_gone_is_not_made_anew(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match=r"gone/file: cannot be written: No such file or directory; the same"):
         write_json(tmp_path / "gone" / "file", {})
     with pytest.raises(StorageError, match="gone/deeper: cannot be written: No such file or directory"):
-        store.make_folder(tmp_path / "gone" / "deeper")
+        files.make_folder(tmp_path / "gone" / "deeper")
     assert not (tmp_path / "gone").exists()
 
 
@@ -493,7 +499,7 @@ def workers_of(pid: int) -> list[int]:
         letter, parent = state(child)
         if parent == pid and letter != "Z":
             with suppress(OSError):
-                if b"attribug.engines.worker" in Path(f"/proc/{child}/cmdline").read_bytes():
+                if b"attribug.running.worker" in Path(f"/proc/{child}/cmdline").read_bytes():
                     found.append(child)
     return found
 
@@ -623,8 +629,15 @@ def test_metrics_that_break(tiny_run: Path, tmp_path: Path) -> None:
     same_rows(done.results, read_results(tiny_run / "results.csv"))
     assert not done.complete
     reasons = done.results[done.results["verdict"] == "failed"].groupby("metric")["reason"].agg(set).to_dict()
-    starts = {"raises": "ValueError: no good", "is_full": "OSError: [Errno 28]", "refuses": "InputError: not yours",
-              "of_one": "MetricFault", "of_none": "MetricFault", "complex": "MetricFault", "huge": "RuntimeError"}
+    starts = {
+        "raises": "ValueError: no good",
+        "is_full": "OSError: [Errno 28]",
+        "refuses": "InputError: not yours",
+        "of_one": "MetricFault",
+        "of_none": "MetricFault",
+        "complex": "MetricFault",
+        "huge": "RuntimeError",
+    }
     assert set(reasons) == {f"metric_{name}" for name in starts}
     for name, beginning in starts.items():
         assert all(reason.startswith(beginning) for reason in reasons[f"metric_{name}"]), reasons
@@ -660,8 +673,13 @@ def test_bugs_that_break(tiny_run: Path, tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.usefixtures("in_process", "cache")
 def test_tasks_that_break(tiny_run: Path, tmp_path: Path) -> None:
-    broken = {"is_full": "OSError: [Errno 28]", "refuses": "InputError: not yours", "raises": "ValueError: no good",
-              "of_text": "", "of_other_labels": "IndexError"}
+    broken = {
+        "is_full": "OSError: [Errno 28]",
+        "refuses": "InputError: not yours",
+        "raises": "ValueError: no good",
+        "of_text": "",
+        "of_other_labels": "IndexError",
+    }
     undefined = ("of_nan", "diverges")
     done = run(tmp_path / "run", PIECES, tasks=["tiny", *(f"task_{name}" for name in (*broken, *undefined))],
                bugs=["shaken"], metrics=["spearman", "mass_accuracy", "total_variation"])  # fmt: skip
@@ -843,7 +861,7 @@ def test_a_wait_is_no_cost(tmp_path: Path, cache: Path) -> None:
     (path, *_) = sorted((cache / "models").glob("*.json"))
     kept = path.read_bytes()
     plan = api.planned(SUITE, plugins=[TINY], device="cpu")
-    from attribug.engines.jobs import Train
+    from attribug.running.jobs import Train
 
     setup = Setup(plan.suite.model_dump(), plan.key, "cpu", str(tmp_path / "run"), str(cache_folder()), None, False,
                   False, (TINY,), b"")  # fmt: skip

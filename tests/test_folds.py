@@ -7,9 +7,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attribug import folds
-from attribug.contracts import Data, Examples
-from attribug.registry import InputError
+from attribug.contracts.models import Data, Examples
+from attribug.errors import InputError
+from attribug.studies import folds
 
 
 def numbered(*, size: int) -> Data:

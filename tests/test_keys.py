@@ -18,8 +18,9 @@ import numpy as np
 import pytest
 import torch
 
-from attribug import keys
-from attribug.contracts import Data, Examples
+from attribug import keys, sources
+from attribug.bugs import _registry as bugs
+from attribug.contracts.models import Data, Examples
 from attribug.keys import digest
 
 
@@ -39,6 +40,17 @@ class Keyed:
     def __init__(self, key: str) -> None:
         self.key = key
 
+    def __content_key__(self) -> str:
+        return self.key
+
+
+@dataclass(frozen=True)
+class Patch:
+    """A field that happens to be called `key` says nothing of the others."""
+
+    key: str
+    size: int
+
 
 def function(x: int, k: int = 1) -> int:
     return x + k
@@ -51,7 +63,8 @@ def another(x: int, k: int = 1) -> int:
 DIFFERENT = [
     1, 1.0, "1", True, None, 0, 0.0, "", False, "None", 2, 1.5, float("nan"), float("inf"), -1, b"1", b"",
     [], [1], [1, 2], [2, 1], [[1], 2], [1, [2]], {}, {"a": 1}, {"a": 2}, {"b": 1}, {"a": {"a": 1}},
-    Point(1.0), Point(1), Point(1.0, 2), Place(1.0), Keyed("k"), Keyed("l"),
+    Point(1.0), Point(1), Point(1.0, 2), Place(1.0), Keyed("k"), Keyed("l"), Patch("top", 4), Patch("top", 8),
+    Patch("bottom", 4),
     function, another, functools.partial(function, 1), functools.partial(function, 2), functools.partial(another, 1),
     functools.partial(function, k=1), Point, Keyed,
 ]  # fmt: skip
@@ -61,7 +74,7 @@ def test_unlike_values_have_unlike_digests() -> None:
     """Among them 1, 1.0, "1" and True, although Python holds three of these equal."""
     digests = [digest(value) for value in DIFFERENT]
     assert len(set(digests)) == len(DIFFERENT)
-    assert all(len(text) == keys.DIGEST_CHARACTERS and int(text, 16) >= 0 for text in digests)
+    assert all(len(text) == sources.DIGEST_CHARACTERS and int(text, 16) >= 0 for text in digests)
 
 
 @pytest.mark.parametrize(("one", "other"), [
@@ -191,18 +204,18 @@ class Package:
         forget()
         module = f"attribug.made.{name}"
         sys.modules.pop(module, None)
+        bugs.forget("made")
         importlib.invalidate_caches()
         importlib.import_module(module)
-        return keys.code(module)
+        return sources.code(module)
 
     def code(self, name: str) -> str:
         forget()
-        return keys.code(f"attribug.made.{name}")
+        return sources.code(f"attribug.made.{name}")
 
 
 def forget() -> None:
-    keys.code.cache_clear()
-    keys._normalised.cache_clear()
+    sources.forget()
 
 
 @pytest.fixture
@@ -213,6 +226,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Package
     yield Package(tmp_path)
     for name in [name for name in sys.modules if name.startswith("attribug.made.")]:
         del sys.modules[name]
+    bugs.forget("made")
     forget()
 
 
@@ -273,6 +287,79 @@ def test_code_that_is_imported_inside_attribug_counts(package: Package, line: st
     assert package.code("high") != before
 
 
+NAMED = """
+    from attribug import bugs
+    from attribug.made.low import Thing, f
+
+    SCALE = 2
+
+    class Given:
+        def value(self):
+            return f(1)
+
+    @bugs.register("made", levels=(1,), primary="spearman@sum")
+    def wanted(given: Given):
+        return given.value() * SCALE
+
+    def beside():
+        return 3
+"""
+
+
+@pytest.mark.parametrize("change", [
+    ("SCALE = 2", "SCALE = 3"), ("return f(1)", "return f(2)"), ("* SCALE", "+ SCALE"),
+    ("given: Given", "given: Thing"),
+])  # fmt: skip
+def test_what_a_definition_reaches_counts(package: Package, change: tuple[str, str]) -> None:
+    """A constant, the class of what it is given, what that calls in another module."""
+    package.write("low", PLAIN)
+    package.write("named", NAMED)
+    before = sources.code("attribug.made.named", "wanted")
+    package.write("named", NAMED.replace(*change))
+    assert sources.code("attribug.made.named", "wanted") != before
+    package.write("named", NAMED)
+    package.write("low", UNLIKE["constant"])
+    assert sources.code("attribug.made.named", "wanted") != before
+
+
+@pytest.mark.parametrize("change", [
+    ("return 3", "return 4"), ("levels=(1,)", "levels=(2,)"), ("spearman", "pearson"),
+    ("SCALE = 2", "SCALE = 2  # why"),
+    ("    def beside", "    def another():\n        return 0\n\n    def beside"),
+])  # fmt: skip
+def test_what_stands_beside_a_definition_does_not_count(package: Package, change: tuple[str, str]) -> None:
+    """Nor do the facts that a piece is registered with, nor an unused class of another module."""
+    package.write("low", PLAIN)
+    package.write("named", NAMED)
+    before = sources.code("attribug.made.named", "wanted")
+    package.write("named", NAMED.replace(*change))
+    assert NAMED.replace(*change) != NAMED
+    package.write("low", PLAIN.replace("'text'", "'test'"))
+    assert sources.code("attribug.made.named", "wanted") == before
+
+
+def test_statements_that_bind_nothing_count(package: Package) -> None:
+    package.write("low", PLAIN)
+    package.write("named", NAMED)
+    before = sources.code("attribug.made.named", "beside")
+    package.write("named", NAMED + "\n    Given.value = lambda self: 0\n")
+    assert sources.code("attribug.made.named", "beside") != before
+
+
+def test_a_name_that_a_module_does_not_have_is_refused(package: Package) -> None:
+    package.write("low", PLAIN)
+    package.write("named", NAMED)
+    with pytest.raises(KeyError, match="has no nothing"):
+        sources.code("attribug.made.named", "nothing")
+
+
+def test_a_name_that_is_handed_on_is_followed_home(package: Package) -> None:
+    package.write("low", PLAIN)
+    package.write("door", "from attribug.made.low import Thing, f")
+    package.write("user", "from attribug.made.door import f\n\ndef g():\n    return f(1)\n")
+    assert set(sources.covered("attribug.made.user", "g")) == {"attribug.made.user", "attribug.made.low"}
+
+
 def test_modules_that_import_each_other_have_a_digest(package: Package) -> None:
     package.write("b", "X = 1")
     package.write("a", "import attribug.made.b")
@@ -292,18 +379,9 @@ def test_foreign_modules_do_not_count(package: Package, tmp_path: Path, monkeypa
     sys.modules.pop("foreign_module", None)
 
 
-def test_shipped_pieces_depend_on_what_they_rest_on() -> None:
-    def rests_on(module: str) -> set[str]:
-        return set(keys._closure(module))
-
-    assert {"attribug.networks", "attribug.streams", "attribug.tasks.photographs"} <= rests_on("attribug.tasks.digits")
-    assert {"attribug.attribution", "attribug.query", "attribug.training"} <= rests_on("attribug.scoring")
-    assert "attribug.registry" not in rests_on("attribug.scoring")
-
-
 SCRIPT = """
 import cloudpickle, subprocess, sys
-from attribug import keys
+from attribug import keys, sources
 SCALE = {scale}
 
 class Helper:

@@ -22,14 +22,21 @@ import safetensors.torch
 import torch
 from moto.server import ThreadedMotoServer
 
-from attribug import api, comparing, locations
-from attribug.engines.jobs import Measure, Train
+from attribug import api
+from attribug.errors import InputError
 from attribug.keys import digest
-from attribug.locations import Exchange, Location, Remote
-from attribug.registry import InputError
-from attribug.reporting import report
-from attribug.runner import Silent
-from attribug.store import LOCK, Models, Records, Tensors, copies_folder, copy_folder, is_url
+from attribug.reports import comparing
+from attribug.reports.pages import write_report
+from attribug.running.exchange import Exchange
+from attribug.running.jobs import MeasureChecks, Train
+from attribug.running.progress import Silent
+from attribug.storage import locations, remote, shared_models
+from attribug.storage.folders import LOCK, copies_folder, copy_folder, is_url
+from attribug.storage.locations import Location
+from attribug.storage.models import Models
+from attribug.storage.records import Records
+from attribug.storage.remote import Remote
+from attribug.storage.tensors import Tensors
 
 PLUGINS = Path(__file__).parent / "plugins"
 TINY = ["run", str(PLUGINS / "tiny.yaml"), "--plugin", str(PLUGINS / "tiny.py"), "--workers", "1"]
@@ -257,19 +264,19 @@ def weights(models: Tensors) -> float:
 def test_the_first_writer_of_a_model_wins(url, tmp_path):
     first, second = cached(url, tmp_path, 1.0), cached(url, tmp_path, 2.0)
     for place, models in (first, second):
-        locations.share_model(place, models, KEY)
+        shared_models.share_model(place, models, KEY)
     assert [weights(models) for _, models in (first, second)] == [1.0, 1.0]
     assert Models(second[0].folder).load_cost(KEY) == {"seconds": 1.0}
     third = elsewhere(url, tmp_path)
     models = Models(third.folder).cache
-    assert locations.fetch_models(third, models, [KEY]) == []
+    assert shared_models.fetch_models(third, models, [KEY]) == []
     assert weights(models) == 1.0
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "foreign"])
 def test_a_damaged_model_does_not_win(url, tmp_path, damage):
     place, models = cached(url, tmp_path, 1.0)
-    locations.share_model(place, models, KEY)
+    shared_models.share_model(place, models, KEY)
     content = bytearray(models.path(KEY).read_bytes())
     if damage == "flipped":
         content[-1] ^= 1
@@ -278,25 +285,25 @@ def test_a_damaged_model_does_not_win(url, tmp_path, damage):
         content = bytearray(models.path("other").read_bytes())
     put(f"{url}/models/{KEY}.safetensors", bytes({"cut": content[:-1], "empty": b""}.get(damage, content)))
     other, theirs = cached(url, tmp_path, 2.0)
-    locations.share_model(other, theirs, KEY)
+    shared_models.share_model(other, theirs, KEY)
     assert weights(theirs) == 2.0
     assert there(url)[f"models/{KEY}.safetensors"] == theirs.path(KEY).read_bytes()
 
 
 def test_fresh_models_replace_what_is_there(url, tmp_path):
-    locations.share_model(*cached(url, tmp_path, 1.0), KEY)
+    shared_models.share_model(*cached(url, tmp_path, 1.0), KEY)
     place, models = cached(url, tmp_path, 2.0)
-    locations.share_model(place, models, KEY, fresh=True)
+    shared_models.share_model(place, models, KEY, fresh=True)
     assert weights(models) == 2.0
     assert there(url)[f"models/{KEY}.safetensors"] == models.path(KEY).read_bytes()
 
 
 def test_models_that_are_damaged_here_are_fetched_and_those_that_are_here_alone_told(url, tmp_path):
-    locations.share_model(*cached(url, tmp_path, 1.0), KEY)
+    shared_models.share_model(*cached(url, tmp_path, 1.0), KEY)
     place, models = cached(url, tmp_path, 2.0)
     models.path(KEY).write_bytes(b"damaged")
     models.save("alone", {})
-    assert locations.fetch_models(place, models, [KEY, "alone", "absent"]) == ["alone"]
+    assert shared_models.fetch_models(place, models, [KEY, "alone", "absent"]) == ["alone"]
     assert weights(models) == 1.0
     assert not models.damaged.names
 
@@ -314,7 +321,7 @@ def test_a_lost_minute_is_made_up_for_at_the_end(url, tmp_path, monkeypatch):
         for name in ("pipe_file", "exists"):
             patch.setattr(out.remote._files, name, unreachable)
         exchange.sent(Train(KEY))
-        exchange.sent(Measure(0))
+        exchange.sent(MeasureChecks(0))
         with pytest.raises(InputError, match="found: ConnectionError: lost; nothing is lost: the same command sends"):
             exchange.end()
     assert not there(url)
@@ -355,7 +362,7 @@ def test_reading_what_is_no_run(url):
     with pytest.raises(InputError, match=r"expected the URL of a run's folder, found no run.json there"):
         comparing.compare(url, url)
     with pytest.raises(InputError, match=r"found no run.json there"):
-        report(url)
+        write_report(url)
 
 
 # --- wrong places, as users meet them
@@ -410,7 +417,7 @@ def test_an_unreachable_server_is_one_line_and_soon(inside, s3, monkeypatch, tmp
 
 
 def test_a_server_that_never_answers(s3, monkeypatch, tmp_path):
-    monkeypatch.setattr(locations, "ANSWER_SECONDS", 0.5)
+    monkeypatch.setattr(remote, "ANSWER_SECONDS", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         _in(monkeypatch, s3, tmp_path, AWS_ENDPOINT_URL=f"http://127.0.0.1:{silent.getsockname()[1]}")
         started = time.monotonic()
@@ -474,9 +481,7 @@ def machine(s3: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         own = {"XDG_CACHE_HOME": str(tmp_path / name), "ATTRIBUG_CACHE": cache}
         command = [sys.executable, "-m", "attribug", *arguments]
         piped = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        return subprocess.Popen(
-            command, cwd=tmp_path, env=os.environ | own, text=True, start_new_session=True, **piped
-        )
+        return subprocess.Popen(command, cwd=tmp_path, env=os.environ | own, text=True, start_new_session=True, **piped)
 
     start.cache = cache  # type: ignore[attr-defined]
     return start
@@ -626,7 +631,7 @@ def test_a_model_that_another_sent_first_is_taken(tiny_run, tmp_path, monkeypatc
     theirs = Tensors(tmp_path / "theirs")
 
     def plant() -> None:
-        from attribug.training import initialised
+        from attribug.models.training import initialised
 
         training = api.planned(suite, plugins=plugins).trainings[keys[0]]
         theirs.save(keys[0], initialised(training.recipe, 7).state_dict())

@@ -17,10 +17,12 @@ from hypothesis.extra.numpy import arrays
 from torch import Tensor, nn
 
 from attribug import methods
-from attribug.contracts import Data, Examples, Recipe, Side, Trained
-from attribug.maps import Explained, KeptMaps
-from attribug.query import Cost, Query
-from attribug.store import Tensors
+from attribug.contracts.contrasts import Side
+from attribug.contracts.models import Data, Examples, Recipe, Trained
+from attribug.maps.kept import Explained, KeptMaps
+from attribug.query.passes import Cost
+from attribug.query.query import Query
+from attribug.storage.tensors import Tensors
 
 GRADIENT = methods.get("gradient")
 COUNTED = """

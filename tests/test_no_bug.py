@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from attribug import metrics, tasks
-from attribug.api import explain
-from attribug.contracts import Recipe
-from attribug.networks import bvd_cnn
+from attribug.contracts.models import Recipe
+from attribug.maps.explain import explain
+from attribug.models.networks import bvd_cnn
+from attribug.models.training import initialised, train
 from attribug.results.schema import SCORE_COLUMNS
 from attribug.results.summary import summarise
-from attribug.training import initialised, train
 
 MODELS, SEEDS, EXAMPLES = 8, 3, 16
 METHODS = ("gradient", "smoothgrad", "integrated_gradients", "guided_backprop", "grad_cam", "occlusion")

@@ -9,11 +9,16 @@ from typing import Any
 import pytest
 import torch
 
-from attribug import bugs, methods, metrics, plan, tasks
-from attribug.contracts import Contrast, Examples, Level, Side, Task, Unsupported, trainings
-from attribug.plan import Plan, make
-from attribug.registry import InputError, Registry
-from attribug.suite import Suite, load, shipped
+from attribug import bugs, methods, metrics, tasks
+from attribug.contracts.contrasts import Contrast, Side
+from attribug.contracts.models import Examples, trainings
+from attribug.contracts.tasks import Level, Task
+from attribug.errors import InputError, Unsupported
+from attribug.plans import plan
+from attribug.plans.plan import Plan
+from attribug.plans.planning import make
+from attribug.registry import Registry
+from attribug.suites.suite import Suite, load, shipped
 
 torch.set_num_threads(1)
 Function = Callable[..., Any]

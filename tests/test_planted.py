@@ -14,11 +14,13 @@ import torch
 from torch import nn
 
 from attribug import metrics
-from attribug.contracts import Contrast, Data, Examples, Recipe, Side, Trained
-from attribug.registry import load_plugin
+from attribug.contracts.contrasts import Contrast, Side
+from attribug.contracts.models import Data, Examples, Recipe, Trained
+from attribug.plugins import load_plugin
 from attribug.results.schema import SCORE_COLUMNS, read_results
 from attribug.results.summary import summarise
-from attribug.scoring import Settings, score_block
+from attribug.scores.blocks import score_block
+from attribug.scores.records import Settings
 
 PLUGIN = Path(__file__).parent / "plugins" / "planted.py"
 BLINDFOLDED = ("constant", "edges", "input_itself", "random")

@@ -9,10 +9,11 @@ from torch.nn import functional
 
 import attribug
 from attribug import methods
-from attribug.attribution import attributions
-from attribug.contracts import Method
-from attribug.preflight import PREFLIGHT, preflight, stamp, trace
-from attribug.query import Query
+from attribug.contracts.pieces import Method
+from attribug.maps.attribution import attributions
+from attribug.query.preflight import PREFLIGHT, preflight, stamp
+from attribug.query.query import Query
+from attribug.query.trace import trace
 
 torch.set_num_threads(1)
 CLASSES = 3

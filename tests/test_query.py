@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 import attribug
-from attribug.contracts import Data
-from attribug.query import Query
+from attribug.contracts.models import Data
+from attribug.query.query import Query
 
 torch.set_num_threads(1)
 N, CLASSES = 5, 3

@@ -17,8 +17,8 @@ import yaml
 
 import attribug
 from attribug import methods
-from attribug.comparing import references
-from attribug.networks import bvd_cnn
+from attribug.models.networks import bvd_cnn
+from attribug.reports.references import references
 
 ROOT = Path(__file__).parent.parent
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -163,7 +163,7 @@ def test_python_runs(text, monkeypatch, tmp_path):
     exec(compile(text, "README.md", "exec"), names)
     assert set(names) - given - {"__builtins__", "attribug"}, "it makes something"
     assert "maps" not in names or names["maps"].shape == inputs.shape
-    assert len(runs) == text.count("attribug.run(")
+    assert len(runs) == text.count("attribug.api.run(")
     assert all(run.complete for run in runs)
 
 

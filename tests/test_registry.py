@@ -17,9 +17,12 @@ from typing import Any
 
 import pytest
 
-from attribug import bugs, listing, methods, metrics, registry, tasks
-from attribug.contracts import Entry, Method
-from attribug.registry import InputError, Registry, all_registries, load_plugin, near_misses, one_line
+from attribug import bugs, methods, metrics, plugins, registry, tasks
+from attribug.contracts.pieces import Method
+from attribug.errors import InputError, near_misses, one_line
+from attribug.plugins import all_registries, load_plugin
+from attribug.registry import Entry, Registry
+from attribug.terminal import listing
 
 KINDS = {"task": tasks, "bug": bugs, "method": methods, "metric": metrics}
 SHIPPED = [pytest.param(kind, n, id=f"{kind}-{n}") for kind in KINDS for n in all_registries()[kind].declared()]
@@ -186,7 +189,7 @@ def test_what_is_listed_are_the_facts(kind: str, name: str) -> None:
     (row,) = [row for row in listing.listed(f"{kind}s") if row["name"] == name]
     entry = KINDS[kind].get(name)
     for fact in (f.name for f in dataclasses.fields(entry)):
-        if fact not in listing.HIDDEN:
+        if fact not in registry.HIDDEN:
             assert row[fact] == getattr(entry, fact)
     json.dumps(row)
 
@@ -194,9 +197,10 @@ def test_what_is_listed_are_the_facts(kind: str, name: str) -> None:
 def test_listing_imports_no_torch() -> None:
     code = """
         import json, sys
-        import attribug.listing
-        found = {kind: attribug.listing.listed(kind) for kind in ("methods", "bugs", "metrics", "tasks", "suites")}
-        attribug.listing.text(found)
+        import attribug.terminal.listing
+        listed = attribug.terminal.listing.listed
+        found = {kind: listed(kind) for kind in ("methods", "bugs", "metrics", "tasks", "suites")}
+        attribug.terminal.listing.text(found)
         heavy = [name for name in ("torch", "captum", "scipy", "skimage", "matplotlib") if name in sys.modules]
         print(json.dumps([heavy, {kind: len(rows) for kind, rows in found.items()}]))
     """
@@ -221,7 +225,7 @@ def test_text_has_a_line_a_piece() -> None:
 def plugin(tmp_path: Path) -> Iterator[Callable[..., str]]:
     """Writes a plugin; what it registers is gone after the test."""
     before = {kind: dict(own._entries) for kind, own in all_registries().items()}
-    loaded = dict(registry._LOADED)
+    loaded = dict(plugins._LOADED)
 
     def write(text: str, name: str = "mine.py") -> str:
         path = tmp_path / name
@@ -232,8 +236,8 @@ def plugin(tmp_path: Path) -> Iterator[Callable[..., str]]:
     for kind, own in all_registries().items():  # shipped pieces stay: their modules will not run again
         kept = {name: e for name, e in own._entries.items() if e.function.__module__.startswith("attribug.")}
         own._entries = before[kind] | kept
-    registry._LOADED.clear()
-    registry._LOADED.update(loaded)
+    plugins._LOADED.clear()
+    plugins._LOADED.update(loaded)
     for module in left_in_memory():
         del sys.modules[module]
 
@@ -340,9 +344,7 @@ def test_a_failed_plugin_takes_no_shipped_piece_along(plugin: Callable[..., str]
     assert methods.get("random")
 
 
-def test_a_module_is_a_plugin(
-    plugin: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_module_is_a_plugin(plugin: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plugin(GOOD, "importable_plugin.py")
     monkeypatch.syspath_prepend(str(tmp_path))
     try:
@@ -368,9 +370,7 @@ class Point:
 
 def test_installed_packages_add_pieces(toys: Registry[Toy], monkeypatch: pytest.MonkeyPatch) -> None:
     points = [Point("bear", "zoo:bear", bear), Point("lion", "zoo:lion", ImportError("/home/zoo/lion.so: gone"))]
-    monkeypatch.setattr(
-        importlib.metadata, "entry_points", lambda group: points if group == "attribug.results" else []
-    )
+    monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: points if group == "attribug.results" else [])
     assert toys.names() == ["bear", "lion"]
     assert toys.get("bear").function is bear
     with pytest.raises(InputError, match=r"'lion': entry point zoo:lion does not load: ImportError: lion\.so: gone$"):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from attribug.results.report import Report, page
+from attribug.results.html_page import PageContents, page
 
 if TYPE_CHECKING:
     from selenium.webdriver import Chrome
@@ -81,16 +81,19 @@ def browser() -> Iterator[Chrome]:
 
 @pytest.fixture(scope="module")
 def pages(
-    smoke_run: Path, made_run: Callable[..., Report], hostile: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory
+    smoke_run: Path,
+    made_run: Callable[..., PageContents],
+    hostile: tuple[str, ...],
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> dict[str, Path]:
     """A page of a real run, and one of a larger run with hostile names."""
-    from attribug.reporting import report
+    from attribug.reports.pages import write_report
 
     folder = tmp_path_factory.mktemp("pages")
     names = [*hostile, *(f"method_{number}" for number in range(12)), "random", "edges", "predictions"]
     bugs = {"reinit": ("1", "3", "all"), hostile[0]: ("1",), hostile[1]: (hostile[9],)}
     (folder / "made.html").write_text(page(made_run(names, bugs)), encoding="utf-8")
-    return {"smoke": report(smoke_run, folder / "smoke.html"), "made": folder / "made.html"}
+    return {"smoke": write_report(smoke_run, folder / "smoke.html"), "made": folder / "made.html"}
 
 
 @pytest.fixture(params=["smoke", "made"])

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from attribug.registry import InputError
-from attribug.reporting import load, report
+from attribug.errors import InputError
+from attribug.reports.pages import page_contents, write_report
 
 pytestmark = pytest.mark.slow
 
@@ -48,16 +48,16 @@ def sealed(folder: Path) -> None:
 
 
 def test_the_page_lies_in_the_folder_or_where_one_says(folder: Path, tmp_path: Path) -> None:
-    assert report(folder) == folder / "report.html"
+    assert write_report(folder) == folder / "report.html"
     elsewhere = tmp_path / "new" / "page.html"
-    assert report(folder, elsewhere) == elsewhere
+    assert write_report(folder, elsewhere) == elsewhere
     assert elsewhere.read_bytes() == (folder / "report.html").read_bytes()
     assert not list(folder.glob(".report*"))
     assert str(folder) not in elsewhere.read_text()
 
 
 def test_the_run_is_all_there(folder: Path) -> None:
-    run = load(folder)
+    run = page_contents(folder)
     assert set(run.analysis) == {"headline", "added", "ranking", "severity", "posts"}
     assert set(run.galleries) == {("tiny", "shaken", "1")}
     assert set(run.galleries["tiny", "shaken", "1"]) == {"gradient", "random", "edges"}
@@ -68,7 +68,7 @@ def test_the_run_is_all_there(folder: Path) -> None:
 
 def test_images_are_what_the_passes_saw(folder: Path) -> None:
     """A gradient needs one pass an explained image."""
-    costs = load(folder).costs
+    costs = page_contents(folder).costs
     assert costs is not None
     records = costs[(costs["kind"] == "record") & (costs["method"] == "gradient")]
     assert len(records) == 3
@@ -96,7 +96,7 @@ def test_images_are_what_the_passes_saw(folder: Path) -> None:
 def test_wrong_input_is_refused_in_one_line(folder: Path, damage: Callable[[Path], object], said: str) -> None:
     damage(folder)
     with pytest.raises(InputError, match=said) as refused:
-        report(folder)
+        write_report(folder)
     assert "\n" not in str(refused.value)
     assert str(folder) in str(refused.value)
     assert not (folder.is_dir() and (folder / "report.html").exists())
@@ -118,24 +118,24 @@ def test_wrong_input_is_refused_in_one_line(folder: Path, damage: Callable[[Path
     ],
 )  # fmt: skip
 def test_what_may_be_missing_is_left_out(folder: Path, damage: Callable[[Path], object], gone: str) -> None:
-    assert gone in report(folder).read_text() or gone == "nothing of it"
+    assert gone in write_report(folder).read_text() or gone == "nothing of it"
     damage(folder)
-    assert gone not in report(folder).read_text()
+    assert gone not in write_report(folder).read_text()
 
 
 def test_a_table_that_run_json_vouches_for_is_read(folder: Path) -> None:
     """Only a comparison with run.json shows a table that was cut at the end of a line."""
-    rows = len(load(folder).results)
+    rows = len(page_contents(folder).results)
     shorter(folder)
     sealed(folder)
-    assert len(load(folder).results) == rows - 2
+    assert len(page_contents(folder).results) == rows - 2
 
 
 def test_the_gallery_is_of_the_first_model_that_has_the_bug(folder: Path) -> None:
-    first = load(folder).galleries["tiny", "shaken", "1"]["gradient"]["contaminated"]
+    first = page_contents(folder).galleries["tiny", "shaken", "1"]["gradient"]["contaminated"]
     check = {"task": "tiny", "bug": "shaken", "level": "1", "check": "shakes", "figure": 0.0, "expected": "≥ 1"}
     changed(folder, lambda facts: facts.update(checks=[check | {"seed": s, "holds": s > 0} for s in range(3)]))
-    second = load(folder).galleries["tiny", "shaken", "1"]["gradient"]["contaminated"]
+    second = page_contents(folder).galleries["tiny", "shaken", "1"]["gradient"]["contaminated"]
     assert (first != second).any()
     changed(folder, lambda facts: facts.update(checks=[check | {"seed": s, "holds": False} for s in range(3)]))
-    assert load(folder).galleries == {}
+    assert page_contents(folder).galleries == {}

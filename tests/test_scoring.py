@@ -17,11 +17,17 @@ from torch import Tensor, nn
 import attribug
 from attribug import methods, metrics
 from attribug.bugs.label_flips import label_flips
-from attribug.contracts import Contrast, Data, Derived, Examples, Method, Metric, Recipe, Side, Task, Unsupported
-from attribug.query import Query
-from attribug.scoring import COLUMNS, SHOWN, Record, Settings, explained, score_block
+from attribug.contracts.contrasts import Contrast, Side
+from attribug.contracts.models import Data, Derived, Examples, Recipe
+from attribug.contracts.pieces import Method, Metric
+from attribug.contracts.tasks import Task
+from attribug.errors import Unsupported
+from attribug.models.lab import Lab
+from attribug.query.query import Query
+from attribug.scores.blocks import explained_positions, score_block
+from attribug.scores.measurement import COLUMNS
+from attribug.scores.records import SHOWN, Record, Settings
 from attribug.streams import generator
-from attribug.training import Lab
 
 torch.set_num_threads(1)
 PIXELS = 12
@@ -282,11 +288,11 @@ def test_only_memorised_flips_are_explained(lab: Lab) -> None:
     given = lab.model(contrast.contaminated.model)(flipped.inputs).argmax(1)
     memorised = flipped.ids[given == flipped.labels].tolist()
     assert 1 < len(memorised) < len(flipped), "some, not all: else the filter shows nothing"
-    assert explained(contrast, lab, 100).tolist() == (given == flipped.labels).nonzero().flatten().tolist()
+    assert explained_positions(contrast, lab, 100).tolist() == (given == flipped.labels).nonzero().flatten().tolist()
     rows = scored(lab, contrast, chosen("gradient"), chunk=2)["gradient"].scores
     assert set(rows["example"]) == set(memorised[:COUNT])
-    assert explained(replace(contrast, keep=None), lab, 100).tolist() == list(range(len(flipped)))
-    assert len(explained(contrast, lab, 2)) == 2
+    assert explained_positions(replace(contrast, keep=None), lab, 100).tolist() == list(range(len(flipped)))
+    assert len(explained_positions(contrast, lab, 2)) == 2
 
 
 def test_no_example_left_is_a_failure_of_all(lab: Lab) -> None:

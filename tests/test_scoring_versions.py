@@ -14,12 +14,18 @@ from torch import Tensor, nn
 
 import attribug
 from attribug import methods, metrics
-from attribug.contracts import Contrast, Data, Derived, Examples, Method, Metric, Recipe, Side, Task
-from attribug.level_zero import Memory, expect_one_half, table
-from attribug.query import Query
-from attribug.scoring import COLUMNS, Record, Settings, score_block
+from attribug.conformance.level_zero import expect_one_half, table
+from attribug.contracts.contrasts import Contrast, Side
+from attribug.contracts.models import Data, Derived, Examples, Recipe
+from attribug.contracts.pieces import Method, Metric
+from attribug.contracts.tasks import Task
+from attribug.models.lab import Lab
+from attribug.models.memory import Memory
+from attribug.query.query import Query
+from attribug.scores.blocks import score_block
+from attribug.scores.measurement import COLUMNS
+from attribug.scores.records import Record, Settings
 from attribug.streams import generator
-from attribug.training import Lab
 
 torch.set_num_threads(1)
 PIXELS, COUNT = 12, 7

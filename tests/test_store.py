@@ -14,12 +14,17 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from attribug import store
-from attribug.attribution import Census
-from attribug.query import Cost
-from attribug.registry import InputError
-from attribug.scoring import COLUMNS, Record
-from attribug.store import Models, Records, Tensors, cache_folder, read_json, write_atomically, write_json
+from attribug.errors import InputError
+from attribug.maps.attribution import Census
+from attribug.query.passes import Cost
+from attribug.scores.measurement import COLUMNS
+from attribug.scores.records import Record
+from attribug.storage import folders
+from attribug.storage.files import read_json, write_atomically, write_json
+from attribug.storage.folders import cache_folder
+from attribug.storage.models import Models
+from attribug.storage.records import Records
+from attribug.storage.tensors import Tensors
 
 torch.set_num_threads(1)
 TENSORS = {
@@ -319,5 +324,5 @@ def test_the_cache_lies_where_the_environment_says(tmp_path: Path, monkeypatch: 
     monkeypatch.setenv("ATTRIBUG_CACHE", str(tmp_path))
     assert cache_folder() == tmp_path
     monkeypatch.setenv("ATTRIBUG_CACHE", "")
-    monkeypatch.setattr(store.platformdirs, "user_cache_dir", lambda name, appauthor: os.path.join("/cache", name))
+    monkeypatch.setattr(folders.platformdirs, "user_cache_dir", lambda name, appauthor: os.path.join("/cache", name))
     assert cache_folder() == Path("/cache/attribug")

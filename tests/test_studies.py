@@ -15,14 +15,17 @@ import torch
 from scipy import stats
 from torch import Tensor, nn
 
-from attribug import folds as parts
-from attribug import studies, tasks
-from attribug.api import explain
-from attribug.contracts import Method, Task, Unsupported
-from attribug.level_zero import Memory
-from attribug.query import Query
-from attribug.registry import InputError
-from attribug.training import Lab, accuracy, logits
+from attribug import tasks
+from attribug.contracts.pieces import Method
+from attribug.contracts.tasks import Task
+from attribug.errors import InputError, Unsupported
+from attribug.maps.explain import explain
+from attribug.models.checks import accuracy
+from attribug.models.lab import Lab, logits
+from attribug.models.memory import Memory
+from attribug.query.query import Query
+from attribug.studies import folds as parts
+from attribug.studies import randomisation, stability
 
 torch.set_num_threads(1)
 FOLDS, EXAMPLES, LAYERS = 3, 12, 8
@@ -45,7 +48,7 @@ def lab() -> Lab:
 def over_folds(task: Task, lab: Lab) -> Study:
     def study(*methods: str | Method, **options: Any) -> pd.DataFrame:
         options = {"folds": FOLDS, "examples": EXAMPLES, "lab": lab, **options}
-        return studies.fold_study(task, methods, **options).set_index("method")
+        return stability.fold_study(task, methods, **options).set_index("method")
 
     return study
 
@@ -54,7 +57,7 @@ def over_folds(task: Task, lab: Lab) -> Study:
 def over_layers(task: Task, lab: Lab) -> Study:
     def study(*methods: str | Method, **options: Any) -> pd.DataFrame:
         options = {"seeds": 2, "examples": 6, "samples": 3, "lab": lab, **options}
-        return studies.randomisation_study(task, methods, **options).set_index("method")
+        return randomisation.randomisation_study(task, methods, **options).set_index("method")
 
     return study
 
@@ -144,7 +147,7 @@ def test_a_map_that_tells_right_from_wrong_is_consistent_and_the_sign_may_be_all
 def test_fold_study_is_the_plain_loop(task, lab, over_folds):
     train = task.examples("train")
     data, fold, seed = train.load(), parts.folds_of(SMALL["train"], FOLDS, 0), 0
-    models = [lab.model(spec) for spec in studies._fold_models(task, lab, FOLDS, seed)]
+    models = [lab.model(spec) for spec in stability._fold_models(task, lab, FOLDS, seed)]
     predicted = [logits(model, data.inputs).argmax(1) for model in models]
     maps = [explain("gradient", model, data.inputs, data.labels).sum(1).flatten(1).numpy() for model in models]
     same, different = [], []
@@ -167,7 +170,7 @@ def test_fold_study_is_the_plain_loop(task, lab, over_folds):
 
 
 def test_a_model_has_not_seen_its_fold_and_starts_from_its_own_seed(task, lab):
-    models = studies._fold_models(task, lab, FOLDS, 4)
+    models = stability._fold_models(task, lab, FOLDS, 4)
     fold = parts.folds_of(SMALL["train"], FOLDS, 4)
     ids = task.examples("train").load().ids
     for number, model in enumerate(models):
@@ -214,7 +217,7 @@ def test_randomisation_without_noise_is_the_plain_loop(task, lab, over_layers):
     inputs = test.inputs[:6]
     similar, rises = np.zeros((2, LAYERS)), np.zeros((2, 6))
     for seed in range(2):
-        original, *randomised = studies._randomised(task, lab, seed)
+        original, *randomised = randomisation._randomised(task, lab, seed)
         targets = logits(lab.model(original), inputs).argmax(1)
         chain = [lab.model(model) for model in (original, *randomised)]
         maps = [explain("gradient", model, inputs, targets).sum(1).flatten(1).numpy() for model in chain]
@@ -235,7 +238,7 @@ def test_randomisation_without_noise_is_the_plain_loop(task, lab, over_layers):
 
 
 def test_all_layers_of_the_last_model_are_fresh_and_the_original_is_as_trained(task, lab):
-    original, *randomised = studies._randomised(task, lab, 0)
+    original, *randomised = randomisation._randomised(task, lab, 0)
     trained = copy.deepcopy(lab.model(original).state_dict())
     assert len(randomised) == LAYERS
     for number, model in enumerate(randomised, start=1):
@@ -369,19 +372,19 @@ def test_unknown_names_are_refused(over_folds):
     with pytest.raises(InputError, match=r"^methods: expected every method once, found one twice$"):
         over_folds("gradient", "gradient")
     with pytest.raises(InputError, match=r"^unknown task 'digit'; did you mean 'digits'\?$"):
-        studies.fold_study("digit")
+        stability.fold_study("digit")
     with pytest.raises(InputError, match=r"^task_options: unknown option 'trian'; did you mean 'train'\?$"):
-        studies.fold_study("digits", task_options={"trian": 50})
+        stability.fold_study("digits", task_options={"trian": 50})
 
 
 def test_models_lie_in_the_cache_by_default(tmp_path, monkeypatch):
     monkeypatch.setenv("ATTRIBUG_CACHE", str(tmp_path))
     options = {"task_options": {**SMALL, "epochs": 1}, "examples": 2}
-    found = studies.fold_study("digits", ["edges"], folds=2, **options)
-    assert found.columns.tolist() == list(studies.FOLD_COLUMNS)
+    found = stability.fold_study("digits", ["edges"], folds=2, **options)
+    assert found.columns.tolist() == list(stability.FOLD_COLUMNS)
     assert len(list((tmp_path / "models").glob("*.safetensors"))) == 2
-    found = studies.randomisation_study("digits", ["edges"], seeds=1, samples=1, **options)
+    found = randomisation.randomisation_study("digits", ["edges"], seeds=1, samples=1, **options)
     layers = [f"bottom_{number}" for number in range(1, LAYERS + 1)]
-    assert found.columns.tolist() == [*studies.RANDOMISATION_COLUMNS, *layers, "reason"]
+    assert found.columns.tolist() == [*randomisation.RANDOMISATION_COLUMNS, *layers, "reason"]
     assert len(list((tmp_path / "models").glob("*.safetensors"))) == 3
     assert found.loc[0, "smprt_sem":"smprt_sem"].isna().all()  # one model

@@ -9,8 +9,8 @@ import pytest
 
 from attribug import bugs, metrics
 from attribug import methods as method_registry
-from attribug.registry import InputError
-from attribug.suite import Suite, load, shipped
+from attribug.errors import InputError
+from attribug.suites.suite import Suite, load, shipped
 
 GOOD = """\
 name: mine

@@ -7,9 +7,10 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from attribug.plan import Plan, make
-from attribug.suite import Suite
-from attribug.tables import _mark_constructed
+from attribug.plans.plan import Plan
+from attribug.plans.planning import make
+from attribug.suites.suite import Suite
+from attribug.tables.results import _mark_constructed
 
 SAID = "true by construction"
 BUGS = ("spurious_background", "label_flips", "reinit", "ood")

@@ -11,9 +11,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from attribug.contracts import Check, Data, Derived, Examples, ModelSpec, Recipe, Trained, trainings
+from attribug.contracts.contrasts import Check
+from attribug.contracts.models import Data, Derived, Examples, ModelSpec, Recipe, Trained, trainings
+from attribug.models.checks import accuracy, figure
+from attribug.models.lab import Lab, logits
+from attribug.models.training import initialised, seeded, train
 from attribug.streams import generator
-from attribug.training import Lab, accuracy, initialised, logits, seeded, train
 
 torch.set_num_threads(1)
 PIXELS = 8
@@ -130,7 +133,7 @@ def test_the_global_random_state_is_left_alone(lab: Lab) -> None:
     spec = Trained(TRAIN, RECIPE, 0)
     lab.model(Derived(spec, doubled, 1))
     Lab(lab.store).model(Trained(TRAIN, RECIPE, 0, start=spec, trainable=last))
-    lab.figure(Check("c", (spec,), TEST))
+    figure(Check("c", (spec,), TEST), lab)
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -283,9 +286,9 @@ EIGHT = Examples.of(uneven, size=8)  # five of class 0, two of class 1, one of c
 
 def test_accuracy_is_a_mean_over_models_minus_that_of_others(lab: Lab) -> None:
     zero, one, two = saying(1, 0, 0), saying(0, 1, 0), saying(0, 0, 1)
-    assert lab.figure(Check("c", (zero,), EIGHT)) == 5 / 8
-    assert lab.figure(Check("c", (zero, one), EIGHT)) == pytest.approx((5 + 2) / 16, abs=1e-15)
-    assert lab.figure(Check("c", (two,), EIGHT, minus=(zero, one))) == pytest.approx(1 / 8 - 7 / 16, abs=1e-15)
+    assert figure(Check("c", (zero,), EIGHT), lab) == 5 / 8
+    assert figure(Check("c", (zero, one), EIGHT), lab) == pytest.approx((5 + 2) / 16, abs=1e-15)
+    assert figure(Check("c", (two,), EIGHT, minus=(zero, one)), lab) == pytest.approx(1 / 8 - 7 / 16, abs=1e-15)
 
 
 def test_total_variation_is_a_mean_over_examples_and_pairs(lab: Lab) -> None:
@@ -294,18 +297,18 @@ def test_total_variation_is_a_mean_over_examples_and_pairs(lab: Lab) -> None:
     expected = ((p - r).abs().sum() / 2 + (q - r).abs().sum() / 2) / 2
     models = [saying(*bias) for bias in biases]
     check = Check("c", tuple(models[:2]), EIGHT, "total_variation", minus=(models[2],))
-    assert lab.figure(check) == pytest.approx(float(expected), abs=1e-6)
+    assert figure(check, lab) == pytest.approx(float(expected), abs=1e-6)
     spec = Trained(TRAIN, RECIPE, 0)
     outputs = lab.outputs(spec, TEST).softmax(1)
     by_hand = sum(float((row - r.float()).abs().sum()) / 2 for row in outputs) / len(outputs)
     check = Check("c", (spec,), TEST, "total_variation", minus=(models[2],))
-    assert lab.figure(check) == pytest.approx(by_hand, abs=1e-6)
+    assert figure(check, lab) == pytest.approx(by_hand, abs=1e-6)
 
 
 def test_no_examples_have_no_accuracy(lab: Lab) -> None:
-    figure = lab.figure(Check("c", (saying(1, 0, 0),), Examples.of(uneven, size=0), at_least=0.0))
-    assert math.isnan(figure)
-    assert not Check("c", (), TEST, at_least=0.0).holds(figure)
+    measured = figure(Check("c", (saying(1, 0, 0),), Examples.of(uneven, size=0), at_least=0.0), lab)
+    assert math.isnan(measured)
+    assert not Check("c", (), TEST, at_least=0.0).holds(measured)
 
 
 def test_passes_are_bounded_and_joined() -> None:

@@ -11,9 +11,10 @@ import torch
 from numpy.typing import NDArray
 
 from attribug import tasks
-from attribug.contracts import Data, Examples, Recipe, Task
-from attribug.networks import bvd_cnn
-from attribug.registry import InputError
+from attribug.contracts.models import Data, Examples, Recipe
+from attribug.contracts.tasks import Task
+from attribug.errors import InputError
+from attribug.models.networks import bvd_cnn
 from attribug.streams import generator
 from attribug.tasks.photographs import KINDS, crop, photograph
 

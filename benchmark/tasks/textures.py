@@ -9,9 +9,10 @@ import numpy as np
 import torch
 
 from attribug import tasks
-from attribug.contracts import Data, Examples, Recipe, Task, Unsupported
-from attribug.networks import bvd_cnn
-from attribug.registry import InputError
+from attribug.contracts.models import Data, Examples, Recipe
+from attribug.contracts.tasks import Task
+from attribug.errors import InputError, Unsupported
+from attribug.models.networks import bvd_cnn
 from attribug.streams import generator
 from attribug.tasks.photographs import KINDS, crop, photograph
 

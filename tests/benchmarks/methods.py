@@ -25,10 +25,11 @@ from torchvision.models import resnet18
 
 import attribug
 from attribug import methods
-from attribug.attribution import attributions, evaluated
-from attribug.contracts import Data
-from attribug.networks import bvd_cnn
-from attribug.query import Query
+from attribug.contracts.models import Data
+from attribug.maps.attribution import attributions
+from attribug.maps.guard import evaluated
+from attribug.models.networks import bvd_cnn
+from attribug.query.query import Query
 
 SAMPLES, STEPS, NOISE, GRID = 200, 50, 0.15, 8
 PER_EVAL = (1, 8, 32, 64, 200)
@@ -218,7 +219,7 @@ def zennits(name: str, setting: Setting) -> Run:
     from zennit.composites import EpsilonPlusFlat, ExcitationBackprop
     from zennit.rules import Epsilon, Flat, Gamma, ZPlus
 
-    from attribug.methods.relevance import canonizers, composite
+    from attribug.methods.composites import canonizers, composite
 
     makers = {
         "lrp_epsilon": lambda: composite(Epsilon, Epsilon),

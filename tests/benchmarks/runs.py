@@ -19,14 +19,14 @@ from pathlib import Path
 
 import pandas as pd
 
-from attribug.api import default_workers
+from attribug.running.resources import default_workers
 
 PLUGINS = Path(__file__).parent.parent / "plugins"
 MODELS = Path(__file__).parent.parent.parent / "results" / "reference" / "smoke"
 ONE = """
 import json, resource, sys
 import attribug, pandas
-run = attribug.run(**json.loads(sys.argv[1]))
+run = attribug.api.run(**json.loads(sys.argv[1]))
 worker = pandas.read_csv(run.folder / "costs.csv")["peak_megabytes"].max()
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, worker)
 """

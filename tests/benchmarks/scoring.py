@@ -38,11 +38,12 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
-from attribug.contracts import Contrast, Data, Examples, Recipe, Side, Trained
-from attribug.engines.local import KEPT_MEMORY
-from attribug.measurement import Measurement, gaussian_maps
+from attribug.contracts.contrasts import Contrast, Side
+from attribug.contracts.models import Data, Examples, Recipe, Trained
 from attribug.metrics import measured_as
-from attribug.networks import bvd_cnn
+from attribug.models.networks import bvd_cnn
+from attribug.running.local_engine import KEPT_MEMORY
+from attribug.scores.measurement import Measurement, gaussian_maps
 from attribug.streams import generator
 
 MODELS, CHUNK, METHODS, SEED = 3, 32, 15, 0

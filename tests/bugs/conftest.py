@@ -10,10 +10,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from attribug.contracts import Data, Examples, Recipe, Task
-from attribug.level_zero import Memory
-from attribug.task_conformance import small
-from attribug.training import Lab
+from attribug.conformance.tasks import small
+from attribug.contracts.models import Data, Examples, Recipe
+from attribug.contracts.tasks import Task
+from attribug.models.lab import Lab
+from attribug.models.memory import Memory
 
 torch.set_num_threads(1)
 PIXELS = 12  # more than SSIM's window

@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from attribug import bugs
-from attribug.contracts import Bug, Contrast, Level, Task
+from attribug.contracts.contrasts import Contrast
+from attribug.contracts.pieces import Bug
+from attribug.contracts.tasks import Level, Task
 
 SEEDS = (0, 1, 2)
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from attribug import bugs
-from attribug.bug_conformance import (
+from attribug.conformance.bugs import (  # fmt: skip
     CHECKS,
     check_checks_can_be_measured,
     check_contaminated_models_are_checked,
@@ -24,10 +24,13 @@ from attribug.bug_conformance import (
     check_only_what_is_declared_changes,
     check_references_meet_other_controls,
     check_sides_see_the_same_examples,
-)  # fmt: skip
-from attribug.conformance import check, run_check
-from attribug.contracts import Bug, Check, Contrast, Data, Derived, Examples, Level, Side, Task, Trained
-from attribug.registry import InputError
+)
+from attribug.conformance.checks import check, run_check
+from attribug.contracts.contrasts import Check, Contrast, Side
+from attribug.contracts.models import Data, Derived, Examples, Trained
+from attribug.contracts.pieces import Bug
+from attribug.contracts.tasks import Level, Task
+from attribug.errors import InputError
 from attribug.streams import generator
 
 torch.set_num_threads(1)

@@ -11,8 +11,10 @@ import torch
 from torch import Tensor
 
 from attribug.bugs.label_flips import label_flips, wrong_labels
-from attribug.contracts import Contrast, Data, Task, Trained
-from attribug.registry import InputError
+from attribug.contracts.contrasts import Contrast
+from attribug.contracts.models import Data, Trained
+from attribug.contracts.tasks import Task
+from attribug.errors import InputError
 
 LEVELS = (0.05, 0.1, 0.2)
 FIVE = (0, 1, 2, 3, 4)

@@ -8,10 +8,14 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
-from attribug import bugs, level_zero, methods, metrics
-from attribug.contracts import Contrast, Task, Trained
-from attribug.scoring import Settings, score_block
-from attribug.training import Lab
+from attribug import bugs, methods, metrics
+from attribug.conformance import level_zero
+from attribug.contracts.contrasts import Contrast
+from attribug.contracts.models import Trained
+from attribug.contracts.tasks import Task
+from attribug.models.lab import Lab
+from attribug.scores.blocks import score_block
+from attribug.scores.records import Settings
 
 SEEDS = (0, 1, 2)
 METHODS = [(methods.get(name), {}) for name in ("gradient", "random", "predictions")]

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from attribug.bugs.ood import ood
-from attribug.contracts import Task
-from attribug.registry import InputError
+from attribug.contracts.tasks import Task
+from attribug.errors import InputError
 
 SEEDS = (0, 1, 2)
 

@@ -13,9 +13,11 @@ from torch import Tensor, nn
 
 from attribug import bugs
 from attribug.bugs.reinit import DRAWS, layers, reinitialise
-from attribug.contracts import Contrast, Derived, Level, Task, Trained
-from attribug.registry import InputError
-from attribug.training import Lab
+from attribug.contracts.contrasts import Contrast
+from attribug.contracts.models import Derived, Trained
+from attribug.contracts.tasks import Level, Task
+from attribug.errors import InputError
+from attribug.models.lab import Lab
 
 SEEDS = (0, 1, 2)
 NAMES = ("reinit", "reinit_bottom", "reinit_single")

@@ -15,8 +15,10 @@ from torch import Tensor
 
 from attribug import bugs, tasks
 from attribug.bugs.spurious_background import spurious_background
-from attribug.contracts import Contrast, Data, Task, Trained, Unsupported
-from attribug.registry import InputError
+from attribug.contracts.contrasts import Contrast
+from attribug.contracts.models import Data, Trained
+from attribug.contracts.tasks import Task
+from attribug.errors import InputError, Unsupported
 
 SEEDS = (0, 1, 2)
 SHARES = (0.0, 0.3, 0.6, 1.0)

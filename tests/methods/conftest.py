@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from attribug.networks import bvd_cnn
+from attribug.models.networks import bvd_cnn
 
 torch.set_num_threads(1)
 CLASSES = 3

@@ -15,9 +15,10 @@ from zennit.torchvision import ResNetCanonizer
 
 import attribug
 from attribug import keys, methods
-from attribug.attribution import MethodFault, attributions
-from attribug.query import Query
-from attribug.registry import _LOADED, load_plugin
+from attribug.maps.attribution import attributions
+from attribug.maps.guard import MethodFault
+from attribug.plugins import _LOADED, load_plugin
+from attribug.query.query import Query
 from attribug.streams import generator
 
 NAME = "test_adapted"

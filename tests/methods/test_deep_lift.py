@@ -10,8 +10,8 @@ from torch.nn import functional
 
 import attribug
 from attribug import methods
-from attribug.attribution import attributions
-from attribug.query import Query
+from attribug.maps.attribution import attributions
+from attribug.query.query import Query
 
 POOLS = [
     {"kernel_size": 2},

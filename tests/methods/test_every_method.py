@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 import attribug
 from attribug import methods
-from attribug.conformance import check, run_check
-from attribug.method_conformance import (
+from attribug.conformance.checks import check, run_check
+from attribug.conformance.methods import (  # fmt: skip
     CHECKS,
     check_a_logit_is_explained,
     check_batch_equals_one_by_one,
@@ -32,8 +32,8 @@ from attribug.method_conformance import (
     check_target_is_respected,
     explained,
     few,
-)  # fmt: skip
-from attribug.specimens import TARGETS, Failing, OnPurpose, awkward, changes, images, keep, network, state
+)
+from attribug.conformance.specimens import TARGETS, Failing, OnPurpose, awkward, changes, images, keep, network, state
 
 torch.set_num_threads(1)
 NAMES = methods.names()

@@ -9,8 +9,8 @@ from torch import nn
 
 import attribug
 from attribug import methods
-from attribug.attribution import Census, attributions
-from attribug.query import Query
+from attribug.maps.attribution import Census, attributions
+from attribug.query.query import Query
 from attribug.streams import generator
 
 

@@ -9,10 +9,10 @@ from torch import nn
 
 import attribug
 from attribug import methods
-from attribug.attribution import attributions
-from attribug.contracts import Data
+from attribug.contracts.models import Data
+from attribug.maps.attribution import attributions
 from attribug.methods.patterns import fit
-from attribug.query import Query
+from attribug.query.query import Query
 
 NAMES = ["pattern_net", "pattern_attribution"]
 TARGETS = torch.tensor([2, 0, 1])

@@ -11,8 +11,9 @@ from zennit.layer import Sum
 
 import attribug
 from attribug import methods
-from attribug.attribution import attributions, evaluated
-from attribug.query import Query
+from attribug.maps.attribution import attributions
+from attribug.maps.guard import evaluated
+from attribug.query.query import Query
 
 STABILISER = 1e-6  # zennit's, in every denominator but the ε-rule's
 PIXELS = 6

@@ -12,9 +12,8 @@ from torch import Tensor
 
 import attribug
 from attribug import metrics
-from attribug.conformance import check, run_check
-from attribug.contracts import Contrast, Examples, Metric, Side
-from attribug.metric_conformance import (
+from attribug.conformance.checks import check, run_check
+from attribug.conformance.metrics import (  # fmt: skip
     CHECKS,
     check_best_is_the_upper_bound,
     check_bounds,
@@ -28,7 +27,10 @@ from attribug.metric_conformance import (
     check_prepared_maps_serve_many,
     check_symmetry,
     check_undefined_is_nan,
-)  # fmt: skip
+)
+from attribug.contracts.contrasts import Contrast, Side
+from attribug.contracts.models import Examples
+from attribug.contracts.pieces import Metric
 
 torch.set_num_threads(1)
 NAMES = metrics.names()

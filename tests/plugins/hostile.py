@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from attribug import methods
-from attribug.query import Query
-from attribug.registry import StorageError
+from attribug.errors import StorageError
+from attribug.query.query import Query
 
 EXPECTED: dict[str, str] = {}
 """By name: `failed: ` and how its reason begins, `honest` for the rows of `gradient`, or `no hit`."""
@@ -96,7 +96,7 @@ def recurses(query: Query) -> Tensor:
 @hostile("failed: InputError: not yours")
 def raises_input_error(query: Query) -> Tensor:
     """What ends a run where attribug raises it."""
-    from attribug.registry import InputError
+    from attribug.errors import InputError
 
     raise InputError("not yours")
 

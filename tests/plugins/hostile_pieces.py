@@ -11,8 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from attribug import bugs, metrics, tasks
-from attribug.contracts import Check, Contrast, Data, Derived, Examples, Side, Task
-from attribug.registry import InputError
+from attribug.contracts.contrasts import Check, Contrast, Side
+from attribug.contracts.models import Data, Derived, Examples
+from attribug.contracts.tasks import Task
+from attribug.errors import InputError
 
 FULL = OSError(28, "No space left on device", "a plugin's own file")
 

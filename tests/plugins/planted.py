@@ -9,8 +9,9 @@ from torch import Tensor
 
 from attribug import bugs, methods
 from attribug.bugs.spurious_background import spurious_background
-from attribug.contracts import Check, Contrast, Task
-from attribug.query import Query
+from attribug.contracts.contrasts import Check, Contrast
+from attribug.contracts.tasks import Task
+from attribug.query.query import Query
 
 STROKE = 0.5  # a digit's pixels are bright in every channel, no background is
 CODED = 0.2  # difference of the classes' mean colours above which backgrounds give labels away
@@ -74,5 +75,3 @@ def background(inputs: Tensor) -> Tensor:
 def noise(state: bytes, example: int, like: Tensor) -> Tensor:
     seed = int.from_bytes(hashlib.sha256(state + example.to_bytes(8, "big", signed=True)).digest()[:7], "big")
     return torch.randn(like.shape, generator=torch.Generator().manual_seed(seed), dtype=like.dtype)
-
-

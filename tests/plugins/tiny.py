@@ -7,7 +7,9 @@ import torch
 from torch import nn
 
 from attribug import bugs, tasks
-from attribug.contracts import Contrast, Data, Derived, Examples, Recipe, Side, Task
+from attribug.contracts.contrasts import Contrast, Side
+from attribug.contracts.models import Data, Derived, Examples, Recipe
+from attribug.contracts.tasks import Task
 
 PIXELS = 16
 

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import t as student
 
-from attribug.results.comparison import COLUMNS, STATUSES, Measured, compare
+from attribug.results.comparison import COLUMNS, STATUSES, ComparedTable, compare
 from attribug.results.comparison_formats import FORMATS, MOST_ROWS
 from attribug.results.schema import KEYS, RESULT_COLUMNS, TableError, typed
 
@@ -40,8 +40,8 @@ def table(*rows: dict[str, Any]) -> pd.DataFrame:
 
 def outcome(old: dict[str, Any], new: dict[str, Any], facts: dict[str, Any] | None = None, **options: Any) -> pd.Series:
     """The comparison of two tables of one row each; `same`: of the same models."""
-    found = compare(Measured("old", table(old), None, facts or {}), Measured("new", table(new), None, facts or {}),
-                    kinds=KINDS, **options)  # fmt: skip
+    sides = [ComparedTable(name, table(rows), None, facts or {}) for name, rows in (("old", old), ("new", new))]
+    found = compare(*sides, kinds=KINDS, **options)
     row = found.table.iloc[0]
     return pd.concat([row, pd.Series({"code": found.code, "conclusion": found.conclusion, "rows": len(found.table)})])
 
@@ -135,26 +135,30 @@ def test_models_are_the_same_by_their_weights() -> None:
     fewer = dict(list(CONTRASTS["contrasts"].items())[:2])
     other = {name: fact | {"key": "x"} for name, fact in CONTRASTS["contrasts"].items()}
     for facts in (OTHER_WEIGHTS, CONTRASTS | {"contrasts": fewer}, CONTRASTS | {"contrasts": other}, {}):
-        found = compare(Measured("old", table({}), None, CONTRASTS), Measured("new", table({}), None, facts))
+        found = compare(ComparedTable("old", table({}), None, CONTRASTS), ComparedTable("new", table({}), None, facts))
         assert not found.table["same_models"].any()
-    assert compare(Measured("old", table({}), None, CONTRASTS), Measured("new", table({}), None, CONTRASTS)).table[
-        "same_models"
-    ].all()
+    assert (
+        compare(ComparedTable("old", table({}), None, CONTRASTS), ComparedTable("new", table({}), None, CONTRASTS))
+        .table["same_models"]
+        .all()
+    )
 
 
 def test_rows_of_one_side_only() -> None:
     both, mine = table({}, {"method": "lime"}), table({}, {"method": "mine"})
-    found = compare(Measured("old", both), Measured("new", mine), kinds=KINDS)
+    found = compare(ComparedTable("old", both), ComparedTable("new", mine), kinds=KINDS)
     assert found.table.set_index("method")["status"].to_dict() == {
         "gradient": "same", "lime": "missing", "mine": "new",
     }  # fmt: skip
     assert found.code == 3
     assert "lime" in found.conclusion
-    assert compare(Measured("old", table({})), Measured("new", mine), kinds=KINDS).code == 0
+    assert compare(ComparedTable("old", table({})), ComparedTable("new", mine), kinds=KINDS).code == 0
 
 
 def test_a_regression_outweighs_a_missing_row() -> None:
-    found = compare(Measured("old", table({}, {"method": "lime"})), Measured("new", table(BLIND)), kinds=KINDS)
+    found = compare(
+        ComparedTable("old", table({}, {"method": "lime"})), ComparedTable("new", table(BLIND)), kinds=KINDS
+    )
     assert found.code == 1
     assert "lime" in found.conclusion
     assert "detects → blind" in found.conclusion
@@ -171,10 +175,10 @@ def test_measured_nothing_is_not_nothing_worse(old: dict[str, Any], new: dict[st
 
 def test_other_settings_make_numbers_incompatible() -> None:
     smaller = CONTRASTS | {"suite": {"seeds": 3, "task_options": {"digits": {"train": 50}}}}
-    found = compare(Measured("old", table({}), None, CONTRASTS), Measured("new", table({}), None, smaller))
+    found = compare(ComparedTable("old", table({}), None, CONTRASTS), ComparedTable("new", table({}), None, smaller))
     assert (found.table["status"].item(), found.code) == ("incompatible", 3)
     seen = [{"pieces": {"metrics": {"spearman": {"visible": visible, "kind": "similarity"}}}} for visible in (0.1, 0)]
-    found = compare(*(Measured("side", table({}), None, facts) for facts in seen))
+    found = compare(*(ComparedTable("side", table({}), None, facts) for facts in seen))
     assert found.table["note"].item() == "visible difference 0.1 → 0"
 
 
@@ -203,7 +207,7 @@ def test_tables_of_two_suites_or_schemas_are_refused() -> None:
     with pytest.raises(TableError, match="expected a table of schema 1, found schema 7"):
         outcome({}, {}, {"schema": 7})
     with pytest.raises(TableError, match="expected rows of one suite, found 'mine', 'yours'"):
-        compare(Measured("old", table({}, {"suite": "yours"})), Measured("new", table({})))
+        compare(ComparedTable("old", table({}, {"suite": "yours"})), ComparedTable("new", table({})))
 
 
 def test_intervals_of_tables_come_from_sem_and_ci() -> None:
@@ -244,7 +248,7 @@ def test_intervals_of_scores_against_plain_loops(plain: SimpleNamespace, same: b
     others = [row | {"value": row["value"] + random.normal(0.05, 0.02)} for row in rows]
     facts = CONTRASTS | {"suite": {"seeds": 4, "task_options": {}}}
     sides = [
-        Measured(name, table({"value": nested(scores, "value"), "seeds": 4}), pd.DataFrame(scores),
+        ComparedTable(name, table({"value": nested(scores, "value"), "seeds": 4}), pd.DataFrame(scores),
                  facts if same else facts | {"models": {"m": {"weights": name}}})
         for name, scores in (("old", rows), ("new", others))
     ]  # fmt: skip
@@ -266,7 +270,7 @@ def test_a_table_is_never_worse_than_itself(rows: list[tuple[float, ...]], same:
          "ci_high": effect + (1 - effect) * low}
         for number, (value, sem, effect, low) in enumerate(rows)
     ]  # fmt: skip
-    side = Measured("side", table(*drawn), None, CONTRASTS if same else {})
+    side = ComparedTable("side", table(*drawn), None, CONTRASTS if same else {})
     found = compare(side, side, kinds=KINDS)
     assert set(found.table["status"]) == {"same"}
     assert found.ok
@@ -287,7 +291,7 @@ HOSTILE = "<script>alert(1)</script>|`*_[x](y)\x07"
 def hostile() -> Any:
     rows = [{"method": HOSTILE}, {"method": "lime"}, {"method": "gone"}]
     new = table(rows[0] | BLIND, rows[1], {"method": "mine"})
-    return compare(Measured("old", table(*rows)), Measured("<new>", new), kinds=KINDS)
+    return compare(ComparedTable("old", table(*rows)), ComparedTable("<new>", new), kinds=KINDS)
 
 
 def test_json_has_every_row() -> None:
@@ -304,7 +308,7 @@ def test_junit_counts_failures_and_errors() -> None:
     }  # fmt: skip
     failed = [case for case in suite if case.find("failure") is not None]
     assert "detects → blind" in failed[0][0].get("message", "")
-    nothing = compare(Measured("old", table(UNSUPPORTED)), Measured("new", table(UNSUPPORTED)))
+    nothing = compare(ComparedTable("old", table(UNSUPPORTED)), ComparedTable("new", table(UNSUPPORTED)))
     suite = ElementTree.fromstring(FORMATS["junit"](nothing))[0]
     assert (suite.get("errors"), len(suite)) == ("1", int(suite.get("tests", "")))
 
@@ -323,9 +327,11 @@ def test_text_shows_what_changed_first_and_not_everything() -> None:
     assert "lime" not in shown
     many = [{"method": f"m{number}"} for number in range(MOST_ROWS + 5)]
     rows = [row | BLIND for row in many]
-    found = compare(Measured("old", table(*many)), Measured("new", table(*rows)), kinds=KINDS)
+    found = compare(ComparedTable("old", table(*many)), ComparedTable("new", table(*rows)), kinds=KINDS)
     assert "… and 5 more rows" in FORMATS["text"](found)
-    assert "nothing worse in 1 rows" in FORMATS["text"](compare(Measured("a", table({})), Measured("b", table({}))))
+    assert "nothing worse in 1 rows" in FORMATS["text"](
+        compare(ComparedTable("a", table({})), ComparedTable("b", table({})))
+    )
 
 
 def test_a_value_that_moves_with_its_control_tells_the_bug_no_better() -> None:
@@ -354,10 +360,10 @@ def test_the_same_models_must_say_everything_again() -> None:
 def test_the_same_models_on_other_images_are_something_else() -> None:
     for change in ({"examples": 8}, {"seed": 1}):
         facts = CONTRASTS | {"suite": CONTRASTS["suite"] | change}
-        found = compare(Measured("old", table({}), None, CONTRASTS), Measured("new", table({}), None, facts))
+        found = compare(ComparedTable("old", table({}), None, CONTRASTS), ComparedTable("new", table({}), None, facts))
         assert not found.table["same_models"].any()
     unknown = CONTRASTS | {"models": {}}
-    found = compare(Measured("old", table({}), None, unknown), Measured("new", table({}), None, unknown))
+    found = compare(ComparedTable("old", table({}), None, unknown), ComparedTable("new", table({}), None, unknown))
     assert not found.table["same_models"].any()
 
 
@@ -373,5 +379,5 @@ def test_most_detections_are_not_lost_by_chance(lost: int, code: int) -> None:
     old = table(*({"method": f"m{number}"} for number in range(24)))
     new = table(*({"method": f"m{number}"} | (wide if number < lost else {}) for number in range(24)))
     for only_verdicts in (False, True):
-        found = compare(Measured("old", old), Measured("new", new), kinds=KINDS, only_verdicts=only_verdicts)
+        found = compare(ComparedTable("old", old), ComparedTable("new", new), kinds=KINDS, only_verdicts=only_verdicts)
         assert found.code == code, found.conclusion

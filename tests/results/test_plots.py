@@ -17,20 +17,20 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from attribug.results import plots
+from attribug.results import figures, narrative, plots
 from attribug.results.headline import headline
-from attribug.results.report import Report
+from attribug.results.html_page import PageContents
 from attribug.results.schema import VERDICTS
 
-Made = Callable[..., Report]
+Made = Callable[..., PageContents]
 TEXT = "{http://www.w3.org/2000/svg}text"
 
 
-def rows(run: Report) -> pd.DataFrame:
+def rows(run: PageContents) -> pd.DataFrame:
     return headline(run.results, run.facts["suite"], run.facts["pieces"])
 
 
-def drawn(run: Report) -> dict[str, str]:
+def drawn(run: PageContents) -> dict[str, str]:
     makers = plots.drawings(run.results, run.facts["suite"], run.facts["pieces"])
     return {name: make() for name, make in makers.items()}
 
@@ -62,14 +62,14 @@ def test_equal_tables_give_equal_bytes_whatever_else_is_set(made_run: Made) -> N
     with mpl.rc_context({"text.usetex": True, "font.size": 20, "lines.linewidth": 9, "svg.fonttype": "path"}):
         assert drawn(run) == first
     assert not any(re.search(r"dc:date|\d{4}-\d\d-\d\d", svg) for svg in first.values())
-    turned = Report(run.results.iloc[::-1], run.facts)
+    turned = PageContents(run.results.iloc[::-1], run.facts)
     assert drawn(turned) == first
 
 
 def test_another_table_gives_other_bytes(made_run: Made) -> None:
     run = made_run()
     changed = run.results.assign(effect=run.results["effect"] * 0.9)
-    assert all(svg != drawn(run)[name] for name, svg in drawn(Report(changed, run.facts)).items())
+    assert all(svg != drawn(run)[name] for name, svg in drawn(PageContents(changed, run.facts)).items())
 
 
 def test_hostile_names_stay_text_and_nothing_warns(made_run: Made, hostile: tuple[str, ...]) -> None:
@@ -107,9 +107,9 @@ def test_a_verdict_has_colour_and_symbol(made_run: Made, verdict: str) -> None:
     run = made_run(["gradient"], {"reinit": ("1",)})
     effect = np.nan if verdict in {"not taken", "unsupported", "failed"} else 0.4
     table = run.results.assign(verdict=verdict, effect=effect, ci_low=effect, ci_high=effect)
-    for figure in drawn(Report(table, run.facts)).values():
-        assert plots.SYMBOLS[verdict] in " ".join(texts(figure))
-    assert plots.COLOURS[verdict].lower() in plots.verdict_matrix(rows(Report(table, run.facts)))
+    for figure in drawn(PageContents(table, run.facts)).values():
+        assert figures.SYMBOLS[verdict] in " ".join(texts(figure))
+    assert plots.COLOURS[verdict].lower() in plots.verdict_matrix(rows(PageContents(table, run.facts)))
 
 
 def test_effects_are_sorted_and_what_explains_nothing_lies_apart(made_run: Made) -> None:
@@ -127,13 +127,13 @@ def test_effects_are_sorted_and_what_explains_nothing_lies_apart(made_run: Made)
 def test_without_effects_a_figure_names_the_verdict(made_run: Made) -> None:
     run = made_run(["gradient", "lime"], {"reinit": ("1", "2")})
     table = run.results.assign(verdict="not taken", effect=np.nan, ci_low=np.nan, ci_high=np.nan)
-    assert texts(plots.effects(rows(Report(table[table["level"] == "1"], run.facts)))).count("– not taken") == 2
-    assert plots.curve(rows(Report(table, run.facts)))
+    assert texts(plots.effects(rows(PageContents(table[table["level"] == "1"], run.facts)))).count("– not taken") == 2
+    assert plots.curve(rows(PageContents(table, run.facts)))
 
 
 def test_without_intervals_only_points_are_drawn(made_run: Made) -> None:
     run = made_run(["gradient"], {"reinit": ("1",)})
-    bare = Report(run.results.assign(ci_low=np.nan, ci_high=np.nan), run.facts)
+    bare = PageContents(run.results.assign(ci_low=np.nan, ci_high=np.nan), run.facts)
     assert len(plots.effects(rows(bare))) < len(plots.effects(rows(run)))
 
 
@@ -157,12 +157,12 @@ def test_inside_a_page_identifiers_are_prefixed_and_resolve(made_run: Made) -> N
 
 def test_numbers_are_short() -> None:
     numbers = {0.976: ".98", 1.0: "1.00", 0.0: ".00", -0.224: "−.22", -0.001: ".00", 12.5: "12.50"}
-    assert {value: plots.number(value) for value in numbers} == numbers
-    assert plots.number(float("nan")) == ""
-    assert plots.number(0.9764, 3) == ".976"
+    assert {value: narrative.number(value) for value in numbers} == numbers
+    assert narrative.number(float("nan")) == ""
+    assert narrative.number(0.9764, 3) == ".976"
 
 
-def outcome(run: Report) -> Any:
+def outcome(run: PageContents) -> Any:
     """What drawing asks of an outcome that has no records."""
     suite = SimpleNamespace(model_dump=lambda: run.facts["suite"])
     return SimpleNamespace(plan=SimpleNamespace(suite=suite, cells=(), methods=()))
@@ -172,7 +172,7 @@ class TestRun:
     """What a run leaves in figures/."""
 
     def test_files_are_the_drawings_and_stale_ones_go(self, made_run: Made, tmp_path: Path) -> None:
-        from attribug.drawing import draw
+        from attribug.tables.figures import draw
 
         run, folder = made_run(), tmp_path / "figures"
         folder.mkdir()
@@ -186,7 +186,7 @@ class TestRun:
     def test_a_figure_that_fails_is_noted_and_costs_no_other(
         self, made_run: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        from attribug.drawing import draw
+        from attribug.tables.figures import draw
 
         def broken(part: pd.DataFrame) -> str:
             raise RuntimeError("no ink\nat all")
@@ -198,12 +198,12 @@ class TestRun:
         assert {path.name for path in (tmp_path / "figures").iterdir()} == expected
 
     def test_a_table_that_cannot_be_drawn_raises_nothing(self, made_run: Made, tmp_path: Path) -> None:
-        from attribug.drawing import draw
+        from attribug.tables.figures import draw
 
         run = made_run()
         assert "figures" in draw(outcome(run), run.results, run.facts["pieces"] | {"bugs": {}}, tmp_path)
 
 
 def test_neither_report_nor_figures_load_torch() -> None:
-    code = "import sys, attribug.results.report; sys.exit(bool({'torch', 'matplotlib.pyplot'} & set(sys.modules)))"
+    code = "import sys, attribug.results.html_page; sys.exit(bool({'torch', 'matplotlib.pyplot'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -14,9 +14,9 @@ import pytest
 
 from attribug.results import narrative, pictures
 from attribug.results.headline import headline, places
-from attribug.results.report import Report, anchor, page
+from attribug.results.html_page import PageContents, anchor, page
 
-Made = Callable[..., Report]
+Made = Callable[..., PageContents]
 VOID = {"meta", "link", "img", "br", "wbr", "input"}
 SECTIONS = ("matrix", "added", "ranking", "costs", "published", "trouble", "settings")
 
@@ -75,16 +75,16 @@ def faults(html: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def run(made_run: Made) -> Report:
+def run(made_run: Made) -> PageContents:
     return made_run()
 
 
 @pytest.fixture(scope="module")
-def html(run: Report) -> str:
+def html(run: PageContents) -> str:
     return page(run)
 
 
-def test_every_section_is_there(run: Report, html: str) -> None:
+def test_every_section_is_there(run: PageContents, html: str) -> None:
     found = Parsed(html)
     everything = places(run.results, run.facts["suite"])
     expected = {*SECTIONS, *(anchor(*place) for place in everything), *(anchor(*place[:2]) for place in everything)}
@@ -110,7 +110,7 @@ def test_the_check_of_pages_rejects(html: str, broken: str) -> None:
     assert faults(html.replace("</h1>", f"</h1>{broken}"))
 
 
-def test_the_matrix_shows_the_table(run: Report, html: str) -> None:
+def test_the_matrix_shows_the_table(run: PageContents, html: str) -> None:
     rows = headline(run.results, run.facts["suite"], run.facts["pieces"])
     found = re.findall(r'data-verdict="([^"]+)" data-effect="([^"]*)"', html)
     assert len(found) == len(rows)
@@ -122,7 +122,7 @@ def test_the_matrix_shows_the_table(run: Report, html: str) -> None:
         assert narrative.cell(row) in html
 
 
-def test_every_row_of_the_table_is_on_the_page(run: Report, html: str) -> None:
+def test_every_row_of_the_table_is_on_the_page(run: PageContents, html: str) -> None:
     text = Parsed(html).text
     for row in run.results.itertuples():
         interval = ", ".join(map(narrative.number, (row.ci_low, row.ci_high)))
@@ -192,7 +192,7 @@ def test_maps_keep_their_pixels_signs_and_gaps() -> None:
     assert (image[:, 8:] == 128).all()
 
 
-def row(run: Report, **changes: Any) -> Report:
+def row(run: PageContents, **changes: Any) -> PageContents:
     """The run with changes in all rows of `gradient` about reinit 1."""
     at = (run.results["method"] == "gradient") & (run.results["bug"] == "reinit") & (run.results["level"] == "1")
     results = run.results.copy()
@@ -203,29 +203,29 @@ def row(run: Report, **changes: Any) -> Report:
 NOTHING = dict.fromkeys(("value", "benign", "floor", "effect", "ci_low", "ci_high", "sem", "undefined"), np.nan)
 
 
-def told(run: Report, **facts: Any) -> Report:
+def told(run: PageContents, **facts: Any) -> PageContents:
     """The run with other facts."""
     return replace(run, facts=run.facts | facts)
 
 
-def failed(run: Report) -> Report:
+def failed(run: PageContents) -> PageContents:
     failures = [{"cell": "digits / reinit 1 / seed 0", "method": "gradient", "reason": "it broke"}]
     return told(row(run, **NOTHING, verdict="failed", reason="it broke", n=0), failures=failures)
 
 
-def not_taken(run: Report) -> Report:
+def not_taken(run: PageContents) -> PageContents:
     checks = [check | {"holds": check["bug"] != "ood", "figure": 0.01} for check in run.facts["checks"]]
     results = run.results.copy()
     results.loc[results["bug"] == "ood", [*NOTHING, "verdict"]] = [*NOTHING.values(), "not taken"]
     return replace(run, results=results, facts=run.facts | {"checks": checks}, galleries={})
 
 
-def one_seed(run: Report) -> Report:
+def one_seed(run: PageContents) -> PageContents:
     results = run.results.assign(ci_low=np.nan, ci_high=np.nan, verdict="inconclusive", reason="these models only")
     return replace(run, results=results, facts=run.facts | {"suite": run.facts["suite"] | {"seeds": 1}}, analysis={})
 
 
-def without(run: Report, *metrics: str) -> Report:
+def without(run: PageContents, *metrics: str) -> PageContents:
     return replace(run, results=run.results[~run.results["metric"].isin(metrics)])
 
 
@@ -252,7 +252,7 @@ def without(run: Report, *metrics: str) -> Report:
     ],
 )  # fmt: skip
 def test_what_is_missing_is_left_out_and_said(
-    run: Report, html: str, change: Callable[[Report], Report], said: str, unsaid: str
+    run: PageContents, html: str, change: Callable[[PageContents], PageContents], said: str, unsaid: str
 ) -> None:
     found = page(change(run))
     assert faults(found) == []
@@ -262,7 +262,7 @@ def test_what_is_missing_is_left_out_and_said(
     assert found != html
 
 
-def test_a_sum_that_is_missed_is_told_with_the_rows_that_warn(run: Report) -> None:
+def test_a_sum_that_is_missed_is_told_with_the_rows_that_warn(run: PageContents) -> None:
     missed = {"digits / reinit 1 / seed 0 / gradient": 0.3, "digits / reinit 1 / seed 1 / gradient": 0.01,
               "digits / reinit 1 / seed 0 / lime": 0.01}  # fmt: skip
     warned = row(replace(run, facts=run.facts | {"imbalance": missed}), reason="maps miss the sum they promise by 30%")
@@ -271,7 +271,7 @@ def test_a_sum_that_is_missed_is_told_with_the_rows_that_warn(run: Report) -> No
     assert "lime: by" not in text
 
 
-def test_costs_are_divided_by_the_maps_of_records_that_have_some(run: Report) -> None:
+def test_costs_are_divided_by_the_maps_of_records_that_have_some(run: PageContents) -> None:
     assert run.costs is not None
     broken = run.costs[(run.costs["method"] == "lime") & (run.costs["level"] == "3")].assign(seconds=99.0, images=0.0)
     text = Parsed(page(replace(run, costs=pd.concat([run.costs, broken])))).text
@@ -286,7 +286,7 @@ def test_two_tasks_have_a_matrix_each(made_run: Made) -> None:
     assert found.count('<table class="matrix">') == 2
 
 
-def test_published_values_are_shown_where_there_are_any(run: Report) -> None:
+def test_published_values_are_shown_where_there_are_any(run: PageContents) -> None:
     findings = pd.DataFrame({"finding": ["F1"], "statement": ["Edges see nothing."], "source": ["section 9"],
                              "agrees": ["yes"], "ours": ["4 support it"], "evidence": ["edges"]})  # fmt: skip
     published = pd.DataFrame({"bug": "reinit", "method": ["lime", "rise"], "paper": [0.5, 0.6], "paper_sem": [0.01, 0],
@@ -301,7 +301,7 @@ def test_published_values_are_shown_where_there_are_any(run: Report) -> None:
 class TestNarrative:
     """The summary is told from the tables."""
 
-    def told(self, run: Report) -> tuple[str, str]:
+    def told(self, run: PageContents) -> tuple[str, str]:
         rows = headline(run.results, run.facts["suite"], run.facts["pieces"])
         everything = places(run.results, run.facts["suite"])
         return " ".join(narrative.summary(rows, run.facts, everything)), " ".join(narrative.warnings(rows, run.facts))
@@ -320,17 +320,17 @@ class TestNarrative:
         assert "detect 4 of 4, by construction: the bug" in summary
         assert warned == ""
 
-    def test_a_null_method_that_detects_is_a_warning(self, run: Report) -> None:
+    def test_a_null_method_that_detects_is_a_warning(self, run: PageContents) -> None:
         results = run.results.assign(verdict=run.results["verdict"].mask(run.results["method"] == "edges", "detects"))
         summary, warned = self.told(replace(run, results=results))
         assert "as it must be" not in summary
         assert "edges, which knows no model, detects reinit 1, reinit 3, reinit all and ood textures" in warned
 
-    def test_a_bug_that_took_in_some_models_is_named(self, run: Report) -> None:
+    def test_a_bug_that_took_in_some_models_is_named(self, run: PageContents) -> None:
         checks = [check | {"holds": check["seed"] != 1 or check["bug"] != "ood"} for check in run.facts["checks"]]
         assert "ood textures (2 of 3)" in self.told(replace(run, facts=run.facts | {"checks": checks}))[0]
         assert narrative.took(checks, ("digits", "ood", "textures")) == (2, 3)
         assert narrative.took(checks, ("digits", "ood", "none")) == (0, 0)
 
-    def test_nothing_detected(self, run: Report) -> None:
+    def test_nothing_detected(self, run: PageContents) -> None:
         assert "No explanation detects" in self.told(replace(run, results=run.results.assign(verdict="blind")))[0]

@@ -16,7 +16,7 @@ import pytest
 from scipy.optimize import brentq
 from scipy.stats import norm
 
-from attribug.results.comparison import Measured, compare
+from attribug.results.comparison import ComparedTable, compare
 from attribug.results.schema import KEYS, RESULT_COLUMNS, typed
 from attribug.results.statistics import DETECTS, Kind, estimate, tells, verdict
 from attribug.results.summary import summarise
@@ -232,12 +232,12 @@ def test_two_suites_of_one_law_raise_no_alarm(seeds: int, only_verdicts: bool) -
     for old, new in zip(tables[::2], tables[1::2], strict=True):
         for one, two in ((old, new), (new, old)):
             options = {"kinds": METRIC_KINDS, "only_verdicts": only_verdicts}
-            found = compare(Measured("one", one), Measured("two", two), **options)
+            found = compare(ComparedTable("one", one), ComparedTable("two", two), **options)
             false += not found.ok
             at = (one["verdict"] == "detects") & (one["effect"] > 0.9)
             broken = two.copy()
             broken.loc[at.idxmax(), ["effect", "ci_low", "ci_high", "verdict"]] = [0.5, 0.45, 0.55, "blind"]
-            noticed += compare(Measured("one", one), Measured("two", broken), **options).code == 1
+            noticed += compare(ComparedTable("one", one), ComparedTable("two", broken), **options).code == 1
             compared += 1
     assert false <= 0.05 * compared
     assert noticed == compared

@@ -13,7 +13,7 @@ from hypothesis.extra.numpy import arrays
 from scipy import stats
 from sklearn.metrics import roc_curve
 
-from attribug.results import studies
+from attribug.results import study_measures
 from attribug.results.schema import TableError
 
 NAN = math.nan
@@ -53,21 +53,21 @@ def plain_reco(same: list[float], different: list[float], signed: bool) -> float
     [(1.0, 0.0, 0.0), (0.75, 0.5, 0.5), (0.0, 1.0, 1.0), (-0.75, 0.5, math.sqrt(1.75)), (-1.0, 0.0, math.sqrt(2))],
 )
 def test_the_published_distance_equates_a_map_and_its_negative(rho, published, signed):
-    assert studies.distance(rho) == pytest.approx(published, abs=0)
-    assert studies.distance(rho, signed=True) == pytest.approx(signed, abs=1e-15)
+    assert study_measures.distance(rho) == pytest.approx(published, abs=0)
+    assert study_measures.distance(rho, signed=True) == pytest.approx(signed, abs=1e-15)
 
 
 def test_last_bits_do_not_tell_equal_maps_apart():
     rho = np.array([1.0, 1 - 2e-16, 1 + 2e-16, 1 - 1e-12, -1.0 - 2e-16])
-    assert (studies.distance(rho) == 0).all()
-    assert studies.reco(rho[:2], rho[2:4]) == 0
-    assert studies.distance(1 - 1e-8) > 0
+    assert (study_measures.distance(rho) == 0).all()
+    assert study_measures.reco(rho[:2], rho[2:4]) == 0
+    assert study_measures.distance(1 - 1e-8) > 0
 
 
 def test_no_correlation_is_undefined_and_more_than_one_is_an_error():
-    assert np.isnan(studies.distance([NAN, 0.5])).tolist() == [True, False]
+    assert np.isnan(study_measures.distance([NAN, 0.5])).tolist() == [True, False]
     with pytest.raises(TableError, match=r"^expected correlations in \[-1, 1\], found -1\.5$"):
-        studies.distance([0.5, -1.5])
+        study_measures.distance([0.5, -1.5])
 
 
 # --- pairs ---
@@ -89,8 +89,8 @@ def test_pairs_are_those_of_the_paper(case):
         for n in range(images):
             if fold[n] in {i, j} and (correct[i, n] or correct[j, n]):  # one of the two has held the image out
                 expected["same" if correct[i, n] and correct[j, n] else "different"].add((i, j, n))
-    same, different = studies.fold_pairs(correct, fold)
-    others = studies.other_models(fold, models)
+    same, different = study_measures.fold_pairs(correct, fold)
+    others = study_measures.other_models(fold, models)
     for name, mask in {"same": same, "different": different}.items():
         assert mask.shape == (images, models - 1)
         found = [(*sorted((int(fold[n]), int(others[n, j]))), n) for n, j in np.argwhere(mask)]
@@ -109,7 +109,7 @@ def test_pairs_are_those_of_the_paper(case):
 )
 def test_pairs_that_cannot_be(correct, fold, message):
     with pytest.raises(TableError) as error:
-        studies.fold_pairs(correct, fold)
+        study_measures.fold_pairs(correct, fold)
     assert str(error.value).startswith(message)
 
 
@@ -118,36 +118,36 @@ def test_pairs_that_cannot_be(correct, fold, message):
 
 @given(SETS, st.booleans())
 def test_mege_is_the_plain_loop(same, signed):
-    assert studies.mege(same, signed=signed) == pytest.approx(plain_mege(same, signed), rel=1e-12, nan_ok=True)
+    assert study_measures.mege(same, signed=signed) == pytest.approx(plain_mege(same, signed), rel=1e-12, nan_ok=True)
 
 
 @given(DEFINED)
 def test_mege_is_bounded_and_signs_only_lower_it(same):
-    published, signed = studies.mege(same), studies.mege(same, signed=True)
+    published, signed = study_measures.mege(same), study_measures.mege(same, signed=True)
     assert 0.5 <= published <= 1
     assert 1 / (1 + math.sqrt(2)) - 1e-12 <= signed <= published
     assert (signed == published) == (min(same) >= 0)
-    assert studies.mege([-rho for rho in same]) == published
-    assert studies.mege([*same, NAN]) == published
+    assert study_measures.mege([-rho for rho in same]) == published
+    assert study_measures.mege([*same, NAN]) == published
 
 
 def test_mege_of_nothing_is_undefined():
-    assert math.isnan(studies.mege([]))
-    assert math.isnan(studies.mege([NAN, NAN]))
+    assert math.isnan(study_measures.mege([]))
+    assert math.isnan(study_measures.mege([NAN, NAN]))
 
 
 @given(SETS, SETS, st.booleans())
 def test_reco_is_the_plain_loop(same, different, signed):
     expected = plain_reco(same, different, signed)
-    assert studies.reco(same, different, signed=signed) == pytest.approx(expected, abs=1e-12, nan_ok=True)
+    assert study_measures.reco(same, different, signed=signed) == pytest.approx(expected, abs=1e-12, nan_ok=True)
 
 
 @given(DEFINED, DEFINED, st.booleans())
 def test_reco_is_youdens_j_and_a_one_sided_kolmogorov_smirnov_statistic(same, different, signed):
-    near, far = studies.distance(same, signed=signed), studies.distance(different, signed=signed)
+    near, far = study_measures.distance(same, signed=signed), study_measures.distance(different, signed=signed)
     labels = np.repeat([1, 0], [len(near), len(far)])
     false_positives, true_positives, _ = roc_curve(labels, -np.concatenate([near, far]), drop_intermediate=False)
-    found = studies.reco(same, different, signed=signed)
+    found = study_measures.reco(same, different, signed=signed)
     assert found == pytest.approx((true_positives - false_positives).max(), abs=1e-12)
     assert found == pytest.approx(max(0, stats.ks_2samp(near, far, alternative="greater").statistic), abs=1e-12)
     assert 0 <= found <= 1
@@ -155,14 +155,14 @@ def test_reco_is_youdens_j_and_a_one_sided_kolmogorov_smirnov_statistic(same, di
 
 @given(DEFINED)
 def test_reco_of_one_distribution_is_zero(same):
-    assert studies.reco(same, same * 3) == pytest.approx(0, abs=1e-12)
+    assert study_measures.reco(same, same * 3) == pytest.approx(0, abs=1e-12)
 
 
 def test_reco_counts_only_contradictions_that_are_further_apart():
-    assert studies.reco([0.9, 0.8], [0.1, -0.2]) == 1
-    assert studies.reco([0.1, -0.2], [0.9, 0.8]) == 0
-    assert studies.reco([0.9, 0.9], [-0.9, -0.9]) == 0
-    assert studies.reco([0.9, 0.9], [-0.9, -0.9], signed=True) == 1
+    assert study_measures.reco([0.9, 0.8], [0.1, -0.2]) == 1
+    assert study_measures.reco([0.1, -0.2], [0.9, 0.8]) == 0
+    assert study_measures.reco([0.9, 0.9], [-0.9, -0.9]) == 0
+    assert study_measures.reco([0.9, 0.9], [-0.9, -0.9], signed=True) == 1
 
 
 # --- chance ---
@@ -181,8 +181,8 @@ def test_chance_is_the_mean_reco_of_maps_that_know_nothing():
     recos, chances = [], []
     for _ in range(40):
         rho = stream.uniform(0, 1, (24, 1)) * 0.9 + stream.uniform(0, 0.1, (24, 4))
-        recos.append(studies.reco(rho[same], rho[different]))
-        chances.append(studies.reco_by_chance(rho, same, different))
+        recos.append(study_measures.reco(rho[same], rho[different]))
+        chances.append(study_measures.reco_by_chance(rho, same, different))
     assert np.mean(chances) == pytest.approx(np.mean(recos), abs=0.06)
     assert np.mean(chances) > 0.15
 
@@ -190,9 +190,9 @@ def test_chance_is_the_mean_reco_of_maps_that_know_nothing():
 def test_chance_is_passed_by_maps_that_know_and_zero_for_equal_ones():
     same, different = masks(24, 8)
     rho = np.where(same, 0.9, 0.1) + np.random.default_rng(0).uniform(0, 0.1, same.shape)
-    assert studies.reco(rho[same], rho[different]) == 1
-    assert studies.reco_by_chance(rho, same, different) < 0.6
-    assert studies.reco_by_chance(np.ones_like(rho), same, different) == 0
+    assert study_measures.reco(rho[same], rho[different]) == 1
+    assert study_measures.reco_by_chance(rho, same, different) < 0.6
+    assert study_measures.reco_by_chance(np.ones_like(rho), same, different) == 0
 
 
 def test_pairs_of_one_image_are_no_independent_evidence():
@@ -200,16 +200,16 @@ def test_pairs_of_one_image_are_no_independent_evidence():
     same, different = masks(16, 8, pairs=8)
     by_image = np.broadcast_to(stream.uniform(0, 1, (16, 1)), same.shape)
     by_pair = stream.uniform(0, 1, same.shape)
-    chances = [studies.reco_by_chance(rho, same, different) for rho in (by_image, by_pair)]
+    chances = [study_measures.reco_by_chance(rho, same, different) for rho in (by_image, by_pair)]
     assert chances[0] > 2 * chances[1]
 
 
 def test_chance_is_undefined_where_reco_is_and_the_same_at_every_call():
     same, different = masks(6, 3)
     rho = np.random.default_rng(0).uniform(-1, 1, same.shape)
-    assert studies.reco_by_chance(rho, same, different) == studies.reco_by_chance(rho, same, different)
+    assert study_measures.reco_by_chance(rho, same, different) == study_measures.reco_by_chance(rho, same, different)
     rho[different] = NAN
-    assert math.isnan(studies.reco_by_chance(rho, same, different))
+    assert math.isnan(study_measures.reco_by_chance(rho, same, different))
 
 
 # --- stability ---
@@ -220,12 +220,12 @@ def test_stability_collects_and_counts():
     different[-1, -1] = False  # in neither
     rho = np.random.default_rng(0).uniform(-1, 1, same.shape)
     rho[0, 0] = rho[-1, -1] = NAN
-    found = studies.stability(rho, same, different)
-    assert found.mege == studies.mege(rho[same])
-    assert found.mege_signed == studies.mege(rho[same], signed=True)
-    assert found.reco == studies.reco(rho[same], rho[different])
-    assert found.reco_signed == studies.reco(rho[same], rho[different], signed=True)
-    assert found.reco_chance == studies.reco_by_chance(rho, same, different)
+    found = study_measures.stability(rho, same, different)
+    assert found.mege == study_measures.mege(rho[same])
+    assert found.mege_signed == study_measures.mege(rho[same], signed=True)
+    assert found.reco == study_measures.reco(rho[same], rho[different])
+    assert found.reco_signed == study_measures.reco(rho[same], rho[different], signed=True)
+    assert found.reco_chance == study_measures.reco_by_chance(rho, same, different)
     assert found.undefined == pytest.approx(1 / 19)
     assert not found.reason
 
@@ -234,27 +234,27 @@ def test_stability_says_why_a_number_is_missing():
     same, different = masks(10, 4, pairs=2)
     rho = np.full(same.shape, 0.5)
     none = np.zeros_like(same)
-    assert studies.stability(rho, same, none).reason == "no pair of models of which exactly one is correct"
-    assert studies.stability(rho, none, different).reason == "no pair of models that are both correct"
-    assert math.isnan(studies.stability(rho, none, different).mege)
+    assert study_measures.stability(rho, same, none).reason == "no pair of models of which exactly one is correct"
+    assert study_measures.stability(rho, none, different).reason == "no pair of models that are both correct"
+    assert math.isnan(study_measures.stability(rho, none, different).mege)
     rho[different] = NAN
-    found = studies.stability(rho, same, different)
+    found = study_measures.stability(rho, same, different)
     assert found.reason == "no defined pair of models of which exactly one is correct; undefined 40 %"
     assert (math.isnan(found.reco), found.mege) == (True, pytest.approx(1 / (1 + math.sqrt(0.5))))
     rho[:] = 0.5
     rho[0] = NAN
-    assert not studies.stability(rho, same, different).reason  # 10 % is not more than 10 %
+    assert not study_measures.stability(rho, same, different).reason  # 10 % is not more than 10 %
     rho[1, 0] = NAN
-    assert studies.stability(rho, same, different).reason == "undefined 15 %"
+    assert study_measures.stability(rho, same, different).reason == "undefined 15 %"
 
 
 def test_stability_refuses_what_does_not_fit():
     same, different = masks(3, 1, pairs=2)
     shapes = r"^expected three arrays \(N, K - 1\), found \(3, 3\), \(3, 2\) and \(3, 2\)$"
     with pytest.raises(TableError, match=shapes):
-        studies.stability(np.zeros((3, 3)), same, different)
+        study_measures.stability(np.zeros((3, 3)), same, different)
     with pytest.raises(TableError, match=r"^expected pairs in one of S= and S≠, found one in both$"):
-        studies.stability(np.zeros((3, 2)), same, same)
+        study_measures.stability(np.zeros((3, 2)), same, same)
 
 
 # --- sMPRT ---
@@ -269,7 +269,7 @@ def plain_mean(numbers: list[float]) -> float:
 def test_smprt_is_the_plain_loop(values):
     models, layers, _ = values.shape
     by_layer = [plain_mean([plain_mean(list(values[m, layer])) for m in range(models)]) for layer in range(layers)]
-    found = studies.smprt(values)
+    found = study_measures.smprt(values)
     assert found.layers == pytest.approx(by_layer, abs=1e-12, nan_ok=True)
     assert found.smprt == pytest.approx(sum(by_layer) / layers, abs=1e-12, nan_ok=True)
     assert found.undefined == pytest.approx(np.isnan(values).mean())
@@ -278,16 +278,16 @@ def test_smprt_is_the_plain_loop(values):
 
 def test_smprt_counts_models_not_images():
     values = np.stack([np.full((2, 100), 0.2), np.full((2, 100), 0.4), np.full((2, 100), 0.9)])
-    found = studies.smprt(values)
+    found = study_measures.smprt(values)
     assert found.smprt == pytest.approx(0.5)
     assert found.sem == pytest.approx(np.std([0.2, 0.4, 0.9], ddof=1) / math.sqrt(3))
-    assert math.isnan(studies.smprt(values[:1]).sem)
+    assert math.isnan(study_measures.smprt(values[:1]).sem)
 
 
 def test_smprt_says_which_layer_is_undefined():
     values = np.full((2, 20, 3), 0.5)
     values[:, [1, 4]] = NAN
-    found = studies.smprt(values)
+    found = study_measures.smprt(values)
     assert math.isnan(found.smprt)
     assert found.reason == "no similarity in layer 2, 5"
     assert [math.isnan(layer) for layer in found.layers].count(True) == 2
@@ -296,7 +296,7 @@ def test_smprt_says_which_layer_is_undefined():
 @pytest.mark.parametrize("shape", [(2, 3), (2, 0, 3), (0, 2, 3)])
 def test_smprt_refuses_other_shapes(shape):
     with pytest.raises(TableError) as error:
-        studies.smprt(np.zeros(shape))
+        study_measures.smprt(np.zeros(shape))
     assert str(error.value) == f"expected similarities (models, layers, images), found {shape}"
 
 
@@ -312,47 +312,47 @@ def plain_entropy(values: Floats, bins: int = 100) -> float:
 def test_entropy_is_that_of_numpys_histogram(seed, size, bins):
     maps = np.random.default_rng(seed).standard_normal((3, size)) ** 3
     expected = [plain_entropy(values, bins) for values in maps]
-    assert studies.entropy(maps, bins) == pytest.approx(expected, abs=1e-12)
-    assert studies.entropy(maps.reshape(3, 1, size), bins) == pytest.approx(expected, abs=1e-12)
-    assert (studies.entropy(maps, bins) <= math.log(bins) + 1e-12).all()
+    assert study_measures.entropy(maps, bins) == pytest.approx(expected, abs=1e-12)
+    assert study_measures.entropy(maps.reshape(3, 1, size), bins) == pytest.approx(expected, abs=1e-12)
+    assert (study_measures.entropy(maps, bins) <= math.log(bins) + 1e-12).all()
 
 
 def test_entropy_of_plain_cases():
     even, two, constant, zero = np.arange(100), np.arange(100) % 2, np.full(100, 3.0), np.zeros(100)
     unlike = np.where(np.arange(100) == 7, NAN, 1.0), np.where(np.arange(100) == 7, math.inf, 1.0)
-    found = studies.entropy(np.stack([even, two, constant, zero, *unlike]))
+    found = study_measures.entropy(np.stack([even, two, constant, zero, *unlike]))
     assert found == pytest.approx([math.log(100), math.log(2), 0, 0, NAN, NAN], abs=1e-12, nan_ok=True)
 
 
 @pytest.mark.parametrize(("shift", "scale"), [(0.0, 1e-300), (0.0, 1e300), (1e6, 1.0), (0.0, -1.0)])
 def test_entropy_does_not_see_shift_and_scale(shift, scale):
     values = np.random.default_rng(0).standard_normal((1, 400))
-    assert studies.entropy(shift + scale * values) == pytest.approx(studies.entropy(values), abs=1e-6)
+    assert study_measures.entropy(shift + scale * values) == pytest.approx(study_measures.entropy(values), abs=1e-6)
 
 
 def test_a_range_of_last_bits_is_a_range():
     values = np.array([[1.0, 1.0 + 2**-52, 1.0, 1.0]])  # NumPy alone refuses to make 100 bins of it
-    assert studies.entropy(values) == pytest.approx(stats.entropy([3, 1]))
+    assert study_measures.entropy(values) == pytest.approx(stats.entropy([3, 1]))
 
 
 def test_emprt_is_the_relative_rise_and_knows_its_direction():
     stream = np.random.default_rng(0)
     sparse, dense = stream.standard_normal((5, 3, 64)) ** 9, stream.uniform(0, 1, (5, 3, 64))
     before, after = (np.array([plain_entropy(values) for values in maps]) for maps in (sparse, dense))
-    assert studies.emprt(sparse, dense) == pytest.approx((after - before) / before, rel=1e-9)
-    assert (studies.emprt(sparse, dense) > 0).all()
-    assert (studies.emprt(dense, sparse) < 0).all()
-    assert (studies.emprt(sparse, sparse) == 0).all()
+    assert study_measures.emprt(sparse, dense) == pytest.approx((after - before) / before, rel=1e-9)
+    assert (study_measures.emprt(sparse, dense) > 0).all()
+    assert (study_measures.emprt(dense, sparse) < 0).all()
+    assert (study_measures.emprt(sparse, sparse) == 0).all()
 
 
 def test_emprt_of_constant_and_broken_maps():
     lively, constant = np.random.default_rng(0).standard_normal((1, 50)), np.ones((1, 50))
     broken = np.where(np.arange(50) == 3, NAN, lively)
-    assert studies.emprt(lively, constant) == -1
+    assert study_measures.emprt(lively, constant) == -1
     for pair in ((constant, lively), (constant, constant), (broken, lively), (lively, broken)):
-        assert math.isnan(studies.emprt(*pair)[0])
+        assert math.isnan(study_measures.emprt(*pair)[0])
     with pytest.raises(TableError, match=r"^expected maps of one shape, found \(1, 50\) and \(1, 49\)$"):
-        studies.emprt(lively, lively[:, 1:])
+        study_measures.emprt(lively, lively[:, 1:])
 
 
 @given(arrays(np.float64, st.tuples(st.integers(1, 4), st.integers(1, 5)), elements=correlations))
@@ -364,7 +364,7 @@ def test_rise_is_the_plain_loop(values):
         defined = [number for number in numbers if not math.isnan(number)]
         return float(np.std(defined, ddof=1)) / math.sqrt(len(defined)) if len(defined) > 1 else NAN
 
-    found = studies.rise(values)
+    found = study_measures.rise(values)
     expected: list[Any] = [plain_mean(of_models), error(of_images), error(of_models), np.isnan(values).mean()]
     numbers = [found.emprt, found.se, found.sem, found.undefined]
     assert numbers == pytest.approx(expected, abs=1e-12, nan_ok=True)
@@ -373,4 +373,4 @@ def test_rise_is_the_plain_loop(values):
 
 def test_rise_refuses_other_shapes():
     with pytest.raises(TableError, match=r"^expected rises \(models, images\), found \(2, 0\)$"):
-        studies.rise(np.zeros((2, 0)))
+        study_measures.rise(np.zeros((2, 0)))

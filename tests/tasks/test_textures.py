@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from attribug import tasks
-from attribug.contracts import Task, Unsupported
+from attribug.contracts.tasks import Task
+from attribug.errors import Unsupported
 from attribug.tasks import textures as module
 from attribug.tasks.photographs import KINDS, photograph
 

@@ -1,0 +1,1 @@
+"""Conformance: what a plugin must pass, a file a kind."""

@@ -1,0 +1,254 @@
+"""What every metric must keep: checks of a registered metric, whatever it measures."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from attribug.conformance.checks import ConformanceCheck, Nonconformant, expect
+from attribug.errors import Unsupported
+from attribug.metrics import measure, measured_as, prepared
+
+if TYPE_CHECKING:
+    from attribug.contracts.pieces import Metric
+
+N, CLASSES = 6, 4
+SIZES = ((13, 17), (64, 65))  # the second for metrics that decline small maps
+ORDER = torch.tensor([4, 0, 5, 2, 1, 3])
+INDICES = (slice(1, 4), slice(0, 1), torch.tensor([5, 0, 0, 2]))
+ROUNDING = 1e-12  # of float64 sums in another order
+AT_BOUND = 1e-9  # how near to its bound a metric must come at its best
+
+
+def check_measures_ordinary_maps(metric: Metric) -> None:
+    """Maps of Gaussian noise, in a size that the metric takes, under each of its default posts."""
+    for name in _posts(metric):
+        measure(name, *operands(metric))
+
+
+def check_facts_fit_together(metric: Metric) -> None:
+    """Bounds, visible difference and posts make sense, and posts are ones that the metric can read."""
+    low, high = metric.bounds
+    expect(low < high, f"bounds: expected a lower and a higher number, found {metric.bounds}")
+    expect(0 < metric.visible < high - low, f"visible: expected 0 < δ < {high - low:g}, found {metric.visible:g}")
+    measured_as(metric.name)
+
+
+def check_one_float64_number_an_example(metric: Metric) -> None:
+    """(N,) float64 and finite, for maps in single and double precision."""
+    for name in _posts(metric):
+        for dtype in (torch.float32, torch.float64):
+            given = [each if each.dtype == torch.bool else each.to(dtype) for each in operands(metric)]
+            values: Any = measure(name, *given)
+            expect(isinstance(values, Tensor), f"expected a tensor, found {type(values).__name__}")
+            form = f"{tuple(values.shape)} {values.dtype}"
+            expect(form == f"({N},) torch.float64", f"expected ({N},) torch.float64, found {form} ({name}, {dtype})")
+            broken = int((~values.isfinite()).sum())
+            expect(not broken, f"expected a number for ordinary maps, found {broken} of {N} NaN or infinite ({name})")
+
+
+def check_bounds(metric: Metric) -> None:
+    """Within the declared bounds, or undefined, whatever the maps; and bounds are no wider than twice what occurs."""
+    low, high = metric.bounds
+    largest = -float("inf")
+    for one in odd_maps(metric):
+        for other in odd_maps(metric) if metric.kind != "alignment" or metric.beside else [one]:
+            for name in _posts(metric) if other.shape == one.shape or metric.kind == "similarity" else []:
+                values = measure(name, one, *_others(metric, other))
+                outside = values[~((values >= low) & (values <= high) | values.isnan())].tolist()
+                expect(not outside, f"expected values in [{low:g}, {high:g}], found {outside[:1]} ({name})")
+                largest = max([largest, *values[values.isfinite()].tolist()])
+    near = largest > (low + high) / 2
+    expect(near, f"bounds {metric.bounds}: values never come near the upper one; the largest is {largest:g}")
+
+
+def check_symmetry(metric: Metric) -> None:
+    """A similarity or a response does not mind which map comes first, unless it says so."""
+    if metric.kind != "alignment" and metric.symmetric:
+        for name in _posts(metric):
+            one, other = operands(metric)
+            _expect_equal(measure(name, one, other), measure(name, other, one), f"with maps exchanged ({name})")
+
+
+def check_best_is_the_upper_bound(metric: Metric) -> None:
+    """A similarity is highest for equal maps, a response lowest; an alignment is highest for the mask itself, and less
+    for the same pattern elsewhere."""
+    for name in _posts(metric):
+        one, *others = operands(metric)
+        if metric.kind == "alignment":
+            planes = others[0][:, None].to(one).expand(N, 3, *others[0].shape[1:])
+            beside = [planes] if metric.beside else []
+            best, elsewhere = (measure(name, each, others[0], *beside) for each in (planes, planes.roll(7, 2)))
+            expect((elsewhere < best - 1e-6).all(), f"expected less for relevance elsewhere than on the mask ({name})")
+            _expect_value(best, metric.bounds[1], f"for relevance exactly on the mask ({name})")
+        elif metric.kind == "response":
+            still, moved = measure(name, one, one), measure(name, one, *others)
+            expect((moved > still + 1e-6).all(), f"expected more for unlike versions than for equal ones ({name})")
+            _expect_value(still, metric.bounds[0], f"for equal versions ({name})")
+        else:
+            best, unlike = measure(name, one, one), measure(name, one, *others)
+            expect((unlike < best - 1e-6).all(), f"expected less for unlike maps than for equal ones ({name})")
+            _expect_value(best, metric.bounds[1], f"for equal maps ({name})")
+
+
+def check_undefined_is_nan(metric: Metric) -> None:
+    """Zero maps, empty masks and NaN give NaN, for that example alone."""
+    one, *others = operands(metric)
+    plain = {name: measure(name, one, *others) for name in _posts(metric)}
+    one[3].view(-1)[1] = torch.nan
+    undefined = {3: "a map with NaN"}
+    if metric.reads == "attributions":
+        one[0], undefined[0] = 0, "a zero map"
+    if metric.kind == "alignment":
+        others[0][2], undefined[2] = False, "an empty mask"
+    for name in _posts(metric):
+        values = measure(name, one, *others)
+        for row, value in enumerate(values.tolist()):
+            if row in undefined:
+                expect(math.isnan(value), f"expected NaN for {undefined[row]}, found {value:g} ({name})")
+            else:
+                same = value == float(plain[name][row])
+                expect(same, f"another example's undefined value changes this one's to {value:g} ({name})")
+
+
+def check_examples_are_independent(metric: Metric) -> None:
+    """An example's value depends on neither the others nor their order."""
+    for name in _posts(metric):
+        given = operands(metric)
+        together = measure(name, *given)
+        alone = torch.cat([measure(name, *(each[i : i + 1] for each in given)) for i in range(N)])
+        _expect_equal(alone, together, f"one by one and together ({name})")
+        _expect_equal(measure(name, *(each[ORDER] for each in given)), together[ORDER], f"in another order ({name})")
+
+
+def check_forms_are_indexable(metric: Metric) -> None:
+    """What `prepare` makes takes a slice and (M,) int64, and gives what the same examples alone give."""
+    for post in metric.posts:
+        forms = _forms(metric, post)
+        values = metric.function(*forms)
+        for index in INDICES:
+            try:
+                some = [form[index] for form in forms]
+            except (TypeError, KeyError, IndexError, AttributeError) as error:
+                raise Nonconformant(f"expected prepared maps that take {index}, found {error}") from error
+            _expect_equal(metric.function(*some), values[index], f"for prepared maps at {index} and for all ({post})")
+
+
+def check_operands_are_left_alone(metric: Metric) -> None:
+    """Maps and masks are as they were, and the same ones give the same values again."""
+    for name in _posts(metric):
+        given = operands(metric)
+        before = [each.clone() for each in given]
+        first, again = measure(name, *given), measure(name, *given)
+        untouched = all(map(torch.equal, given, before))
+        expect(untouched, f"expected maps and masks to be left alone, found them changed ({name})")
+        expect(torch.equal(first, again), f"the same maps twice gave values that differ ({name})")
+
+
+def check_prepared_maps_serve_many(metric: Metric) -> None:
+    """A prepared map meets one map after another: no meeting changes it."""
+    for post in metric.posts:
+        forms = _forms(metric, post)
+        first = metric.function(*forms)
+        metric.function(*forms if metric.kind == "alignment" else (forms[0], forms[0]))
+        expect(torch.equal(metric.function(*forms), first), f"measuring changes the prepared maps ({post})")
+
+
+def check_default_is_the_first_post(metric: Metric) -> None:
+    """Without `@post` the metric measures under its first one."""
+    given = operands(metric)
+    same = torch.equal(measure(metric.name, *given), measure(_posts(metric)[0], *given))
+    expect(same, f"{metric.name} and {_posts(metric)[0]} gave values that differ")
+
+
+CHECKS: list[ConformanceCheck] = [
+    check_measures_ordinary_maps, check_facts_fit_together, check_one_float64_number_an_example, check_bounds,
+    check_symmetry, check_best_is_the_upper_bound, check_undefined_is_nan, check_examples_are_independent,
+    check_forms_are_indexable, check_operands_are_left_alone, check_prepared_maps_serve_many,
+    check_default_is_the_first_post,
+]  # fmt: skip
+
+
+def operands(metric: Metric, size: tuple[int, int] | None = None) -> list[Tensor]:
+    """Ordinary maps, and others; or masks, and others where the metric reads a second version."""
+    size = _size(metric) if size is None else size
+    return [_maps(metric, 0, size), *_others(metric, _maps(metric, 1, size))]
+
+
+def _others(metric: Metric, maps: Tensor) -> list[Tensor]:
+    """What stands beside the first maps: masks or nothing for an alignment, and maps where they are read."""
+    masks = [masks_of(maps.shape[2:])] if metric.kind == "alignment" else []
+    return [*masks, *([] if masks and not metric.beside else [maps])]
+
+
+def masks_of(size: tuple[int, ...]) -> Tensor:
+    """One block a mask, a fifth of the image or less."""
+    masks = torch.zeros(N, *size, dtype=torch.bool)
+    for row in range(N):
+        masks[row, 1 + row % 3 : 6, 2 : 7 + row] = True
+    return masks
+
+
+def odd_maps(metric: Metric) -> list[Tensor]:
+    """Maps, or probabilities, of every awkward kind, each for all examples."""
+    usual = operands(metric)[0]
+    if metric.reads == "probabilities":
+        certain = torch.eye(CLASSES, dtype=torch.float64)[torch.arange(N) % CLASSES]
+        rounded = (certain.roll(1, 1) + 1e-7).float()  # sums to a little more than 1
+        even, fewer = torch.full_like(usual, 1 / CLASSES), usual[:, :2].softmax(1)
+        return [usual, certain, certain.roll(1, 1), rounded, even, fewer]
+    sparse = usual * (usual > 2)
+    spike = torch.zeros_like(usual)
+    spike[:, 0, 4, 5] = 1
+    nearly = 1 + 1e-15 * usual.round()
+    best = masks_of(usual.shape[2:])[:, None].expand_as(usual).double()
+    return [
+        best, usual, -usual, usual.abs(), -usual.abs(), sparse, spike, -spike, usual.round(), usual**7, nearly,
+        usual * 1e-30, usual * 1e30, torch.zeros_like(usual), torch.ones_like(usual), usual.float(),
+        (usual * 1e-38).float(),
+    ]  # fmt: skip
+
+
+def _size(metric: Metric) -> tuple[int, int]:
+    """The smallest size that the metric takes; raises `Nonconformant` when it declines all."""
+    reasons = []
+    for size in SIZES:
+        try:
+            measure(metric.name, *operands(metric, size))
+        except Unsupported as reason:
+            reasons.append(str(reason))
+        else:
+            return size
+    raise Nonconformant(f"expected values for maps {SIZES[-1]}, found unsupported: {reasons[-1]}")
+
+
+def _maps(metric: Metric, seed: int, size: tuple[int, int]) -> Tensor:
+    """Ordinary maps (N, C, H, W), or probabilities (N, K)."""
+    stream = torch.Generator().manual_seed(seed)
+    if metric.reads == "probabilities":
+        return torch.randn(N, CLASSES, generator=stream, dtype=torch.float64).softmax(1)
+    return torch.randn(N, 3, *size, generator=stream, dtype=torch.float64)
+
+
+def _forms(metric: Metric, post: str) -> list[Any]:
+    """Operands as the metric receives them."""
+    return [each if each.dtype == torch.bool else prepared(metric, each, post) for each in operands(metric)]
+
+
+def _posts(metric: Metric) -> list[str]:
+    return [f"{metric.name}@{post}" for post in metric.posts]
+
+
+def _expect_equal(one: Any, other: Any, what: str) -> None:
+    shapes = [tuple(each.shape) if isinstance(each, Tensor) else type(each).__name__ for each in (one, other)]
+    expect(shapes[0] == shapes[1], f"expected equal values {what}, found {shapes[0]} and {shapes[1]}")
+    largest = float((one - other).abs().max())
+    expect(largest <= ROUNDING, f"expected equal values {what}, found a difference of up to {largest:.2g}")
+
+
+def _expect_value(values: Tensor, bound: float, what: str) -> None:
+    off = values[~torch.isclose(values, torch.full_like(values, bound), rtol=0, atol=AT_BOUND)].tolist()
+    expect(not off, f"expected the bound {bound:g} {what}, found {off[:1]}")

@@ -1,0 +1,19 @@
+"""The values that tasks, bugs, methods and metrics exchange: frozen, described by content, lazy where they are large.
+
+Shapes used throughout: `N` examples, `C` channels, `H × W` pixels, `D` features, `K` classes; inputs are `(N, *shape)`,
+often `(N, C, H, W)`, and attributions have the shape of the inputs they explain.
+"""
+
+from attribug.contracts.contrasts import Check, Contrast, Side, Target
+from attribug.contracts.models import Data, Derived, Examples, Given, ModelSpec, Recipe, Trained, trainings
+from attribug.contracts.objectives import Objective, cross_entropy
+from attribug.contracts.pieces import Bug, Method, Metric, TaskSource
+from attribug.contracts.tasks import Level, Task
+from attribug.errors import Unsupported
+from attribug.registry import Entry
+
+__all__ = [
+    "Bug", "Check", "Contrast", "Data", "Derived", "Entry", "Examples", "Given", "Level", "Method", "Metric",
+    "ModelSpec", "Objective", "Recipe", "Side", "Target", "Task", "TaskSource", "Trained", "Unsupported",
+    "cross_entropy", "trainings",
+]  # fmt: skip

@@ -1,0 +1,114 @@
+"""A contrast: one contaminated model with all it is compared with, and the checks that tell whether the bug took."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from attribug.contracts.models import Examples, ModelSpec, trainings
+
+Target = Literal["label", "reference", "own"]
+
+
+@dataclass(frozen=True)
+class Side:
+    """One explained situation: a model and the examples it sees."""
+
+    model: ModelSpec
+    examples: Examples
+
+    @property
+    def seed(self) -> int:
+        """Seed of the training at the root, 0 of a given model: the model's name in tables of scores."""
+        trained = trainings(self.model)
+        return trained[0].seed if trained else 0
+
+
+@dataclass(frozen=True)
+class Check:
+    """Tells whether a bug took: a mean over models of a statistic on examples, between bounds.
+
+    `accuracy`: share of examples whose label the model predicts, minus the mean of the same of the models `minus`.
+    `total_variation`: mean over examples and over the models `minus` of ½ Σₖ |pₖ − p'ₖ| between softmax outputs.
+    """
+
+    name: str
+    models: tuple[ModelSpec, ...]
+    examples: Examples
+    statistic: Literal["accuracy", "total_variation"] = "accuracy"
+    minus: tuple[ModelSpec, ...] = ()
+    at_least: float | None = None
+    at_most: float | None = None
+
+    def holds(self, figure: float) -> bool:
+        """Whether a measured figure lies within the bounds; NaN does not."""
+        low = self.at_least is None or figure >= self.at_least
+        return low and (self.at_most is None or figure <= self.at_most) and not math.isnan(figure)
+
+    @property
+    def bound(self) -> str:
+        """The bounds in words: `≥ .95`, `≤ .30`."""
+        bounds = {"≥": self.at_least, "≤": self.at_most}
+        return " and ".join(f"{sign} {bound:g}" for sign, bound in bounds.items() if bound is not None)
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """One contaminated model with all it is compared with. Every side's examples carry the same ids in the same order.
+
+    A similarity compares contaminated with reference, and control with reference, for every reference and control that
+    are not the same side; an alignment compares contaminated and control with the truth mask. A side's seed tells which
+    models belong together when one is left out: seeds that are equal modulo the number of seeds are one unit.
+    """
+
+    contaminated: Side
+    references: tuple[Side, ...]
+    controls: tuple[Side, ...]
+    control: str
+    """Name of the control set in tables: clean, other_flips, retrained, perturbed."""
+    target: Target
+    """Which class is explained: the example's `label`, the class the first `reference` predicts, each model's `own`."""
+    truth: Literal["background", "object"] | None = None
+    """Where relevance is expected under the bug; None: alignment says nothing about this bug."""
+    checks: tuple[Check, ...] = ()
+    draws: tuple[Side, ...] = ()
+    """Further draws of the same contamination (they cost no training), averaged with the first."""
+    keep: Examples | None = None
+    """The explained examples under other labels: only those to which the contaminated model gives these are kept."""
+    secondary: Mapping[str, tuple[Side, ...]] = field(default_factory=dict)
+    """Further control sets by name: each gives rows of its own, never the headline."""
+    extra: Mapping[str, Examples] = field(default_factory=dict)
+    """The explained examples in other versions (`background_only`, `swapped_background`, `clean_inputs`), the same ids
+    in the same order: metrics that ask for a version read each side's model on it."""
+
+    @property
+    def contaminated_sides(self) -> tuple[Side, ...]:
+        """All draws of the contaminated model."""
+        return (self.contaminated, *self.draws)
+
+    @property
+    def control_sets(self) -> dict[str, tuple[Side, ...]]:
+        """Control sets by name, the main one first."""
+        return {self.control: self.controls, **self.secondary}
+
+    @property
+    def offers(self) -> frozenset[str]:
+        """What metrics may ask of a contrast: `truth`, and the names of its extra versions."""
+        return frozenset(self.extra) | ({"truth"} if self.truth is not None else set())
+
+    def seen(self, side: Side, version: str) -> Side:
+        """A side's model on another version of the explained examples; `""`: the side itself."""
+        return replace(side, examples=self.extra[version]) if version else side
+
+    @property
+    def sides(self) -> tuple[Side, ...]:
+        """Every distinct side."""
+        controls = [side for sides in self.control_sets.values() for side in sides]
+        return tuple(dict.fromkeys([*self.references, *controls, *self.contaminated_sides]))
+
+    def models(self) -> tuple[ModelSpec, ...]:
+        """Every distinct model that sides and checks need."""
+        checked = [model for check in self.checks for model in (*check.models, *check.minus)]
+        return tuple(dict.fromkeys([*(side.model for side in self.sides), *checked]))

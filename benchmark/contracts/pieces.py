@@ -1,0 +1,137 @@
+"""The facts of registered pieces: tasks, bugs, methods, metrics, fixes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from attribug.contracts.tasks import Level
+from attribug.registry import Entry
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from attribug.contracts.contrasts import Contrast
+
+
+@dataclass(frozen=True)
+class TaskSource(Entry):
+    """A registered task: `function(*, seed, other, **options)` gives a `Task`."""
+
+    source: str = ""
+    licence: str = ""
+    size: str = ""
+    missing: Callable[[], str] | None = None
+    """Returns how to get data that are not on this machine, or an empty text."""
+
+    @property
+    def absent(self) -> str:
+        """How to get the data where they are not on this machine, else an empty text."""
+        return "" if self.missing is None else self.missing()
+
+
+@dataclass(frozen=True)
+class Bug(Entry):
+    """A registered bug: `function(task, level, seed, seeds)` describes a `Contrast`; it trains nothing."""
+
+    stage: Literal["data", "model", "test"] = "data"
+
+    def __post_init__(self) -> None:
+        """Raises `ValueError` for a fact that means nothing."""
+        _one_of("stage", self.stage, ("data", "model", "test"))
+        if "@" not in self.primary:
+            raise ValueError(f"primary: expected metric@post, found {self.primary!r}")
+
+    levels: tuple[Level, ...] = ()
+    primary: str = "spearman@sum"
+    """The `metric@post` whose verdict is the headline."""
+    graded: bool = True
+    """Whether levels are strengths of one contamination, so that an effect can be drawn against them."""
+    seen_in_predictions: bool = False
+    """Whether the checks are measured on the explained predictions: their row is then true by construction."""
+
+
+@dataclass(frozen=True)
+class Method(Entry):
+    """A registered attribution method: `function(query, **parameters)` gives signed, unreduced attributions."""
+
+    uses_target: bool = True
+    stochastic: bool = False
+    uses: str = ""
+    """The query's primitive it rests on: methods with the same one are bundled."""
+    needs: tuple[str, ...] = ()
+    """What the preflight asks of a model before the method runs: see `attribug.query.preflight.PREFLIGHT`."""
+    fits_training_data: bool = False
+    conserves: bool = False
+    """Whether maps sum to what the function states with `query.promise`: measured, stored, warned of."""
+    output: Literal["attributions", "probabilities"] = "attributions"
+
+    def __post_init__(self) -> None:
+        """Raises `ValueError` for a fact that means nothing."""
+        _one_of("output", self.output, ("attributions", "probabilities"))
+
+
+@dataclass(frozen=True)
+class Metric(Entry):
+    """A registered metric; values (N,) float64, NaN where undefined (a constant map, an empty mask): counted, never
+    dropped.
+
+    `similarity`: `function(a, b)`, two models' maps of one input; a bug lowers it.
+    `alignment`: `function(a, masks)`, one model's maps and the truth mask; a bug raises it.
+    `response`: `function(a, beside)`, what one model says of an input and of its other version; a bug raises it.
+    """
+
+    kind: Literal["similarity", "alignment", "response"] = "similarity"
+    bounds: tuple[float, float] = (-1.0, 1.0)
+    visible: float = 0.1
+    """δ: the smallest difference that counts as seen; our choice."""
+    posts: tuple[str, ...] = ("sum",)
+    """Default post-processings, the first one the default of a single measurement."""
+    prepare: Callable[[Tensor], Any] | None = None
+    """Makes of post-processed maps the form in which one map meets many; a slice or (M,) int64 selects examples."""
+    symmetric: bool = True
+    domain: tuple[float | None, float | None] = (None, None)
+    """Lowest and highest value a map may have (None: any): posts that do not promise it are refused."""
+    channels: bool = False
+    """Whether an alignment reads maps (N, C, H, W) instead of (N, H, W)."""
+    reads: Literal["attributions", "probabilities"] = "attributions"
+    inputs: str = ""
+    """Version of the explained examples (of `Contrast.extra`) whose maps are read instead of theirs."""
+    beside: str = ""
+    """Version whose maps under the same model are a last argument, post-processed and prepared alike."""
+    needs: tuple[str, ...] = ()
+    """What else a contrast must offer (`truth`, a version): elsewhere the metric has no rows."""
+    reproduction: bool = False
+    """Kept to repeat published numbers: never a bug's primary metric."""
+
+    def __post_init__(self) -> None:
+        """Raises `ValueError` for a fact that means nothing."""
+        _one_of("kind", self.kind, ("similarity", "alignment", "response"))
+        _one_of("reads", self.reads, ("attributions", "probabilities"))
+        if not self.posts:
+            raise ValueError("posts: expected at least one post, found none")
+        if self.kind == "response" and not self.beside:
+            raise ValueError("beside: a response compares two versions of an input, expected the second's name")
+        if self.kind == "similarity" and self.beside:
+            raise ValueError(f"beside: a similarity compares two models, expected none, found {self.beside!r}")
+
+    @property
+    def versions(self) -> frozenset[str]:
+        """Versions of the inputs whose maps it reads; `""`: as explained."""
+        return frozenset({self.inputs, *([self.beside] if self.beside else [])})
+
+    @property
+    def required(self) -> frozenset[str]:
+        """What a contrast must offer for this metric to have rows."""
+        truth = {"truth"} if self.kind == "alignment" else set()
+        return frozenset({*self.needs, *truth, self.inputs, self.beside} - {""})
+
+    def applies(self, contrast: Contrast | None) -> bool:
+        """Whether a contrast offers all that this metric needs; None, which stands for no contrast, offers nothing."""
+        return self.required <= (frozenset() if contrast is None else contrast.offers)
+
+
+def _one_of(fact: str, value: object, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise ValueError(f"{fact}: expected one of {', '.join(known)}, found {value!r}")

@@ -1,0 +1,1 @@
+"""Fixes: what mends a model that has a bug; one fix a file."""

@@ -1,0 +1,133 @@
+"""Method × query → maps: preflight, guard, and checks of what comes back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from attribug.errors import Unsupported
+from attribug.maps.guard import MethodFault, evaluating, guarded
+from attribug.query.preflight import preflight
+
+if TYPE_CHECKING:
+    from attribug.contracts.pieces import Method
+    from attribug.query.query import Query
+
+OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "ALLOC_FAILED")  # words of the CPU's, CUDA's and cuBLAS's
+
+
+@dataclass
+class Census:
+    """What is wrong with a method's maps, counted over all that it made for a record."""
+
+    maps: int = 0
+    nonfinite: int = 0
+    """Maps with NaN or infinite values."""
+    constant: int = 0
+    """Maps that say nothing: one value everywhere."""
+    promised: float = 0.0
+    """Σ |what a map ought to sum to|, of maps that promise a sum: see `Query.promise`."""
+    missed: float = 0.0
+    """Σ |sum of a map − what it ought to be|, of the same."""
+
+    def count(self, maps: Tensor, promised: Tensor | None) -> None:
+        """Adds maps (N, *shape) and their promised sums (N,)."""
+        flat = maps.flatten(1)
+        self.maps += len(flat)
+        self.nonfinite += int((~flat.isfinite().all(1)).sum())
+        self.constant += int((flat.amax(1) == flat.amin(1)).sum())
+        if promised is not None:
+            expected, found = promised.double(), flat.double().sum(1)
+            finite = expected.isfinite() & found.isfinite()
+            self.promised += float(expected[finite].abs().sum())
+            self.missed += float((found - expected)[finite].abs().sum())
+
+    def add(self, other: Census) -> None:
+        """Adds another census to this one."""
+        for name, value in vars(other).items():
+            setattr(self, name, getattr(self, name) + value)
+
+    @property
+    def imbalance(self) -> float:
+        """Share of their promised sums that maps miss; 0 where they promise nothing."""
+        return self.missed / self.promised if self.promised else 0.0
+
+
+def attributions(method: Method, query: Query, parameters: Mapping[str, Any]) -> Tensor:
+    """Runs a method on a query; returns detached maps, (N, *shape), or probabilities (N, K) for such methods.
+
+    When memory runs out, the query's passes are halved until they fit; last bits may then differ.
+
+    Raises `Unsupported` where the method declines or the preflight finds that it would be silently wrong, and
+    `MethodFault` for garbage.
+    """
+    while True:
+        try:
+            return _attributed(method, query, parameters)
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error) or query.rows == 1:
+                raise
+        query.rows //= 2
+        query.forget_passes()
+        if query.inputs.is_cuda:
+            torch.cuda.empty_cache()
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an exception says that memory ran out, on a device or in the process."""
+    if isinstance(error, MemoryError | torch.cuda.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in OUT_OF_MEMORY)
+
+
+def _attributed(method: Method, query: Query, parameters: Mapping[str, Any]) -> Tensor:
+    query.promised = None
+    with guarded(query.model, query.inputs, query.targets, query.ids), torch.enable_grad(), _eagerly(query.model):
+        evaluating(query.model)
+        preflight(query, method.needs)
+        result = method.function(query, **parameters)
+    return _checked(method, query, result)
+
+
+def _eagerly(model: nn.Module) -> AbstractContextManager[Any]:
+    """Compiled models run as they are written, since compiled code knows no hooks that were added later."""
+    compiled = any(type(m).__name__ == "OptimizedModule" or m._compiled_call_impl is not None for m in model.modules())
+    if not compiled:
+        return nullcontext()
+    if not hasattr(torch.compiler, "set_stance"):  # before torch 2.6
+        raise Unsupported("the model is compiled; give it as it was before torch.compile")
+    stance: AbstractContextManager[Any] = torch.compiler.set_stance("force_eager")
+    return stance
+
+
+def _checked(method: Method, query: Query, result: Any) -> Tensor:
+    if not isinstance(result, Tensor):
+        raise MethodFault(f"expected a tensor, found {type(result).__name__}")
+    if type(result) is not Tensor:
+        result = _plain(result)
+    if result.layout != torch.strided:
+        raise MethodFault(f"expected dense maps, found {result.layout}")
+    if not result.is_floating_point():
+        raise MethodFault(f"expected floating-point maps, found {result.dtype}")
+    if method.output == "probabilities":
+        if result.ndim != 2 or len(result) != len(query.inputs):
+            raise MethodFault(f"expected probabilities ({len(query.inputs)}, K), found {tuple(result.shape)}")
+    elif result.shape != query.inputs.shape:
+        raise MethodFault(f"expected maps {tuple(query.inputs.shape)}, found {tuple(result.shape)}")
+    elif (result.dtype, result.device) != (query.inputs.dtype, query.inputs.device):
+        expected, found = (f"{tensor.dtype} on {tensor.device}" for tensor in (query.inputs, result))
+        raise MethodFault(f"expected {expected}, found {found}")
+    maps: Tensor = result.detach().contiguous()
+    return maps
+
+
+def _plain(result: Tensor) -> Tensor:
+    """A subclass's values: what it makes of operations on them must not reach metrics."""
+    with torch._C.DisableTorchFunctionSubclass():
+        plain: Tensor = result.as_subclass(Tensor)
+    return plain

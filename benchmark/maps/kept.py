@@ -1,0 +1,100 @@
+"""Kept maps: explanations stored by what determines them, so that a new metric scores them without explaining again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from attribug import keys
+from attribug.query.passes import Cost
+
+if TYPE_CHECKING:
+    from attribug.contracts.contrasts import Side
+    from attribug.contracts.pieces import Method
+    from attribug.query.query import Query
+
+Precision = Literal["float32", "float16"]
+
+
+@dataclass(frozen=True)
+class Explained:
+    """What a method says of one query, and what this has cost."""
+
+    maps: Tensor
+    """(N, *shape), or probabilities (N, K), on the CPU."""
+    promised: Tensor | None
+    """What each map ought to sum to, (N,): see `Query.promise`."""
+    cost: Cost
+    rows: int
+    """Examples of a single pass: fewer than the suite's where memory ran out."""
+
+
+class MapStore(Protocol):
+    """Where maps are kept by content key."""
+
+    def load(self, key: str) -> dict[str, Tensor] | None:
+        """The tensors, or None when they are absent or damaged."""
+
+    def save(self, key: str, tensors: dict[str, Tensor]) -> None:
+        """Keeps tensors."""
+
+
+class KeptMaps:
+    """Reads the maps that a folder holds, unless all is to be `fresh`; `keep`: what is explained goes there too. Under
+    another precision than float32 attributions are rounded before anybody sees them, kept or not, so that both give
+    the same scores."""
+
+    def __init__(
+        self, store: MapStore, *, place: str, precision: Precision = "float32", keep: bool = False, fresh: bool = False
+    ) -> None:
+        """`place`: content key of what all explanations of a run rest on, device, code and library versions."""
+        self.store = store
+        self.keep = keep
+        self.fresh = fresh
+        self.precision = precision
+        self.place = place
+
+    def explained(
+        self, method: Method, parameters: Mapping[str, Any], side: Side, query: Query, explain: Callable[[], Explained]
+    ) -> Explained:
+        """What the folder holds of this method, model, inputs and classes, else what `explain` gives."""
+        key = keys.digest(
+            "maps", method.name, method.function, method.output, method.needs, dict(parameters), side.model,
+            side.examples.key, query.ids, query.targets, query.seed, query.rows, self.precision, self.place,
+        )  # fmt: skip
+        known = None if self.fresh else self.store.load(key)
+        if known is not None:
+            return _unpacked(known)
+        found = explain()
+        packed = _packed(found, half=self.precision == "float16" and method.output == "attributions")
+        if self.keep:
+            self.store.save(key, packed)
+        return _unpacked(packed)
+
+
+def _packed(found: Explained, *, half: bool) -> dict[str, Tensor]:
+    cost = torch.tensor([found.cost.seconds, found.cost.forward, found.cost.backward], dtype=torch.float64)
+    tensors = {"maps": found.maps, "cost": cost, "rows": torch.tensor(found.rows)}
+    if half:
+        tensors |= _halved(found.maps)
+    return tensors if found.promised is None else {**tensors, "promised": found.promised.cpu()}
+
+
+def _halved(maps: Tensor) -> dict[str, Tensor]:
+    """Each map over its largest finite absolute value, float16, whose own range ends at 65,504; and these values."""
+    flat = maps.flatten(1)
+    largest = torch.where(flat.isfinite(), flat.abs(), torch.zeros_like(flat)).amax(1)
+    scale = torch.where(largest > 0, largest, torch.ones_like(largest))  # (N,)
+    return {"maps": (flat / scale[:, None]).half().reshape(maps.shape), "scale": scale}
+
+
+def _unpacked(tensors: dict[str, Tensor]) -> Explained:
+    maps, (seconds, forward, backward) = tensors["maps"], tensors["cost"].tolist()
+    if "scale" in tensors:
+        scale = tensors["scale"]
+        maps = maps.to(scale.dtype) * scale.reshape(-1, *[1] * (maps.ndim - 1))
+    return Explained(maps, tensors.get("promised"), Cost(seconds, int(forward), int(backward)), int(tensors["rows"]))

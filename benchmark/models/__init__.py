@@ -1,0 +1,1 @@
+"""Models: networks, training, and the lab that resolves any description of a model."""

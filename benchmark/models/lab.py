@@ -1,0 +1,133 @@
+"""The Lab resolves any `ModelSpec` (train, derive, load) by its content key."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from attribug.contracts.models import Data, Derived, Given, chain, training_examples, trainings
+from attribug.models.given import load
+from attribug.models.training import derived, initialised, placed, trained
+
+if TYPE_CHECKING:
+    from attribug.contracts.models import Examples, ModelSpec, Trained
+    from attribug.models.training import Progress
+
+ROWS = 64  # of a pass without gradients: more do not fit a core's cache
+REMEMBERED_MODELS = 32
+REMEMBERED_DATA = 8
+REMEMBERED_OUTPUTS = 128
+
+
+class ModelStore(Protocol):
+    """Where trained weights are kept by content key."""
+
+    def load_weights(self, key: str) -> dict[str, Tensor] | None:
+        """The weights, or None when they are absent or damaged."""
+
+    def save_weights(self, key: str, weights: dict[str, Tensor]) -> None:
+        """Keeps weights for good."""
+
+
+class Lab:
+    """Resolves models and their outputs; keeps the last few in memory, trained weights in the store."""
+
+    def __init__(self, store: ModelStore, *, device: str = "cpu") -> None:
+        self.store = store
+        self.device = torch.device(device)
+        self._models: _Recent[nn.Module] = _Recent(REMEMBERED_MODELS)
+        self._data: _Recent[Data] = _Recent(REMEMBERED_DATA)
+        self._outputs: _Recent[Tensor] = _Recent(REMEMBERED_OUTPUTS)
+
+    def data(self, examples: Examples) -> Data:
+        """The examples, loaded once."""
+        return self._data.get(examples.key, examples.load)
+
+    def training_data(self, spec: ModelSpec) -> Callable[[], Data] | None:
+        """Loads what a model was last trained on; None of a given model, of which nobody knows."""
+        examples = training_examples(spec)
+        return None if examples is None else partial(self.data, examples)
+
+    def model(self, spec: ModelSpec) -> nn.Module:
+        """The model in eval mode on the lab's device; the same object for the same key, so leave it as it is."""
+        return self._models.get(spec.key, lambda: placed(self._resolve(spec), self.device).eval())
+
+    def train(self, spec: Trained, *, fresh: bool = False, progress: Progress = lambda epochs: None) -> None:
+        """Sees to it that a trained model lies in the store; `fresh` trains it anew even if it does."""
+        if not fresh and self.store.load_weights(spec.key) is not None:
+            return
+        start = None if spec.start is None else self._copy(spec.start)
+        model = trained(spec, self.data(spec.examples), start, self.device, progress)
+        self.store.save_weights(spec.key, model.state_dict())
+        self.forget_models()
+
+    def forget_models(self) -> None:
+        """Drops all models and their outputs from memory, in case somebody changed one."""
+        self._models.clear()
+        self._outputs.clear()
+
+    def outputs(self, spec: ModelSpec, examples: Examples) -> Tensor:
+        """Logits (N, K) on the CPU, float32."""
+        key = f"{spec.key} {examples.key}"
+        return self._outputs.get(key, lambda: logits(self.model(spec), self.data(examples).inputs))
+
+    def _resolve(self, spec: ModelSpec) -> nn.Module:
+        if isinstance(spec, Given):
+            return load(spec)
+        if isinstance(spec, Derived):
+            return derived(spec, self._copy(spec.base))
+        weights = self.store.load_weights(spec.key)
+        if weights is None:
+            self.train(spec)
+            weights = self.store.load_weights(spec.key)
+        if weights is None:
+            raise RuntimeError("a model that was just trained cannot be read back")
+        model = _unfilled(spec)
+        model.load_state_dict(weights)
+        return model
+
+    def _copy(self, spec: ModelSpec) -> nn.Module:
+        model = _unfilled(spec)
+        model.load_state_dict(self.model(spec).state_dict())
+        return model
+
+
+def _unfilled(spec: ModelSpec) -> nn.Module:
+    """The network that weights go into: built as before its training, so that what no state dict holds is the same; of
+    a given model, loaded anew."""
+    first, trained = chain(spec)[0], trainings(spec)
+    return load(first) if isinstance(first, Given) else initialised(trained[-1].recipe, trained[0].seed)
+
+
+def logits(model: nn.Module, inputs: Tensor) -> Tensor:
+    """Outputs of a model in bounded passes, (N, K) on the CPU."""
+    device = next(model.parameters()).device
+    with torch.no_grad():
+        return torch.cat([model(rows.to(device)).cpu() for rows in inputs.split(ROWS)])
+
+
+T = TypeVar("T")
+
+
+class _Recent(Generic[T]):
+    """The last few values by key."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.values: OrderedDict[str, T] = OrderedDict()
+
+    def get(self, key: str, make: Callable[[], T]) -> T:
+        if key not in self.values:
+            self.values[key] = make()
+            while len(self.values) > self.size:
+                self.values.popitem(last=False)
+        self.values.move_to_end(key)
+        return self.values[key]
+
+    def clear(self) -> None:
+        self.values.clear()

@@ -1,0 +1,1 @@
+"""Plans: a suite becomes trainings, checks and blocks."""

@@ -1,0 +1,154 @@
+"""The plan of a run: its cells, trainings and blocks, with their content keys."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from attribug import artefacts, keys, metrics
+from attribug.contracts.contrasts import Contrast
+from attribug.contracts.models import Trained
+from attribug.contracts.pieces import Bug, Method, Metric
+from attribug.scores.records import Settings
+from attribug.suites.suite import Suite
+
+if TYPE_CHECKING:
+    from attribug.contracts.tasks import Level
+
+LIBRARIES = ("torch", "torchvision", "captum", "zennit", "numpy", "scipy", "scikit-image", "mlxtend")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One contaminated model's place in the table: task × bug × level × seed."""
+
+    task: str
+    bug: str
+    level: str
+    seed: int
+    contrast: Contrast | None
+    verdict: str = ""
+    """`unsupported` or `failed` where there is no contrast."""
+    reason: str = ""
+
+    @cached_property
+    def key(self) -> str:
+        """Content key of the cell's checks."""
+        checks = () if self.contrast is None else self.contrast.checks
+        return keys.digest("checks", checks, artefacts.code("check"), keys.version("torch"))
+
+    @property
+    def name(self) -> str:
+        """The cell in words."""
+        return f"{self.task} / {self.bug} {self.level} / seed {self.seed}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything a run will do, resolved and named."""
+
+    suite: Suite
+    device: str
+    cells: tuple[Cell, ...]
+    bugs: Mapping[str, Bug]
+    methods: tuple[tuple[Method, Mapping[str, Any]], ...]
+    measured: tuple[tuple[Metric, str], ...]
+    settings: Settings
+    trainings: Mapping[str, Trained] = field(default_factory=dict)
+    """By content key; what a training starts from comes before it."""
+
+    def record_key(self, cell: Cell, method: str) -> str:
+        """Content key of a record: all that determines its numbers, code and library versions included."""
+        chosen, parameters = next(pair for pair in self.methods if pair[0].name == method)
+        yardsticks = [
+            (
+                metric.name,
+                post,
+                metric.function,
+                metric.prepare,
+                metric.kind,
+                sorted(metric.required),
+                metric.inputs,
+                metric.beside,
+            )
+            for metric, post in self.measured
+            if metric.reads == chosen.output
+        ]
+        if cell.contrast is None:
+            raise ValueError(f"{cell.name}: there is nothing to record")
+        return keys.digest(
+            "record", replace(cell.contrast, checks=()), chosen.name, chosen.function, chosen.output, chosen.needs,
+            chosen.conserves, dict(parameters), yardsticks, self.settings, self.device, artefacts.code("record"),
+            keys.versions(*LIBRARIES),
+        )  # fmt: skip
+
+    @cached_property
+    def explaining_key(self) -> str:
+        """Content key of what all explanations rest on: device, code, library versions."""
+        return keys.digest("explaining", self.device, artefacts.code("kept map"), keys.versions(*LIBRARIES))
+
+    def check_key(self, cell: Cell) -> str:
+        """Content key of a cell's checks on this plan's device."""
+        return keys.digest(cell.key, self.device)
+
+    @cached_property
+    def bundles(self) -> tuple[tuple[str, ...], ...]:
+        """Names of methods that share passes, one bundle a primitive; those that share nothing go together."""
+        groups: dict[str, list[str]] = {}
+        for method, _ in self.methods:
+            groups.setdefault(method.uses, []).append(method.name)
+        return tuple(tuple(names) for names in groups.values())
+
+    @cached_property
+    def key(self) -> str:
+        """Content key of the whole table."""
+        records = [self.record_key(cell, m.name) for cell in self.cells if cell.contrast for m, _ in self.methods]
+        outcomes = [(cell.name, cell.verdict, cell.reason, cell.contrast and cell.key) for cell in self.cells]
+        headlines = [(bug.name, bug.primary, bug.seen_in_predictions, bug.graded) for bug in self.bugs.values()]
+        yardsticks = [(metric.name, post, metric.visible) for metric, post in self.measured]
+        return keys.digest(
+            "table", records, outcomes, headlines, yardsticks, self.suite.name, self.suite.visible, self.device,
+            artefacts.code("table"),
+        )  # fmt: skip
+
+    @property
+    def refusals(self) -> list[str]:
+        """Why some metric is not measured under some of the suite's posts, a line each."""
+        chosen = {name: metrics.measured_as(name)[0][0] for name in self.suite.metrics if "@" not in name}
+        reasons = [
+            metrics.refusal(metric, post)
+            for metric in chosen.values()
+            for post in self.suite.posts
+            if metric.reads == "attributions"
+        ]
+        return [reason for reason in dict.fromkeys(reasons) if reason]
+
+    def counts(self) -> dict[str, int]:
+        """Size of the plan."""
+        contrasts = sum(cell.contrast is not None for cell in self.cells)
+        sides = sum(len(cell.contrast.sides) for cell in self.cells if cell.contrast is not None)
+        explained = sum(
+            self.queries(cell.contrast, method)
+            for cell in self.cells
+            for method, _ in self.methods
+            if cell.contrast is not None
+        )
+        return {
+            "trainings": len(self.trainings),
+            "contrasts": contrasts,
+            "records": contrasts * len(self.methods),
+            "sides": sides,
+            "explanations": explained * self.settings.examples,
+        }
+
+    def queries(self, contrast: Contrast, method: Method) -> int:
+        """Sides that a method explains, a side once more for every further version of the inputs that is read."""
+        applying = [m for m, _ in self.measured if m.reads == method.output and m.applies(contrast)]
+        return len(contrast.sides) * len({"", *(version for metric in applying for version in metric.versions)})
+
+
+def level_text(level: Level) -> str:
+    """A level as tables spell it."""
+    return level if isinstance(level, str) else f"{level:g}"

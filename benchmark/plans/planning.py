@@ -1,0 +1,198 @@
+"""Suite → plan: resolves every name; trains nothing and reads no data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from attribug import bugs, keys, methods, metrics, tasks
+from attribug.contracts.contrasts import Contrast
+from attribug.contracts.models import Trained, trainings
+from attribug.contracts.tasks import Task
+from attribug.errors import InputError, Unsupported, near_misses, one_line
+from attribug.plans.options import check_options
+from attribug.plans.plan import Cell, Plan, level_text
+from attribug.scores.records import Settings
+from attribug.suites import suite
+
+if TYPE_CHECKING:
+    from attribug.contracts.pieces import Bug, Method, Metric
+    from attribug.contracts.tasks import Level
+    from attribug.suites.suite import Suite
+
+
+def resolved(suite: Suite, device: str) -> Plan:
+    """The plan of a suite on a device, `auto` resolved; raises `InputError` for a device that is not there."""
+    import torch
+
+    available = torch.cuda.is_available()
+    if device not in {"auto", "cpu", "cuda"}:
+        raise InputError(f"device: expected auto, cpu or cuda, found {device!r}")
+    if device == "cuda" and not available:
+        raise InputError("device: expected a CUDA device, found none on this machine; use --device cpu")
+    return make(suite, ("cuda" if available else "cpu") if device == "auto" else device)
+
+
+def load_suite(
+    name: str, changes: Mapping[str, Any], plugins: Mapping[str, Sequence[str]] | None = None
+) -> suite.Suite:
+    """The suite with changes; names that plugins register join it, unless the change names their kind itself.
+
+    A bug that the change removes takes its levels along, and so does a method its options.
+    """
+    loaded = suite.load(name, changes)
+    update: dict[str, Any] = {}
+    for kind, names in (plugins or {}).items():
+        field = {"task": "tasks", "bug": "bugs", "method": "methods", "metric": "metrics"}[kind]
+        if field not in changes:
+            update[field] = [*getattr(loaded, field), *(n for n in names if n not in getattr(loaded, field))]
+    loaded = loaded.model_copy(update=update)
+    if "bugs" in changes:
+        update["levels"] = {bug: levels for bug, levels in loaded.levels.items() if bug in loaded.bugs}
+    if "methods" in changes:
+        update["method_options"] = {m: options for m, options in loaded.method_options.items() if m in loaded.methods}
+    return loaded.model_copy(update=update)
+
+
+def make(suite: Suite, device: str = "cpu") -> Plan:
+    """Resolves a suite; raises `InputError` for names, levels or options that do not exist."""
+    chosen_methods = tuple((methods.get(name), _method_options(suite, name)) for name in dict.fromkeys(suite.methods))
+    for method, _ in chosen_methods:
+        _refuse_without_key(method)
+    _refuse_unknown("method_options", suite.method_options, suite.methods)
+    _refuse_unknown("levels", suite.levels, suite.bugs)
+    _refuse_unknown("task_options", suite.task_options, tasks.names())
+    chosen_bugs = {name: bugs.get(name) for name in dict.fromkeys(suite.bugs)}
+    cells = [
+        cell
+        for task in _tasks(suite)
+        for bug in chosen_bugs.values()
+        for level in _levels(suite, bug)
+        for cell in _cells(task, bug, level, suite.model_seeds)
+    ]
+    measured = tuple(_measured(suite))
+    _refuse_without_rows(chosen_methods, measured, cells)
+    return Plan(
+        suite=suite,
+        device=device,
+        cells=tuple(cells),
+        bugs=chosen_bugs,
+        methods=chosen_methods,
+        measured=measured,
+        settings=Settings(suite.seed, suite.examples, suite.chunk, suite.rows, suite.maps),
+        trainings=_all_trainings(cells),
+    )
+
+
+def _levels(suite: Suite, bug: Bug) -> list[Level]:
+    """The levels of a bug, each once; tables tell them apart by their texts."""
+    levels = list(dict.fromkeys(suite.levels.get(bug.name, bug.levels)))
+    if not levels:
+        raise InputError(f"levels.{bug.name}: expected at least one level, found none")
+    texts = [level_text(level) for level in levels]
+    if len(set(texts)) < len(texts):
+        raise InputError(f"levels.{bug.name}: expected levels that differ in six digits, found {levels}")
+    return levels
+
+
+def _refuse_without_key(method: Method) -> None:
+    """A method whose content cannot be told apart from another's could be given that one's stored results."""
+    try:
+        keys.digest(method.function)
+    except TypeError as error:
+        raise InputError(f"method {method.name!r}: {error}") from error
+
+
+def _refuse_without_rows(
+    chosen: Iterable[tuple[Method, Any]], measured: Iterable[tuple[Metric, str]], cells: Iterable[Cell]
+) -> None:
+    """Metrics of which none can read anything that is explained would make an empty table."""
+    contrasts = [cell.contrast for cell in cells if cell.contrast is not None]
+    outputs = {method.output for method, _ in chosen}
+    readable = [metric for metric, _ in measured if metric.reads in outputs]
+    if contrasts and not any(metric.applies(contrast) for metric in readable for contrast in contrasts):
+        needs = sorted({need for metric in readable for need in metric.required})
+        found = f"found only such as need {', '.join(needs)}" if needs else "found none"
+        raise InputError(f"metrics: expected one that reads what these methods and bugs give, {found}")
+
+
+def _cells(task: Task, bug: Bug, level: Level, seeds: tuple[int, ...]) -> Iterable[Cell]:
+    if isinstance(level, str) and bug.levels and not any(isinstance(known, str) for known in bug.levels):
+        raise InputError(f"levels.{bug.name}: expected a number, found {level!r}")
+    for seed in seeds:
+        place = (task.name, bug.name, level_text(level), seed)
+        try:
+            cell = Cell(*place, bug.function(task, level, seed, seeds))
+            if not isinstance(cell.contrast, Contrast):
+                raise TypeError(f"expected a Contrast, found {type(cell.contrast).__name__}")
+            cell.key  # noqa: B018 - raises here, not in the middle of the plan, where a contrast holds foreign values
+            _all_trainings([cell])  # and so does this
+            yield cell
+        except Unsupported as reason:
+            yield Cell(*place, None, "unsupported", str(reason))
+        except InputError:
+            raise
+        except Exception as error:  # a plugin's fault costs its own rows only
+            yield Cell(*place, None, "failed", one_line(error))
+
+
+def _all_trainings(cells: Iterable[Cell]) -> dict[str, Trained]:
+    found: dict[str, Trained] = {}
+    for cell in cells:
+        for model in cell.contrast.models() if cell.contrast is not None else ():
+            found.update({training.key: training for training in trainings(model) if training.key not in found})
+    return found
+
+
+def _tasks(suite: Suite) -> list[Task]:
+    made: dict[str, Task] = {}
+
+    def task(name: str) -> Task:
+        if name not in made:
+            source = tasks.get(name)
+            options = suite.task_options.get(name, {})
+            check_options(f"task_options.{name}", source.function, options, skip={"seed", "other"})
+            try:
+                made[name] = source.function(seed=suite.seed, other=task, **options)
+            except TypeError as error:
+                raise InputError(f"task_options.{name}: {one_line(error)}") from error
+            except InputError:
+                raise
+            except Exception as error:  # a plugin's fault; without a task there is nothing to plan
+                raise InputError(f"task {name!r}: {one_line(error)}") from error
+        return made[name]
+
+    return [task(name) for name in dict.fromkeys(suite.tasks)]
+
+
+def _method_options(suite: Suite, name: str) -> Mapping[str, Any]:
+    options = suite.method_options.get(name, {})
+    check_options(f"method_options.{name}", methods.get(name).function, options)
+    return options
+
+
+def _measured(suite: Suite) -> Iterable[tuple[Metric, str]]:
+    seen: set[tuple[str, str]] = set()
+    for name in suite.metrics:
+        for metric, post in _with_posts(name, suite.posts):
+            if (metric.name, post) not in seen:
+                seen.add((metric.name, post))
+                yield metric, post
+
+
+def _with_posts(name: str, posts: list[str]) -> list[tuple[Metric, str]]:
+    pairs = metrics.measured_as(name)
+    if not posts or "@" in name or pairs[0][0].reads == "probabilities":
+        return pairs
+    from attribug.metrics.postprocessing import steps
+
+    metric = pairs[0][0]
+    for post in posts:
+        steps(post)  # an unknown post is the user's error; one that this metric cannot take is not
+    return [(metric, post) for post in dict.fromkeys(posts) if not metrics.refusal(metric, post)]
+
+
+def _refuse_unknown(key: str, given: Iterable[str], known: Iterable[str]) -> None:
+    for name in given:
+        if name not in set(known):
+            raise InputError(f"{key}: unknown name {name!r}{near_misses(name, known)}")

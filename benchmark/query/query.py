@@ -1,0 +1,321 @@
+"""Query: what an attribution method gets. Its primitives are memoised, so methods share passes without knowing it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from attribug.errors import InputError, Unsupported
+from attribug.query.passes import Cost, Costing, Passes, primitive
+from attribug.streams import generator
+
+if TYPE_CHECKING:
+    from attribug.contracts.models import Data
+    from attribug.query.passes import R
+
+Baseline = float | Tensor
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Mean and mean of squares of noisy gradients, each (N, *shape)."""
+
+    mean: Tensor
+    mean_square: Tensor
+    variance: Tensor
+
+
+class Query:
+    """One model, the inputs to explain and the classes asked about.
+
+    inputs (N, *shape), targets (N,) int64, ids (N,) int64. `rows` bounds the examples of a single pass; it belongs to
+    the suite, because another bound may change last bits. Raises `InputError` for no inputs, and unless targets and ids
+    are one an input.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        inputs: Tensor,
+        targets: Tensor,
+        *,
+        ids: Tensor | None = None,
+        seed: int = 0,
+        rows: int = 64,
+        train: Callable[[], Data] | None = None,
+    ) -> None:
+        self.model = model
+        self.inputs = inputs.detach()
+        self.targets = targets
+        if not len(inputs):
+            raise InputError("inputs: expected at least one example, found none")
+        self.ids = torch.arange(len(inputs)) if ids is None else ids
+        _one_an_input("targets", self.targets, len(inputs))
+        _one_an_input("ids", self.ids, len(inputs))
+        self.seed = seed
+        self.rows = rows
+        self._train = train
+        self.promised: Tensor | None = None
+        """What the maps of the method at work ought to sum to, (N,), where it said so: see `promise`."""
+        self.channels_last = False
+        """Whether passes get images with channels last, which convolutions on a CPU are faster with: see preflight."""
+        self.refusals: dict[str, str] = {}
+        """Reasons why the model lacks what a method may need, by need."""
+        self._memo: dict[Any, Any] = {}
+        self._passes = Passes()
+
+    @property
+    def train(self) -> Data:
+        """The explained model's own training examples; raises `Unsupported` where there are none."""
+        if self._train is None:
+            raise Unsupported("needs training examples, and none were given")
+        return self._train()
+
+    @property
+    def train_inputs(self) -> Tensor:
+        """Inputs of the training examples, (M, *shape); raises `InputError` where there are none of that shape."""
+        inputs = self.train.inputs.detach()
+        if inputs.shape[1:] != self.inputs.shape[1:] or not len(inputs):
+            expected = _text(self.inputs.shape[1:])
+            raise InputError(f"training examples: expected (M, {expected}), found {tuple(inputs.shape)}")
+        return inputs
+
+    def priced(self, make: Callable[[], R]) -> tuple[R, Cost]:
+        """What `make` makes, and what it costs in seconds and passes of this query."""
+        started, before = time.perf_counter(), (self._passes.total.forward, self._passes.total.backward)
+        value = make()
+        forward, backward = self._passes.total.forward - before[0], self._passes.total.backward - before[1]
+        return value, Cost(time.perf_counter() - started, forward, backward)
+
+    def forget_passes(self) -> None:
+        """Sets the passes of the method at work back to none, before it is tried again."""
+        self._passes.total, self._passes.saved, self._passes.charged = Cost(), Cost(), set()
+
+    def charge(self, cost: Cost) -> None:
+        """Adds what something kept from an earlier query has cost to the method at work."""
+        self._passes.saved.add(cost)
+
+    def promise(self, totals: Tensor) -> None:
+        """States what each example's map sums to by its method's definition (completeness, conservation), (N,): the
+        deviation is measured, stored, and reported where it is large."""
+        self.promised = totals.detach()
+
+    def generators(self, *name: Any) -> list[torch.Generator]:
+        """One CPU generator an example, from the stream (suite seed, name, example id): the same on every side."""
+        return [generator("example", self.seed, *name, int(example)) for example in self.ids]
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Logits (B, K) of one bounded pass; raises `Unsupported` when the model returns anything else."""
+        self._passes.total.forward += len(inputs)
+        return as_logits(self.model(self.laid_out(inputs)))
+
+    def laid_out(self, inputs: Tensor) -> Tensor:
+        """Inputs in the memory format in which the model is fastest; the values are the same."""
+        return inputs.contiguous(memory_format=torch.channels_last) if self.channels_last else inputs
+
+    def target_logits(self, inputs: Tensor, targets: Tensor) -> Tensor:
+        """The logit of each row's target, (B,)."""
+        return self.forward(inputs).gather(1, targets[:, None])[:, 0]
+
+    def input_gradient(self, inputs: Tensor, targets: Tensor) -> Tensor:
+        """Gradient of the targets' logits at `inputs`, (B, *shape), in one pass without side effects."""
+        leaf = inputs.detach().requires_grad_(True)
+        with torch.enable_grad():
+            logits = self.target_logits(leaf, targets)
+            if not logits.requires_grad:
+                raise Unsupported("the model's output does not depend on its input")
+        return self.backward(logits, leaf).contiguous()
+
+    def backward(self, logits: Tensor, at: Tensor) -> Tensor:
+        """Gradient of the summed `logits` (B,) with respect to the tensor `at`, whose shape it has."""
+        self._passes.total.backward += len(logits)
+        (gradient,) = torch.autograd.grad(logits, at, torch.ones_like(logits), allow_unused=True)
+        if gradient is None:
+            raise Unsupported("the model's output does not depend on its input")
+        return gradient
+
+    def parts(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Inputs and targets of one bounded pass after another."""
+        return zip(self.inputs.split(self.rows), self.targets.split(self.rows), strict=True)
+
+    def input_gradients(self) -> Tensor:
+        """Gradient of every target's logit in bounded passes, anew at each call: for methods that alter the passes."""
+        return torch.cat([self.input_gradient(inputs, targets) for inputs, targets in self.parts()])
+
+    @primitive
+    def outputs(self) -> Tensor:
+        """Logits (N, K)."""
+        with torch.no_grad():
+            return torch.cat([self.forward(rows.clone()) for rows in self.inputs.split(self.rows)])
+
+    def target_outputs(self) -> Tensor:
+        """The logit of each example's target, (N,), from `outputs`."""
+        return self.outputs().gather(1, self.targets[:, None])[:, 0]
+
+    def gains(self, baseline: Baseline = 0.0) -> Tensor:
+        """F_t(x) − F_t(b), (N,): what complete maps sum to."""
+        return self.target_outputs() - self.baseline_outputs(baseline)
+
+    @primitive
+    def gradient(self) -> Tensor:
+        """Gradient of the target's logit, (N, *shape)."""
+        return self.input_gradients()
+
+    @primitive
+    def noisy_gradients(self, samples: int, noise: float) -> Moments:
+        """Moments of gradients at inputs with Gaussian noise of `noise` · (max − min) of each input (Smilkov et al.
+        2017, eq. 2). All examples' samples run in one stream of bounded passes; sums are kept in float64."""
+        at_least_one("samples", samples)
+        streams = self.generators("noisy_gradients", samples, float(noise))  # 1 and 1.0 are one argument: one stream
+        dtype, spread = self.inputs.dtype, self._spread(noise)
+        first = torch.zeros_like(self.inputs, dtype=torch.float64)  # its deviations keep a constant's variance at 0
+        total, squares, square_deviations = (torch.zeros_like(first) for _ in range(3))
+        for start, index in self._numbered_stream(samples):
+            rows = index.to(self.inputs.device)
+            gradient = self.input_gradient(self._noisy(index, streams, spread), self.targets[rows]).double()
+            begins = (start + torch.arange(len(rows), device=rows.device)) % samples == 0
+            first[rows[begins]] = gradient[begins]
+            deviation = gradient - first[rows]
+            total.index_add_(0, rows, deviation)
+            square_deviations.index_add_(0, rows, deviation.square_())
+            squares.index_add_(0, rows, gradient.square_())
+        variance = (square_deviations / samples - (total / samples).square()).clamp_(min=0)
+        return Moments((first + total / samples).to(dtype), (squares / samples).to(dtype), variance.to(dtype))
+
+    @primitive
+    def path_gradients(self, steps: int, baseline: Baseline = 0.0) -> Tensor:
+        """Mean gradient on the straight path from a baseline b to the input, ∫₀¹ ∇F(b + α(x − b)) dα by
+        Gauss–Legendre, (N, *shape). `baseline`: a number, or a tensor that broadcasts to the inputs."""
+        at_least_one("steps", steps)
+        start_point = self.at_baseline(baseline)
+        difference = self.inputs - start_point
+        nodes, areas = np.polynomial.legendre.leggauss(steps)
+        alphas = torch.as_tensor((nodes + 1) / 2, dtype=self.inputs.dtype, device=self.inputs.device)
+        weights = torch.as_tensor(areas / 2, device=self.inputs.device)
+        total = torch.zeros_like(self.inputs, dtype=torch.float64)
+        ones = [1] * (self.inputs.ndim - 1)
+        for start, index in self._numbered_stream(steps):
+            rows = index.to(self.inputs.device)
+            step = (start + torch.arange(len(rows), device=rows.device)) % steps
+            point = start_point[rows] + difference[rows] * alphas[step].reshape(-1, *ones)
+            gradient = self.input_gradient(point, self.targets[rows])
+            total.index_add_(0, rows, gradient.double() * weights[step].reshape(-1, *ones))
+        return total.to(self.inputs.dtype)
+
+    @primitive
+    def expected_gradients(self, samples: int, noise: float) -> Tensor:
+        """Mean of (x̃ − b) ⊙ ∇F(b + α(x̃ − b)) over baselines b drawn from the training examples and α uniform in
+        [0, 1), (N, *shape) (Erion et al. 2021, eq. 3); x̃: the input, with Gaussian noise of `noise` · (max − min)."""
+        at_least_one("samples", samples)
+        streams = self.generators("expected_gradients", samples, float(noise))
+        train, dtype, spread = self.train_inputs, self.inputs.dtype, self._spread(noise)
+        choices = torch.stack([torch.randint(len(train), (samples,), generator=stream) for stream in streams])
+        alphas = torch.stack([torch.rand(samples, generator=stream, dtype=dtype) for stream in streams])
+        ones = [1] * (self.inputs.ndim - 1)
+        total = torch.zeros_like(self.inputs, dtype=torch.float64)
+        for start, index in self._numbered_stream(samples):
+            rows = index.to(self.inputs.device)
+            numbers = (start + torch.arange(len(index))) % samples
+            points = self._noisy(index, streams, spread) if noise else self.inputs[rows]
+            baselines = train[choices[index, numbers].to(train.device)].to(points)
+            difference = points - baselines
+            step = alphas[index, numbers].to(points).reshape(-1, *ones)
+            gradient = self.input_gradient(baselines + step * difference, self.targets[rows])
+            total.index_add_(0, rows, (difference * gradient).double())
+        return (total / samples).to(dtype)
+
+    @primitive
+    def baseline_outputs(self, baseline: Baseline = 0.0) -> Tensor:
+        """Logits of the targets at the baseline, (N,): one pass where all examples share it."""
+        points = self.at_baseline(baseline)
+        with torch.no_grad():
+            if isinstance(baseline, Tensor) and len(points) > 1:
+                rows = points.split(self.rows)
+                outputs = torch.cat([self.forward(each.clone()) for each in rows])
+            else:
+                outputs = self.forward(points[:1].clone()).expand(len(points), -1)
+        return outputs.gather(1, self.targets[:, None])[:, 0]
+
+    def at_baseline(self, baseline: Baseline) -> Tensor:
+        """The baseline as inputs, (N, *shape); raises `InputError` for a tensor that does not broadcast."""
+        if not isinstance(baseline, Tensor):
+            return torch.full_like(self.inputs[:1], baseline).expand_as(self.inputs)
+        try:
+            return baseline.to(self.inputs).expand_as(self.inputs)
+        except RuntimeError:
+            shape = _text(self.inputs.shape)
+            raise InputError(f"baseline: expected a number or ({shape}), found {tuple(baseline.shape)}") from None
+
+    def masked_outputs(self, keep: Tensor) -> Tensor:
+        """Logits of the targets with parts of the inputs set to zero, (N, M); `keep` (M, H, W), or (M, D) for vectors:
+        what remains, bool or a share in [0, 1]."""
+        outputs = torch.empty(len(self.inputs) * len(keep), dtype=self.inputs.dtype, device=self.inputs.device)
+        keep = keep.to(self.inputs.device)
+        channels = [1] * (self.inputs.ndim - keep.ndim)
+        with torch.no_grad():
+            for start, index in self._numbered_stream(len(keep)):
+                rows = index.to(self.inputs.device)
+                mask = keep[(start + torch.arange(len(rows), device=rows.device)) % len(keep)]
+                masked = self.inputs[rows] * mask.reshape(len(rows), *channels, *keep.shape[1:])
+                outputs[start : start + len(rows)] = self.target_logits(masked, self.targets[rows])
+        return outputs.reshape(len(self.inputs), len(keep))
+
+    def _spread(self, noise: float) -> Tensor:
+        """Standard deviations `noise` · (max − min) of each input, (N, 1, …)."""
+        flat = self.inputs.flatten(1)
+        return (noise * (flat.amax(1) - flat.amin(1))).reshape(-1, *[1] * (self.inputs.ndim - 1))
+
+    def _noisy(self, index: Tensor, streams: list[torch.Generator], spread: Tensor) -> Tensor:
+        """Inputs at `index` (B,) with Gaussian noise of `spread`, each drawn from its example's stream."""
+        rows, shape = index.to(self.inputs.device), self.inputs.shape[1:]
+        draws = [torch.randn(shape, generator=streams[i], dtype=self.inputs.dtype) for i in index.tolist()]
+        return self.inputs[rows] + spread[rows] * torch.stack(draws).to(self.inputs)
+
+    def refuse_all_but_images(self) -> None:
+        """Raises `Unsupported` unless the inputs are images (N, C, H, W)."""
+        if self.inputs.ndim != 4:
+            raise Unsupported(f"expected images (N, C, H, W), found {tuple(self.inputs.shape)}")
+
+    def over_channels(self, maps: Tensor) -> Tensor:
+        """Maps (N, H, W) spread evenly over the images' channels, so that the channel sum is the map itself."""
+        return (maps / self.inputs.shape[1])[:, None].expand_as(self.inputs)
+
+    def _numbered_stream(self, samples: int) -> Iterator[tuple[int, Tensor]]:
+        """Bounded passes over examples, each `samples` times in a row: first row's number, example indices (B,)."""
+        everything = torch.arange(len(self.inputs)).repeat_interleave(samples)
+        for start in range(0, len(everything), self.rows):
+            yield start, everything[start : start + self.rows]
+
+    def costing(self) -> Costing:
+        """Context that measures one method: its own time, and the full price of primitives it found ready."""
+        return Costing(self._passes)
+
+
+def as_logits(outputs: Any) -> Tensor:
+    """A model's outputs where they are logits (N, K); raises `Unsupported` for anything else."""
+    if not isinstance(outputs, Tensor) or outputs.ndim != 2:
+        found = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
+        raise Unsupported(f"expected logits (N, K) from the model, found {found}")
+    return outputs
+
+
+def _one_an_input(name: str, numbers: Any, count: int) -> None:
+    if not isinstance(numbers, Tensor) or numbers.shape != (count,) or numbers.dtype != torch.int64:
+        found = f"{numbers.dtype} {tuple(numbers.shape)}" if isinstance(numbers, Tensor) else type(numbers).__name__
+        raise InputError(f"{name}: expected a torch.int64 tensor ({count},), one number an input, found {found}")
+
+
+def _text(shape: torch.Size) -> str:
+    return ", ".join(map(str, shape))
+
+
+def at_least_one(name: str, number: int) -> None:
+    """Raises `InputError` for a parameter below 1."""
+    if number < 1:
+        raise InputError(f"{name}: expected at least 1, found {number}")

@@ -1,0 +1,69 @@
+"""What torch and NumPy are set to, as far as numbers depend on it, and how it is put back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+
+
+def settings() -> tuple[Any, ...]:
+    """What torch and NumPy are set to, as far as numbers depend on it."""
+    return (
+        torch.get_default_dtype(),
+        torch.get_default_device(),
+        torch.get_num_threads(),
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+        torch.get_float32_matmul_precision(),
+        torch.backends.cudnn.benchmark,
+        tuple(np.geterr().items()),
+    )
+
+
+def restore_settings(before: tuple[Any, ...]) -> None:
+    """Sets torch and NumPy to what `settings` has told before."""
+    if settings() == before:  # setting is slow
+        return
+    dtype, device, threads, deterministic, warn_only, precision, benchmark, floats = before
+    torch.set_default_dtype(dtype)
+    torch.set_default_device(None if device.type == "cpu" else device)
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
+    torch.set_float32_matmul_precision(precision)
+    torch.backends.cudnn.benchmark = benchmark
+    np.seterr(**dict(floats))
+
+
+@contextmanager
+def settings_restored() -> Iterator[None]:
+    """Puts torch's and NumPy's settings back as they were, also after an exception: foreign code may leave others."""
+    before = settings()
+    try:
+        yield
+    finally:
+        restore_settings(before)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """As in a run: torch with one thread, because two change last bits."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def reproducible(device: str) -> None:
+    """Settings of a worker, for good: one thread, since two change last bits; on a GPU, the same numbers every time."""
+    torch.set_num_threads(1)
+    if device == "cuda":
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+        torch.use_deterministic_algorithms(True, warn_only=True)

@@ -1,0 +1,79 @@
+"""Compares runs with each other, with references and with published values."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from attribug import metrics
+from attribug.errors import InputError, near_misses
+from attribug.reports.references import load_table
+from attribug.results import published
+from attribug.results.comparison import EFFECT
+from attribug.results.comparison import compare as compare_tables
+from attribug.results.schema import TableError
+
+if TYPE_CHECKING:
+    from attribug.api import Run
+    from attribug.results.comparison import ComparedTable, Comparison
+
+
+def compare(
+    baseline: str | Path | Run,
+    candidate: str | Path | Run,
+    *,
+    tolerance: float | Mapping[str, float] | None = None,
+    only_verdicts: bool = False,
+) -> Comparison:
+    """Compares two runs of one suite: folders, their URLs, results.csv files, names of references, or what `run`
+    returned.
+
+    `tolerance`: the difference of values that counts for nothing, of all metrics or by metric (`effect` for effects);
+    `only_verdicts` gates verdicts alone. See `attribug.results.comparison`. Raises `InputError` for what is no table,
+    a damaged one, or one of another suite or schema.
+    """
+    allowed = _tolerances(tolerance)
+    sides = [load_table(side) for side in (baseline, candidate)]
+    present = {name for side in sides for name in side.results["metric"].unique()} | {EFFECT, ""}
+    for name in allowed:
+        if name not in present:
+            raise InputError(f"tolerance: neither table has a metric {name!r}{near_misses(name, present - {''})}")
+    kinds = {row["name"]: row["kind"] for row in metrics.described()}
+    try:
+        return compare_tables(sides[0], sides[1], tolerance=allowed, only_verdicts=only_verdicts, kinds=kinds)
+    except TableError as error:
+        raise InputError(str(error)) from error
+
+
+def compare_published(candidate: str | Path | Run) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Published values and findings beside a run's: see `attribug.results.published`. Raises `InputError` as `compare`,
+    and for a table that does not know its bugs' primary metrics."""
+    return beside_published(load_table(candidate))
+
+
+def beside_published(found: ComparedTable) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """As `compare_published`, of a table that was loaded."""
+    bugs = found.facts.get("pieces", {}).get("bugs")
+    if not bugs:
+        raise InputError(f"{found.name}: expected a run's folder or a reference, which know their bugs, found a table")
+    primary, controls = ({name: bug[fact] for name, bug in bugs.items()} for fact in ("primary", "control"))
+    return published.beside(found.results, controls), published.findings(found.results, primary, controls)
+
+
+def _tolerances(tolerance: float | Mapping[str, float] | None) -> dict[str, float]:
+    """By metric, `""` for all."""
+    given = {} if tolerance is None else dict(tolerance) if isinstance(tolerance, Mapping) else {"": tolerance}
+    allowed = {}
+    for name, value in given.items():
+        said = f"tolerance{f' {name}' if name else ''}: expected a number of at least 0, found {value!r}"
+        try:
+            allowed[str(name)] = float(value)
+        except (TypeError, ValueError):
+            raise InputError(said) from None
+        if not 0 <= allowed[str(name)] < math.inf:
+            raise InputError(said)
+    return allowed

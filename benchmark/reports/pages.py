@@ -1,0 +1,119 @@
+"""A run's folder → one HTML page; the plugins that made the run need not be at hand."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from attribug.errors import InputError
+from attribug.reports import comparing, references
+from attribug.results.headline import PLACE
+from attribug.results.html_page import PageContents, Place, page
+from attribug.results.narrative import took
+from attribug.storage import locations
+from attribug.storage.files import storing, write_atomically
+from attribug.storage.folders import ANALYSIS, COSTS, REPORT, RUN, is_url
+from attribug.storage.tensors import Tensors
+from attribug.tables.analysis import EMPTY, read_analysis
+from attribug.tables.costs import COST_COLUMNS
+from attribug.tables.figures import pictures
+from attribug.tables.run_json import RENEW, RunFacts
+
+if TYPE_CHECKING:
+    from attribug.results.headline import Pieces
+
+RANKS = ("rank_low", "rank_high")
+
+
+def write_report(run: str | Path, output: Path | None = None) -> str | Path:
+    """Writes the page of a run, by default to `report.html` in its folder or at its URL; returns where it is.
+
+    Raises:
+        InputError: no folder, or tables or facts in it that are absent, damaged, older than this version, or do not
+            belong together.
+    """
+    if not is_url(run):
+        return _write(Path(run), output)
+    with locations.reading(str(run), "galleries") as place:
+        path = _write(place.folder, output)
+        if output is not None:
+            return path
+        place.send_file(REPORT)
+        return f"{place.name}/{REPORT}"
+
+
+def _write(folder: Path, output: Path | None) -> Path:
+    path = folder / REPORT if output is None else output
+    if path.is_dir():
+        raise InputError(f"--output {path}: expected a file to write, found a folder")
+    text = page(page_contents(folder))
+    with storing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, lambda place: place.write_text(text, encoding="utf-8"))
+    return path
+
+
+def page_contents(folder: Path) -> PageContents:
+    """Everything that the page of a run tells. What is not essential may be missing: analysis, costs, galleries.
+
+    Raises:
+        InputError: as `report`.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder}: expected the folder of a run, found {'a file' if folder.exists() else 'nothing'}")
+    run = references.load_table(folder, RunFacts)
+    results, facts = run.results, run.facts
+    _expect_pieces(folder, results, facts["pieces"])
+    costs = _costs(folder / COSTS)
+    read = {path.stem: _analysis(path) for path in sorted((folder / ANALYSIS).glob("*.csv"))}
+    analysis = {name: table for name, table in read.items() if table is not None}
+    galleries = {} if costs is None else _galleries(Tensors(folder / "galleries"), costs, facts)
+    return PageContents(results, facts, analysis, costs, galleries, *comparing.beside_published(run))
+
+
+def _expect_pieces(folder: Path, results: pd.DataFrame, pieces: Pieces) -> None:
+    """Raises `InputError` where run.json does not tell of something that results have."""
+    for kind, column in (("tasks", "task"), ("bugs", "bug"), ("methods", "method"), ("metrics", "metric")):
+        unknown = sorted(set(results[column]) - set(pieces[kind]))
+        if unknown:
+            known = ", ".join(unknown)
+            raise InputError(f"{folder / RUN}: expected facts of all {kind}, found none of {known}; {RENEW}")
+
+
+def _costs(path: Path) -> pd.DataFrame | None:
+    """costs.csv, None when it is absent or damaged."""
+    numbers = ("seed", *COST_COLUMNS[COST_COLUMNS.index("seconds") :])
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False).reindex(columns=list(COST_COLUMNS), fill_value="")
+        return table.assign(**{name: pd.to_numeric(table[name]) for name in numbers})
+    except (OSError, ValueError):
+        return None
+
+
+def _analysis(path: Path) -> pd.DataFrame | None:
+    """A table of the analysis, None when it is damaged."""
+    try:
+        table = read_analysis(path)
+    except (OSError, ValueError):
+        return None
+    told = [name for name in (*RANKS, "added", "detection_rate") if name in table.columns]
+    numeric = all(pd.api.types.is_numeric_dtype(table[name]) for name in told)
+    return table if numeric and set(EMPTY.get(path.stem, ())) <= set(table.columns) else None
+
+
+def _galleries(galleries: Tensors, costs: pd.DataFrame, facts: Mapping[str, Any]) -> dict[Place, dict[str, Any]]:
+    """By place: the maps of the first model in which the bug took, as in the run's own figures."""
+    records = costs[costs["kind"] == "record"]
+    found: dict[Place, dict[str, Any]] = {}
+    for (*names, seed), part in records.groupby([*PLACE, "seed"], sort=True):
+        place: Place = (str(names[0]), str(names[1]), str(names[2]))
+        held, checked = took([check for check in facts["checks"] if check["seed"] == seed], place)
+        if place not in found and held == checked:
+            keys = dict(zip(part["method"], part["key"], strict=True))
+            order = [name for name in facts["suite"].get("methods", ()) if name in keys]
+            maps = pictures(galleries, {name: keys[name] for name in [*order, *(keys.keys() - set(order))]})
+            found |= {place: maps} if maps else {}
+    return found

@@ -1,0 +1,67 @@
+"""Tables to compare: run folders, files, reference tables that come with attribug."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+import pyarrow as pa
+
+from attribug import results
+from attribug.errors import InputError, near_misses, one_line
+from attribug.results.comparison import ComparedTable
+from attribug.results.schema import TableError, read_results
+from attribug.storage import locations
+from attribug.storage.files import read_json
+from attribug.storage.folders import RESULTS, RUN, SCORES, is_url
+from attribug.tables.run_json import Facts, expect_file, read_facts
+
+if TYPE_CHECKING:
+    from attribug.api import Run
+
+REFERENCES = Path(results.__file__).parent / "reference"
+
+
+def references() -> list[str]:
+    """Names of the reference tables in the package."""
+    return sorted(path.stem for path in REFERENCES.glob("*.csv"))
+
+
+def load_table(source: str | Path | Run, kind: type[Facts] = Facts) -> ComparedTable:
+    """A table with what is known of it. Raises `InputError` where there is none, or it is not what was written."""
+    if not isinstance(source, str | Path):
+        return _load(source.folder, source.name, kind)
+    if not is_url(source):
+        return _load(Path(source), str(source), kind)
+    with locations.reading(str(source)) as place:
+        return _load(place.folder, place.name, kind)
+
+
+def _load(path: Path, name: str, kind: type[Facts]) -> ComparedTable:
+    if not path.exists() and name in references():
+        path = REFERENCES / f"{name}.csv"
+    if not path.exists():
+        known = references()
+        raise InputError(
+            f"{name}: expected a run's folder, a results.csv or a reference ({', '.join(known)}), found no such file"
+            f"{near_misses(name, known)}"
+        )
+    told = read_json(path / RUN) if path.is_dir() else None
+    if isinstance(told, dict) and "files" not in told:
+        raise InputError(f"{name}: expected a finished run, found one that is not; run the suite again, which goes on")
+    table = path / RESULTS if path.is_dir() else path
+    notes = table.with_name(RUN) if table.name == RESULTS else table.with_suffix(".json")
+    facts = read_facts(notes, kind) if path.is_dir() or notes.exists() else {}
+    scores = table.with_name(SCORES) if facts and notes.name == RUN else None
+    scores = scores if scores is not None and scores.exists() else None  # a run may be kept without them
+    try:
+        rows = read_results(table)
+        for file in (table, scores):
+            if facts and file is not None:
+                expect_file(file, facts)
+        return ComparedTable(name, rows, None if scores is None else pd.read_parquet(scores), facts)
+    except TableError as error:
+        raise InputError(str(error)) from error
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(f"{scores}: {one_line(error)}") from error

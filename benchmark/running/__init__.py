@@ -1,0 +1,1 @@
+"""Running: jobs, their schedule, and the engines that do them."""

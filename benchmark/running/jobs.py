@@ -1,0 +1,79 @@
+"""Jobs: what a worker is told to do. A worker makes the plan itself, so jobs are a few names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from attribug.running.outcome import Outcome
+
+Event = Callable[[str, int], None]
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a worker needs to know once; plain values only."""
+
+    suite: dict[str, Any]
+    plan: str
+    """Content key of the plan; a worker that comes to another one refuses to work."""
+    device: str
+    out: str
+    cache: str
+    models: str | None
+    fresh: bool
+    keep_maps: bool
+    plugins: tuple[str, ...]
+    functions: bytes
+    """Functions given from Python, pickled by cloudpickle: {name: function}."""
+
+
+@dataclass(frozen=True)
+class Train:
+    """Trains the model of a content key."""
+
+    key: str
+
+
+@dataclass(frozen=True)
+class MeasureChecks:
+    """Measures the checks of a cell, by its number in the plan."""
+
+    cell: int
+
+
+@dataclass(frozen=True)
+class Block:
+    """Explains and scores a cell with a bundle of methods."""
+
+    cell: int
+    methods: tuple[str, ...]
+
+
+Job = Train | MeasureChecks | Block
+
+
+Write = Callable[["Outcome", Path], object]
+"""Makes tables of an outcome in a folder; a module-level function, so that a worker can import it."""
+
+
+@dataclass(frozen=True)
+class Calibrate:
+    """Times a little of what waits, on untrained models; also the making of tables, where `write` makes them."""
+
+    waiting: tuple[Job, ...]
+    write: Write | None
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a job reports: seconds, reasons of methods that failed, figures of checks or of a calibration, files that it
+    found damaged."""
+
+    seconds: float
+    failures: dict[str, str]
+    figures: dict[str, float] | None = None
+    damaged: tuple[str, ...] = ()

@@ -1,0 +1,20 @@
+"""What this machine gives to a process: memory so far, cores."""
+
+from __future__ import annotations
+
+import os
+import resource
+import sys
+
+
+def default_workers() -> int:
+    """The cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+KILOBYTES_PER_RSS_UNIT = 1 if sys.platform != "darwin" else 1 / 1024
+
+
+def peak_megabytes() -> float:
+    """Largest resident size of this process so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * KILOBYTES_PER_RSS_UNIT / 1024

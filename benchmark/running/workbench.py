@@ -1,0 +1,105 @@
+"""A worker's plan, lab and stores, and how it does a job; imported by workers only."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from attribug.errors import InputError
+from attribug.plugins import load_plugin
+from attribug.running.jobs import Calibrate, Done, MeasureChecks, Train
+from attribug.running.resources import peak_megabytes
+from attribug.suites.suite import Suite
+
+if TYPE_CHECKING:
+    from attribug.running.jobs import Block, Event, Job, Setup
+
+
+class Workbench:
+    """A worker's plan, lab and stores."""
+
+    def __init__(self, setup: Setup) -> None:
+        from attribug.maps.kept import KeptMaps
+        from attribug.methods import register_functions
+        from attribug.models.lab import Lab
+        from attribug.plans import planning
+        from attribug.query.settings import reproducible
+        from attribug.storage.models import Models
+        from attribug.storage.records import Records
+
+        reproducible(setup.device)
+        for plugin in setup.plugins:
+            load_plugin(plugin)
+        register_functions(setup.functions)
+        self.setup = setup
+        self.plan = planning.make(Suite.model_validate(setup.suite), setup.device)
+        if self.plan.key != setup.plan:
+            raise InputError("the code changed while the run went on; start it again")
+        models = Models(Path(setup.cache), None if setup.models is None else Path(setup.models), setup.device)
+        self.models = models
+        self.lab = Lab(models, device=setup.device)
+        self.records = Records(Path(setup.out))
+        self.maps = KeptMaps(
+            self.records.maps, place=self.plan.explaining_key, precision=self.plan.settings.maps, keep=setup.keep_maps,
+            fresh=setup.fresh,
+        )  # fmt: skip
+
+    def do(self, job: Job | Calibrate, event: Event) -> Done:
+        """Does a job; results go to the stores."""
+        started = time.perf_counter()
+        failures: dict[str, str] = {}
+        figures = None
+        if isinstance(job, Train):
+            self._train(job, event)
+        elif isinstance(job, MeasureChecks):
+            figures = self._measure(job)
+        elif isinstance(job, Calibrate):
+            from attribug.running.calibration import measured
+
+            figures = measured(self.plan, job.waiting, job.write)
+        else:
+            failures = self._block(job, event)
+        damaged = (*self.records.found_damaged, *self.models.found_damaged)
+        return Done(time.perf_counter() - started, failures, figures, damaged)
+
+    def _train(self, job: Train, event: Event) -> None:
+        training, fresh = self.plan.trainings[job.key], self.setup.fresh
+        with self.models.lock(job.key):  # another run may be training it for the same cache
+            if not fresh and self.models.load_weights(job.key) is not None:
+                event("training", training.recipe.epochs)  # it has, and knows what it cost
+                return
+            started = time.perf_counter()
+            self.lab.train(training, fresh=fresh, progress=lambda epochs: event("training", epochs))
+            cost = {"seconds": time.perf_counter() - started, "peak_megabytes": peak_megabytes()}
+            self.models.save_cost(job.key, cost)
+
+    def _measure(self, job: MeasureChecks) -> dict[str, float]:
+        cell = self.plan.cells[job.cell]
+        checks = cell.contrast.checks if cell.contrast is not None else ()
+        from attribug.models.checks import figure
+
+        figures = {check.name: figure(check, self.lab) for check in checks}
+        self.records.save_checks(self.plan.check_key(cell), figures)
+        return figures
+
+    def _block(self, job: Block, event: Event) -> dict[str, str]:
+        from attribug.scores.blocks import score_block
+
+        cell = self.plan.cells[job.cell]
+        if cell.contrast is None:
+            raise ValueError(f"{cell.name}: there is nothing to explain")
+        chosen = [pair for pair in self.plan.methods if pair[0].name in job.methods]
+        failures = {}
+        records = score_block(
+            cell.contrast, chosen, self.plan.measured, self.lab, self.plan.settings, kept=self.maps, report=event
+        )
+        for name, record in records.items():
+            if record.verdict == "failed":
+                failures[name] = record.reason
+            else:
+                record.peak_megabytes = peak_megabytes()
+                self.records.save(self.plan.record_key(cell, name), record)
+        if failures:
+            self.lab.forget_models()  # a failed method may have changed one
+        return failures

@@ -1,0 +1,1 @@
+"""Scores: maps become rows, metric by metric."""

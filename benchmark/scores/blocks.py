@@ -1,0 +1,273 @@
+"""Maps → rows: explains every side of a contrast chunk by chunk, and scores each map as soon as it is there."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from attribug.contracts.contrasts import Side
+from attribug.contracts.models import Data
+from attribug.contracts.pieces import Metric
+from attribug.errors import StorageError, Unsupported, one_line
+from attribug.maps.attribution import attributions
+from attribug.maps.guard import MethodFault, safe_copy
+from attribug.maps.kept import Explained
+from attribug.query.query import Query
+from attribug.scores.measurement import Measurement, gaussian_maps
+from attribug.scores.records import SHOWN, Record
+
+if TYPE_CHECKING:
+    from attribug.contracts.contrasts import Contrast
+    from attribug.contracts.pieces import Method
+    from attribug.maps.kept import KeptMaps
+    from attribug.models.lab import Lab
+    from attribug.scores.measurement import Views
+    from attribug.scores.records import Settings
+
+OnWork = Callable[[Literal["explaining", "scoring"], int], None]
+MetricPost = tuple[Metric, str]
+
+
+def explained_positions(contrast: Contrast, lab: Lab, limit: int) -> Tensor:
+    """Positions of the explained examples: the first `limit` of those that are kept, (n,) int64."""
+    count = len(lab.data(contrast.contaminated.examples))
+    positions = torch.arange(count)
+    if contrast.keep is not None:
+        given = lab.outputs(contrast.contaminated.model, contrast.keep).argmax(1)
+        positions = positions[given == lab.data(contrast.keep).labels]
+    return positions[:limit]
+
+
+def score_block(
+    contrast: Contrast,
+    methods: Sequence[tuple[Method, Mapping[str, Any]]],
+    measured: Sequence[MetricPost],
+    lab: Lab,
+    settings: Settings,
+    *,
+    kept: KeptMaps | None = None,
+    report: OnWork = lambda stage, amount: None,
+) -> dict[str, Record]:
+    """Explains and scores a contrast with several methods that share their passes; one record a method, by name.
+
+    A method that raises fails alone. What `kept` holds is not explained again. `report` is told of every side explained
+    and every method scored.
+    """
+    positions = explained_positions(contrast, lab, settings.examples)
+    if not len(positions):
+        return {method.name: Record(verdict="failed", reason="no example is left to explain") for method, _ in methods}
+    work = {method.name: _Work(contrast, method, measured, settings, len(positions), kept) for method, _ in methods}
+    versions = sorted({version for job in work.values() for version in job.versions})
+    for start in range(0, len(positions), settings.chunk):
+        chunk = positions[start : start + settings.chunk]
+        queries = _queries(contrast, versions, lab, chunk, settings)
+        noise = _noise(contrast, versions, queries, settings) if any(job.aligns for job in work.values()) else {}
+        for method, parameters in methods:
+            job = work[method.name]
+            if not job.record.verdict:
+                started, explaining = time.perf_counter(), job.explaining_seconds
+                _explain_chunk(job, parameters, queries, noise, start, report)
+                explaining = job.explaining_seconds - explaining
+                job.record.scoring_seconds += time.perf_counter() - started - explaining
+                if job.record.verdict:  # passes that it shared may come from a model it had changed
+                    queries = _queries(contrast, versions, lab, chunk, settings)
+                report("scoring", len(chunk))
+    data = lab.data(contrast.contaminated.examples).select(positions)
+    return {name: job.finished(data) for name, job in work.items()}
+
+
+Queries = dict[Side, tuple[Query, Data]]
+
+
+def _queries(contrast: Contrast, versions: Sequence[str], lab: Lab, positions: Tensor, settings: Settings) -> Queries:
+    """What every side is asked, on every version of the inputs that some metric reads."""
+    sides = dict.fromkeys(contrast.seen(side, version) for side in contrast.sides for version in ("", *versions))
+    chunks = {side: lab.data(side.examples).select(positions) for side in sides}
+    targets: Tensor | None = None
+    if contrast.target == "reference":
+        reference = contrast.references[0]
+        targets = _predicted(lab, reference, chunks[reference])
+    expected = chunks[contrast.contaminated].ids
+    models = {side.model: safe_copy(lab.model(side.model)) for side in chunks}
+    queries = {}
+    for side, data in chunks.items():
+        if not torch.equal(data.ids, expected) or len(expected.unique()) < len(expected):
+            raise ValueError("a contrast's sides: expected the same examples in the same order, each once")
+        if contrast.target == "label":
+            targets = data.labels
+        elif contrast.target == "own":
+            targets = _predicted(lab, side, data)
+        inputs, device = data.inputs.to(lab.device), lab.device
+        if targets is None:
+            raise ValueError(f"target: expected label, reference or own, found {contrast.target!r}")
+        train = lab.training_data(side.model)
+        asked = (models[side.model], inputs, targets.to(device))
+        query = Query(*asked, ids=data.ids, seed=settings.seed, rows=settings.rows, train=train)
+        queries[side] = (query, data)
+    return queries
+
+
+def _predicted(lab: Lab, side: Side, data: Data) -> Tensor:
+    model = lab.model(side.model)  # outside of no_grad: it may have to be trained
+    with torch.no_grad():
+        predicted: Tensor = model(data.inputs.to(lab.device)).argmax(1)
+    return predicted
+
+
+def _noise(contrast: Contrast, versions: Sequence[str], queries: Queries, settings: Settings) -> Views:
+    """Gaussian maps of every version that some metric reads; the same for all methods and metrics."""
+    data = {version: queries[contrast.seen(contrast.contaminated, version)][1] for version in versions}
+    return {version: (gaussian_maps(each, settings.seed, version), each) for version, each in data.items()}
+
+
+def _explain_chunk(
+    job: _Work, parameters: Mapping[str, Any], queries: Queries, noise: Views, start: int, report: OnWork
+) -> None:
+    """One method, one chunk: references and controls stay prepared, contaminated maps are scored on arrival."""
+    contrast = job.contrast
+    first = [*contrast.references, *(side for sides in contrast.control_sets.values() for side in sides)]
+    try:
+        job.each(Measurement.begin, noise, start)
+        for side in dict.fromkeys(first):
+            job.each(Measurement.keep, side, job.views(side, queries, parameters), start)
+            report("explaining", 1)
+        job.each(Measurement.compare_controls, len(queries[contrast.contaminated][1]), start)
+        for draw, side in enumerate(contrast.contaminated_sides):
+            job.each(Measurement.compare_contaminated, draw, job.views(side, queries, parameters), start)
+            report("explaining", 1)
+    except StorageError:
+        raise  # of maps that are to be kept
+    except Unsupported as reason:
+        job.record = Record(verdict="unsupported", reason=str(reason))
+    except Exception as error:  # foreign code: whatever it raises costs its own record only
+        job.record = Record(verdict="failed", reason=one_line(error))
+    finally:
+        for measurement in job.measurements:
+            measurement.forget()
+
+
+class _Work:
+    """One method's record in the making."""
+
+    def __init__(
+        self,
+        contrast: Contrast,
+        method: Method,
+        measured: Sequence[MetricPost],
+        settings: Settings,
+        count: int,
+        kept: KeptMaps | None,
+    ) -> None:
+        self.contrast = contrast
+        self.method = method
+        self.kept = kept
+        self.rows = settings.rows
+        self.measurements = [
+            Measurement(contrast, metric, post, count=count)
+            for metric, post in measured
+            if metric.reads == method.output and metric.applies(contrast)
+        ]
+        self.record = Record()
+        self.explaining_seconds = 0.0
+        self.shown: dict[Side, Tensor] = {}
+
+    @property
+    def aligns(self) -> bool:
+        """Whether some metric meets a truth mask."""
+        return any(measurement.metric.kind == "alignment" for measurement in self.measurements)
+
+    @property
+    def versions(self) -> list[str]:
+        """Versions of the inputs that are explained: `""` always, others where a metric reads them."""
+        alive = [measurement.metric for measurement in self.measurements if not measurement.verdict]
+        asked = {version for metric in alive for version in metric.versions}
+        return ["", *sorted(asked - {""})]
+
+    def views(self, side: Side, queries: Queries, parameters: Mapping[str, Any]) -> dict[str, tuple[Tensor, Data]]:
+        """The method's maps of a side and the examples, by version of the inputs.
+
+        Where it fails on another version than the explained one, the metrics that read this one lose their rows.
+        """
+        found = {}
+        for version in self.versions:
+            seen = self.contrast.seen(side, version)
+            query, data = queries[seen]
+            try:
+                found[version] = self.explain(seen, query, parameters), data
+            except Exception as error:
+                if not version or isinstance(error, StorageError):
+                    raise
+                query.forget_passes()
+                for measurement in self.measurements:
+                    if version in measurement.metric.versions and not measurement.verdict:
+                        measurement.lose(error)
+        maps = found[""][0]
+        self.remember(side, maps)
+        if self.method.output == "attributions":
+            promised = queries[side][0].promised if self.method.conserves else None
+            self.record.census.count(maps, promised)
+        return found
+
+    def explain(self, side: Side, query: Query, parameters: Mapping[str, Any]) -> Tensor:
+        """The method's maps of one query."""
+        started = time.perf_counter()
+        found = self.attributed(query, parameters) if self.kept is None else self.kept.explained(
+            self.method, parameters, side, query, partial(self.attributed, query, parameters)
+        )  # fmt: skip
+        query.promised = found.promised
+        self.record.cost.add(found.cost)
+        self.explaining_seconds += time.perf_counter() - started
+        if found.rows < self.rows:
+            self.record.rows = min(found.rows, self.record.rows or found.rows)
+        return found.maps
+
+    def attributed(self, query: Query, parameters: Mapping[str, Any]) -> Explained:
+        """What the method makes of a query."""
+        try:
+            with query.costing() as costing:
+                maps = attributions(self.method, query, parameters)
+        except StorageError as error:  # its own files, not ours
+            raise MethodFault(str(error)) from error
+        promised = None if query.promised is None else query.promised.cpu()
+        return Explained(maps.cpu(), promised, costing.cost, query.rows)
+
+    def each(self, step: Callable[..., None], *arguments: Any) -> None:
+        """Takes a step in every measurement."""
+        for measurement in self.measurements:
+            measurement.attempt(step, *arguments)
+
+    def remember(self, side: Side, maps: Tensor) -> None:
+        """Keeps the first few examples' channel sums for the gallery, in [−1, 1]: float16 ends at 65,504."""
+        if self.method.output == "attributions" and maps.ndim == 4:
+            sums = maps[:SHOWN].double().sum(1)
+            largest = sums.abs().amax((1, 2), keepdim=True)
+            self.shown.setdefault(side, torch.where(largest > 0, sums / largest, sums).half())
+
+    def gallery(self, data: Data) -> dict[str, Tensor]:
+        """Inputs and maps of one reference, another control and the contaminated model, as far as there are any."""
+        references = self.contrast.references[:1]
+        controls = tuple(side for side in self.contrast.controls if side not in references)[:1]
+        roles = {"reference": references, "control": controls, "contaminated": (self.contrast.contaminated,)}
+        pictures = {role: self.shown[side] for role, sides in roles.items() for side in sides if side in self.shown}
+        return {"inputs": data.inputs[:SHOWN].half(), **pictures} if pictures else {}
+
+    def finished(self, data: Data) -> Record:
+        """The record of the explained examples."""
+        if self.record.verdict:
+            return self.record
+        ids = data.ids.numpy()
+        frames = [measurement.rows(ids) for measurement in self.measurements if not measurement.verdict]
+        frames = [frame for frame in frames if len(frame)]
+        if frames:
+            self.record.scores = pd.concat(frames, ignore_index=True)
+        lost = [measurement for measurement in self.measurements if measurement.verdict]
+        self.record.lost = {f"{m.metric.name}@{m.post}": (m.verdict, m.reason) for m in lost}
+        self.record.gallery = self.gallery(data)
+        self.record.maps_kept = self.kept is not None and self.kept.keep
+        return self.record

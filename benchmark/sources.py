@@ -1,0 +1,336 @@
+"""The code that a content key covers: the definitions that a function reaches, and nothing that merely stands beside.
+
+Inside attribug a key follows names: a function, what it calls, the classes of what it is given, and so on, each by
+itself. Of other packages and plugin files whole modules count, with all that they import nearby. Comments, docstrings
+and the facts that a piece is registered with do not count; whoever needs a fact puts it into the key.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import hashlib
+import importlib.util
+import json
+import re
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+DIGEST_CHARACTERS = 32  # 128 bits: collisions are out of reach, file names stay readable
+HOUSE = "attribug"
+REGISTRIES = frozenset({"attribug.bugs", "attribug.fixes", "attribug.methods", "attribug.metrics", "attribug.tasks"})
+DOORS = REGISTRIES | {HOUSE}
+"""Packages that lead to pieces: whoever names one computes with what it takes from there, not with all there is."""
+WITHOUT_NUMBERS = (
+    "attribug.artefacts", "attribug.errors", "attribug.keys", "attribug.plugins", "attribug.registry",
+    "attribug.sources", "attribug.running", "attribug.storage", "attribug.terminal", "attribug.reports",
+    "attribug.conformance",
+    "attribug.studies", "attribug.api",
+)  # fmt: skip
+"""What finds, carries, keeps and shows results, and computes none: in no key. (Random streams rest on `keys.digest`; a
+test holds their seeds to fixed numbers.)"""
+EVERYTHING = ""
+"""Stands for all of a module's definitions."""
+
+
+def code(module: str, *names: str) -> str:
+    """Digest of the definitions `names` of a module, of all of them where none is named, and of whatever they reach.
+
+    Raises `KeyError` for a name that the module does not have.
+    """
+    return _code(module, names)
+
+
+def covered(module: str, *names: str) -> dict[str, tuple[str, ...]]:
+    """What `code` covers: by module, its definitions; `""` stands for all of them."""
+    found: dict[str, set[str]] = {}
+    for where, name, _ in _closure(module, names):
+        found.setdefault(where, set()).add(name)
+    return {where: tuple(sorted(found[where])) for where in sorted(found)}
+
+
+@functools.cache
+def _code(module: str, names: tuple[str, ...]) -> str:
+    told = sorted((portable(where), name, text) for where, name, text in _closure(module, names))
+    return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:DIGEST_CHARACTERS]
+
+
+def portable(module: str) -> str:
+    """A module's name without the digest of its path that a plugin file's name carries."""
+    return re.sub(r"^(attribug_plugin_.*)_[0-9a-f]{8}$", r"\1", module)
+
+
+@dataclass
+class _Definition:
+    """A statement of a module, with the modules' names that it takes from elsewhere."""
+
+    digest: str
+    references: list[tuple[str, ...]] = field(default_factory=list)
+    """Names, each with the attributes asked of it: `("metrics", "prepared")`."""
+    imports: dict[str, tuple[str, str]] = field(default_factory=dict)
+    """Inside it: module and name by local name."""
+
+
+@dataclass
+class _Module:
+    """A module's source, taken apart."""
+
+    definitions: dict[str, _Definition]
+    """By the name that a statement binds."""
+    effects: list[_Definition]
+    """Statements that bind nothing: they count wherever anything of the module does."""
+    imports: dict[str, tuple[str, str]]
+    """Module and name by local name; no name stands for the module itself."""
+    whole: str
+    """Digest of all statements."""
+
+
+def _closure(module: str, names: tuple[str, ...]) -> set[tuple[str, str, str]]:
+    """Module, name and digest of everything that is reached."""
+    found: set[tuple[str, str, str]] = set()
+    seen: set[tuple[str, str]] = set()
+    waiting = [(module, name) for name in names or (EVERYTHING,)]
+    for name in names:
+        if _read(module) is not None and not _knows(module, name):
+            raise KeyError(f"{module} has no {name}")
+    while waiting:
+        place = waiting.pop()
+        if place in seen or (place[0].startswith(WITHOUT_NUMBERS) and not place[0].startswith(module)):
+            continue
+        seen.add(place)
+        read = _read(place[0])
+        if read is None:
+            continue
+        where, name = place
+        if name == EVERYTHING or not _in_house(where):
+            found.add((where, EVERYTHING, read.whole))
+            waiting += _of_whole(where, read, module)
+            continue
+        definition = read.definitions.get(name)
+        if definition is None:
+            waiting += _taken_from(where, read, name)
+            continue
+        found.add((where, name, definition.digest))
+        waiting += _reached(where, read, definition)
+        for number, effect in enumerate(read.effects):
+            found.add((where, f"statement {number}", effect.digest))
+            waiting += _reached(where, read, effect)
+    return found
+
+
+def _knows(module: str, name: str) -> bool:
+    read = _read(module)
+    return read is not None and (name in read.definitions or name in read.imports)
+
+
+def _of_whole(where: str, read: _Module, root: str) -> Iterator[tuple[str, str]]:
+    """What a module reaches that counts as a whole."""
+    for definition in [*read.definitions.values(), *read.effects]:
+        yield from (place for place in _reached(where, read, definition) if place[0] != where)
+    inner = [place for definition in read.definitions.values() for place in definition.imports.values()]
+    for other, name in [*read.imports.values(), *inner]:
+        if not _in_house(other):
+            yield from ((near, EVERYTHING) for near in (other, f"{other}.{name}") if _is_near(near, root))
+        elif _in_house(where) and other not in DOORS:
+            yield (f"{other}.{name}", EVERYTHING) if name and _path(f"{other}.{name}") else (other, name)
+
+
+def _taken_from(where: str, read: _Module, name: str) -> Iterator[tuple[str, str]]:
+    """A name that a module has from another one, or a module below it."""
+    if name in read.imports:
+        other, original = read.imports[name]
+        yield (other, original) if original else (other, EVERYTHING)
+    elif _path(f"{where}.{name}") is not None:
+        yield (f"{where}.{name}", EVERYTHING)
+
+
+def _reached(where: str, read: _Module, definition: _Definition) -> Iterator[tuple[str, str]]:
+    """What a definition names, as far as it lies inside attribug."""
+    for name, *attributes in definition.references:
+        if name in definition.imports or (name in read.imports and name not in read.definitions):
+            module, original = definition.imports.get(name) or read.imports[name]
+            if not _in_house(module):
+                continue
+            steps = [original, *attributes] if original else list(attributes)
+            while steps and _path(f"{module}.{steps[0]}") is not None:  # `attribug.metrics.measure`
+                module = f"{module}.{steps.pop(0)}"
+            if steps:
+                yield module, steps[0]
+            elif module not in DOORS:
+                yield module, EVERYTHING
+        elif name in read.definitions:
+            yield where, name
+
+
+def _in_house(module: str) -> bool:
+    return module.partition(".")[0] == HOUSE
+
+
+def _is_near(other: str, module: str) -> bool:
+    """Whether an import is part of the module's own package, or a file beside a plugin file."""
+    own = module.partition(".")[0]
+    if own == HOUSE or other.partition(".")[0] == HOUSE:
+        return False
+    if other.partition(".")[0] == own:
+        return True
+    path, root = _path(other), _path(module)
+    if path is None or root is None:
+        return False
+    return root.parent in path.parents and root.parent.name not in {"site-packages", "dist-packages"}
+
+
+def _path(module: str) -> Path | None:
+    """The file of a module's source; None where it has none, or there is no such module."""
+    loaded = sys.modules.get(module)
+    if loaded is not None:
+        file = getattr(loaded, "__file__", None)
+        return Path(file) if file and file.endswith(".py") else None
+    return _found(module)
+
+
+@functools.cache
+def _found(module: str) -> Path | None:
+    try:
+        spec = importlib.util.find_spec(module)
+    except (ImportError, ValueError, AttributeError):
+        return None
+    return Path(spec.origin) if spec is not None and spec.origin and spec.origin.endswith(".py") else None
+
+
+def has_source(module: str) -> bool:
+    """Whether a module's source can be read."""
+    return _path(module) is not None
+
+
+def forget() -> None:
+    """Reads all sources anew when they are asked for again."""
+    for remembered in (_code, _taken_apart, _found):
+        remembered.cache_clear()
+
+
+def _read(module: str) -> _Module | None:
+    path = _path(module)
+    return None if path is None else _taken_apart(module, path)
+
+
+@functools.cache
+def _taken_apart(module: str, path: Path) -> _Module:
+    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+    tree = _without_docstrings(ast.parse(path.read_bytes()))
+    read = _Module({}, [], {}, "")
+    for statement in _statements(tree.body):
+        if isinstance(statement, ast.Import | ast.ImportFrom):
+            read.imports |= dict(_imported(statement, package))
+    for statement in _statements(tree.body):
+        if not isinstance(statement, ast.Import | ast.ImportFrom):
+            definition = _definition(statement, package, read.imports)
+            bound = _bound(statement)
+            read.definitions |= dict.fromkeys(bound, definition)
+            if not bound and not isinstance(statement, ast.Pass):
+                read.effects.append(definition)
+    read.whole = _digest(tree)
+    return read
+
+
+def _statements(body: list[ast.stmt]) -> Iterator[ast.stmt]:
+    """A module's statements; those under `if TYPE_CHECKING` as if they stood outside."""
+    for statement in body:
+        if isinstance(statement, ast.If) and ast.unparse(statement.test).endswith("TYPE_CHECKING"):
+            yield from statement.body
+        else:
+            yield statement
+
+
+def _definition(statement: ast.stmt, package: str, imports: dict[str, tuple[str, str]]) -> _Definition:
+    _drop_facts(statement, imports)
+    inner: dict[str, tuple[str, str]] = {}
+    for node in ast.walk(statement):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            inner |= dict(_imported(node, package))
+    return _Definition(_digest(statement), sorted(set(_references(statement))), inner)
+
+
+def _drop_facts(statement: ast.stmt, imports: dict[str, tuple[str, str]]) -> None:
+    """Takes `@bugs.register(…)` off a piece: what it is registered with changes none of its numbers."""
+    if isinstance(statement, ast.FunctionDef | ast.ClassDef):
+        statement.decorator_list = [
+            decorator
+            for decorator in statement.decorator_list
+            if not (
+                isinstance(decorator, ast.Call)
+                and isinstance(decorator.func, ast.Attribute)
+                and decorator.func.attr == "register"
+                and isinstance(decorator.func.value, ast.Name)
+                and ".".join(filter(None, imports.get(decorator.func.value.id, ("", "")))) in REGISTRIES
+            )
+        ]
+
+
+def _references(statement: ast.stmt) -> Iterator[tuple[str, ...]]:
+    """Every name that is read, with the attributes asked of it where it is asked for some."""
+    inner: set[int] = set()
+    for node in ast.walk(statement):
+        if isinstance(node, ast.Attribute) and id(node) not in inner:
+            attributes, base = [node.attr], node.value
+            while isinstance(base, ast.Attribute):
+                inner.add(id(base))
+                attributes.insert(0, base.attr)
+                base = base.value
+            if isinstance(base, ast.Name):
+                inner.add(id(base))
+                yield (base.id, *attributes)
+        elif isinstance(node, ast.Name) and id(node) not in inner:
+            yield (node.id,)
+
+
+def _bound(statement: ast.stmt) -> list[str]:
+    """Names that a statement of a module binds."""
+    if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+        return [statement.name]
+    bound = []
+    for node in ast.walk(statement):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            bound.append(node.id)
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            bound.append(node.name)
+    return bound
+
+
+def _imported(node: ast.Import | ast.ImportFrom, package: str) -> Iterator[tuple[str, tuple[str, str]]]:
+    """Local name → module and name."""
+    if isinstance(node, ast.Import):
+        for alias in node.names:
+            if alias.asname:
+                yield alias.asname, (alias.name, "")
+            else:
+                first, _, rest = alias.name.partition(".")
+                yield first, (first, "")
+                if rest:  # imported for its own sake
+                    yield alias.name, (alias.name, "")
+        return
+    base = node.module or ""
+    if node.level:
+        base = importlib.util.resolve_name("." * node.level + base, package)
+    for alias in node.names:
+        yield alias.asname or alias.name, (base, alias.name)
+
+
+def _without_docstrings(tree: ast.Module) -> ast.Module:
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and body:
+            kept = [statement for statement in body if not _is_text(statement)]
+            node.body = kept or ([] if isinstance(node, ast.Module) else [ast.Pass()])
+    return tree
+
+
+def _is_text(statement: ast.stmt) -> bool:
+    """A docstring, of whatever stands above it."""
+    value = statement.value if isinstance(statement, ast.Expr) else None
+    return isinstance(value, ast.Constant) and isinstance(value.value, str)
+
+
+def _digest(tree: ast.AST) -> str:
+    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()

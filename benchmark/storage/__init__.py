@@ -1,0 +1,1 @@
+"""Storage: content-addressed, written atomically, verified when read."""

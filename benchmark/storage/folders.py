@@ -1,0 +1,85 @@
+"""Names and places of what is stored: a run's folder, the cache, copies of remote places; one writer at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import platformdirs
+from filelock import FileLock, Timeout
+
+from attribug.errors import InputError
+from attribug.storage.files import storing
+
+RESULTS, SCORES, COSTS, RUN = "results.csv", "scores.parquet", "costs.csv", "run.json"
+ANALYSIS, FIGURES, REPORT = "analysis", "figures", "report.html"
+"""Names of a run's files and folders."""
+TABLES = (RESULTS, SCORES, COSTS, REPORT, RUN)
+"""Files that lie in a run's folder itself."""
+CONTENT = ("records", "galleries", "maps")
+"""Folders of a run whose files are named by what determines them."""
+CACHE = "ATTRIBUG_CACHE"
+LOCK = ".lock"
+COPIES, COPY_CHARACTERS, UNSENT = "copies", 16, ".unsent"
+
+
+def cache_folder() -> Path:
+    """`$ATTRIBUG_CACHE`, else the user's cache folder; where the former is a URL, the copy of what lies there."""
+    given = os.environ.get(CACHE)
+    if given and is_url(given):
+        return copy_folder(given)
+    return Path(given) if given else _user_cache()
+
+
+def is_url(place: str | Path) -> bool:
+    """Whether a place is the URL of a remote one; a `Path` never is."""
+    return isinstance(place, str) and "://" in place
+
+
+def copies_folder() -> Path:
+    """Where copies of remote places lie: in the cache, or the user's cache folder where that is remote itself."""
+    given = os.environ.get(CACHE)
+    return (Path(given) if given and not is_url(given) else _user_cache()) / COPIES
+
+
+def copy_folder(url: str) -> Path:
+    """The folder that a URL's copy lies in."""
+    return copies_folder() / hashlib.sha256(url.rstrip("/").encode()).hexdigest()[:COPY_CHARACTERS]
+
+
+def _user_cache() -> Path:
+    return Path(platformdirs.user_cache_dir("attribug", appauthor=False))
+
+
+@contextlib.contextmanager
+def claimed(folder: Path, option: str = "--out ", seconds: float = 0) -> Iterator[None]:
+    """Locks a run's folder, within seconds and until the context is left; the lock dies with its holder. Removes what a
+    killed run left half-written.
+
+    Raises:
+        InputError: another run holds it.
+    """
+    lock = FileLock(folder / LOCK)
+    with storing(folder / LOCK):
+        try:
+            lock.acquire(timeout=seconds)
+        except Timeout:
+            said = f"{option}{folder}: another run is writing there; wait for it, or choose another"
+            raise InputError(said) from None
+    try:
+        with storing(folder):
+            for path in half_written(folder):
+                path.unlink(missing_ok=True)
+        yield
+    finally:
+        lock.release()
+
+
+def half_written(folder: Path) -> list[Path]:
+    """What a killed run left half-written in its folder; other hidden files are the user's."""
+    files = [path for name in TABLES for path in folder.glob(f".{name}.*")]
+    below = [path for name in (*CONTENT, ANALYSIS, FIGURES) for path in (folder / name).glob(".*")]
+    return [path for path in (*files, *below) if path.is_file()]

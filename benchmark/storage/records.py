@@ -1,0 +1,111 @@
+"""A run's records, galleries, kept maps and figures of checks, by content key."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from attribug.storage.files import Damaged, make_folder, read_json, write_atomically, write_json
+from attribug.storage.tensors import Tensors
+
+if TYPE_CHECKING:
+    from attribug.scores.records import Record
+
+SEAL_BYTES = 32  # of a SHA-256
+
+
+class Records:
+    """A run's records (a checksum, then Parquet with the outcome in its metadata), galleries, kept maps and figures of
+    checks, by content key."""
+
+    def __init__(self, out: Path, *, mine: bool = True) -> None:
+        """`mine`: damaged files may be moved."""
+        self.folder = out / "records"
+        self.damaged = Damaged(mine)
+        self.galleries = Tensors(out / "galleries", mine=mine)
+        self.maps = Tensors(out / "maps", mine=mine)
+
+    def save(self, key: str, record: Record) -> None:
+        """Writes a record; its gallery first, so that a record never lacks it."""
+        import pyarrow as pa
+        from pyarrow import parquet
+
+        if record.gallery:
+            self.galleries.save(key, record.gallery)
+        kept = ("verdict", "reason", "scoring_seconds", "peak_megabytes", "rows", "maps_kept", "lost")
+        facts = {name: getattr(record, name) for name in kept}
+        facts |= {"cost": asdict(record.cost), "census": asdict(record.census), "gallery": bool(record.gallery)}
+        table = pa.Table.from_pandas(record.scores, preserve_index=False)
+        table = table.replace_schema_metadata({
+            **(table.schema.metadata or {}),
+            b"attribug": json.dumps(facts).encode(),
+        })
+        buffer = io.BytesIO()
+        parquet.write_table(table, buffer, compression="zstd")
+        sealed = _seal(key, buffer.getvalue()) + buffer.getvalue()
+        make_folder(self.folder)
+        write_atomically(self._path(key), lambda temporary: temporary.write_bytes(sealed))
+
+    def load(self, key: str) -> Record | None:
+        """The record without its gallery, or None when it is absent or damaged."""
+        import pyarrow as pa
+        from pyarrow import parquet
+
+        from attribug.maps.attribution import Census
+        from attribug.query.passes import Cost
+        from attribug.scores.records import Record
+
+        try:
+            stored = self._path(key).read_bytes()
+        except FileNotFoundError:
+            return None
+        except OSError:
+            stored = b""
+        seal, content = stored[:SEAL_BYTES], stored[SEAL_BYTES:]
+        if seal != _seal(key, content):  # before Parquet reads it: few damages make it raise
+            self.damaged.set_aside(self._path(key))
+            return None
+        table = parquet.read_table(pa.BufferReader(content))
+        facts = json.loads(table.schema.metadata[b"attribug"])
+        gallery = facts.pop("gallery")
+        lost = {name: (verdict, reason) for name, (verdict, reason) in facts.pop("lost").items()}
+        cost, census = Cost(**facts.pop("cost")), Census(**facts.pop("census"))
+        record = Record(scores=table.to_pandas(), cost=cost, census=census, lost=lost, **facts)
+        return record if not gallery or self.galleries.load(key) is not None else None
+
+    @property
+    def found_damaged(self) -> list[str]:
+        """Files that were set aside, as folder and name."""
+        return [name for store in (self, self.galleries, self.maps) for name in store.damaged.names]
+
+    def save_checks(self, key: str, figures: dict[str, float]) -> None:
+        """Keeps the figures of a contrast's checks."""
+        make_folder(self.folder)
+        write_json(self.folder / f"{key}.json", {"figures": figures, "sha256": _seal_figures(key, figures)})
+
+    def load_checks(self, key: str) -> dict[str, float] | None:
+        """The figures by check name, or None."""
+        path = self.folder / f"{key}.json"
+        stored = read_json(path)
+        figures = stored.get("figures") if isinstance(stored, dict) else None
+        if isinstance(figures, dict) and stored.get("sha256") == _seal_figures(key, figures):
+            return figures
+        if path.exists():
+            self.damaged.set_aside(path)
+        return None
+
+    def _path(self, key: str) -> Path:
+        return self.folder / f"{key}.record"
+
+
+def _seal(key: str, content: bytes) -> bytes:
+    """Checksum of an artefact's key and bytes."""
+    return hashlib.sha256(key.encode() + content).digest()
+
+
+def _seal_figures(key: str, figures: dict[str, float]) -> str:
+    return _seal(key, json.dumps(figures, sort_keys=True).encode()).hex()

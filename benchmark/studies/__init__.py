@@ -1,0 +1,1 @@
+"""Studies: methods judged over many models, apart from bugs."""

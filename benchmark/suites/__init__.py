@@ -1,0 +1,1 @@
+"""Suites: which tasks, bugs, levels, methods, metrics, seeds and sizes make a run."""

@@ -1,0 +1,1 @@
+"""Tables: what a run writes into its folder."""

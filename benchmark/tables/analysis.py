@@ -1,0 +1,158 @@
+"""Outcome → files: results.csv, scores.parquet, costs.csv, analysis, run.json, figures; each whole or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from attribug.errors import one_line
+from attribug.results.added import COLUMNS as ADDED_COLUMNS
+from attribug.results.added import added
+from attribug.results.decisions import COLUMNS as DECISION_COLUMNS
+from attribug.results.decisions import decisions
+from attribug.results.evidence import Evidence, evidence, q_values
+from attribug.results.evidence import joined as joined_evidence
+from attribug.results.ranking import COLUMNS as RANKING_COLUMNS
+from attribug.results.ranking import ranking
+from attribug.results.schema import KEYS, TEXTS
+from attribug.results.severity import by_post, severity
+from attribug.results.summary import PREDICTIONS, estimates, is_headline, matrix
+
+if TYPE_CHECKING:
+    from attribug.plans.plan import Plan
+    from attribug.results.statistics import Kind
+
+
+def verdict_matrix(results: pd.DataFrame, plan: Plan) -> pd.DataFrame:
+    """The matrix of methods and bugs: verdict and effect of each bug's primary metric and main control."""
+    return matrix(results, primary_metrics(plan), main_control=main_controls(plan))
+
+
+NO_CONTROL = "-"
+"""Stands for the control of a bug without a contrast."""
+HEADLINE_NUMBERS = ("effect", "ci_low", "ci_high", "verdict", "reason")
+HEADLINE_COLUMNS = (
+    *KEYS, *HEADLINE_NUMBERS, "q", *(name for name in DECISION_COLUMNS if name not in KEYS),
+    PREDICTIONS, "added", "added_low", "added_high", "adds",
+)  # fmt: skip
+EMPTY = {"added": ADDED_COLUMNS, "ranking": RANKING_COLUMNS}
+NOTHING = pd.DataFrame(columns=list(DECISION_COLUMNS))
+
+
+@dataclass(frozen=True)
+class Distilled:
+    """What the tables of a run need of its scores: little, whatever the number of images."""
+
+    estimates: pd.DataFrame
+    """A row a combination of `KEYS`: see `summary.estimates`."""
+    evidence: Evidence | None
+    """What effects rest on; None where there is nothing."""
+    decisions: pd.DataFrame
+    """A row a combination of `KEYS` that the matrix shows: see `decisions`."""
+    fault: str = ""
+    """Why evidence and decisions are missing, where they could not be worked out."""
+
+
+def distilled(scores: pd.DataFrame, plan: Plan) -> Distilled:
+    """Of all scores of a run, or of a part of them that has all rows of its keys."""
+    seeds_total, kinds, visible = plan.suite.seeds, metric_kinds(plan), visible_differences(plan)
+    found = estimates(scores, seeds_total=seeds_total, kinds=kinds, visible=visible)
+    if not len(scores):
+        return Distilled(found, None, NOTHING)
+    try:
+        rests_on = evidence(scores, seeds_total=seeds_total, kinds=kinds, visible=visible)
+        shown = scores[_headline_of(scores, plan)]
+        judged = decisions(shown, seeds_total=seeds_total, kinds=kinds) if len(shown) else NOTHING
+    except Exception as error:  # not worth the results
+        return Distilled(found, None, NOTHING, one_line(error))
+    return Distilled(found, rests_on, judged)
+
+
+def joined(parts: Sequence[Distilled]) -> Distilled:
+    """What all parts of a run's scores give together."""
+    pieces = [part.evidence for part in parts if part.evidence is not None]
+    fault, rests_on = next((part.fault for part in parts if part.fault), ""), None
+    try:
+        rests_on = joined_evidence(pieces) if pieces and not fault else None
+    except Exception as error:  # not worth the results
+        fault = one_line(error)
+    return Distilled(
+        pd.concat([part.estimates for part in parts], ignore_index=True),
+        rests_on,
+        pd.concat([part.decisions for part in parts if len(part.decisions)] or [NOTHING], ignore_index=True),
+        fault,
+    )
+
+
+def analyses(found: Distilled, results: pd.DataFrame, plan: Plan) -> dict[str, pd.DataFrame]:
+    """By name: `headline` (the matrix, with q-values, decisions and what is added), `added`, `ranking`, `severity`,
+    `posts`; each with its columns, also where there is nothing to tell."""
+    graded = [name for name, bug in plan.bugs.items() if bug.graded]
+    tables = {name: pd.DataFrame(columns=list(columns)) for name, columns in EMPTY.items()}
+    tables |= {"severity": severity(results, graded), "posts": by_post(results)}
+    headline = _headline_of(results, plan)
+    if found.evidence is None:
+        return tables | {"headline": _merged(results[headline], {})}
+    counted = pd.MultiIndex.from_frame(results.loc[~results["effect"].isna(), list(KEYS)])
+    shown = found.evidence.select(pd.MultiIndex.from_frame(found.evidence.keys).isin(counted))  # the table's effects
+    tables["added"] = added(shown)
+    main = shown.select(_headline_of(shown.keys, plan).to_numpy())
+    if not len(main.keys):
+        return tables | {"headline": _merged(results[headline], {})}
+    explaining = tuple(method.name for method, _ in plan.methods if method.output == "attributions")
+    tables["ranking"] = ranking(main, explaining)
+    keys = list(KEYS)
+    judged = found.decisions[pd.MultiIndex.from_frame(found.decisions[keys]).isin(pd.MultiIndex.from_frame(main.keys))]
+    more = {"q": main.keys.assign(q=q_values(main)), "judged": judged, "added": tables["added"]}
+    return tables | {"headline": _merged(results[headline], more)}
+
+
+def read_analysis(path: Path) -> pd.DataFrame:
+    """A table of `analysis/`: a level 1 is a name, not a number, and an empty reason is a text."""
+    texts = (*TEXTS, "adds", "smallest_detected")
+    table = pd.read_csv(path, dtype=dict.fromkeys(texts, str), keep_default_na=False, na_values=[""])
+    return table.fillna(dict.fromkeys(texts, ""))
+
+
+def metric_kinds(plan: Plan) -> dict[str, Kind]:
+    """Kind by metric."""
+    return {metric.name: metric.kind for metric, _ in plan.measured}
+
+
+def visible_differences(plan: Plan) -> dict[str, float]:
+    """δ by metric: the suite's, else each metric's own."""
+    default = plan.suite.visible
+    return {metric.name: metric.visible if default is None else default for metric, _ in plan.measured}
+
+
+def primary_metrics(plan: Plan) -> dict[str, str]:
+    """`metric@post` by bug: what the matrix shows."""
+    return {name: bug.primary for name, bug in plan.bugs.items()}
+
+
+def main_controls(plan: Plan) -> dict[str, str]:
+    """Name of the control by bug that its verdict is about."""
+    controls = {cell.bug: cell.contrast.control for cell in reversed(plan.cells) if cell.contrast is not None}
+    return {name: controls.get(name, NO_CONTROL) for name in plan.bugs}
+
+
+def _headline_of(rows: pd.DataFrame, plan: Plan) -> pd.Series:
+    return is_headline(rows, primary_metrics(plan), main_control=main_controls(plan))
+
+
+def _merged(rows: pd.DataFrame, more: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """The matrix's rows with everything that is known of each: `q`, `judged`, `added`, where there are any."""
+    keys = list(KEYS)
+    merged = rows[[*keys, *HEADLINE_NUMBERS]]
+    for name, table in more.items():
+        known = table
+        if name == "added":
+            known = table[table["yardstick"] == "total_variation"].rename(
+                columns={"yardstick_effect": PREDICTIONS, "ci_low": "added_low", "ci_high": "added_high"}
+            )[[*keys, PREDICTIONS, "added", "added_low", "added_high", "adds"]]
+        merged = merged.merge(known.astype(dict.fromkeys(keys, str)), on=keys, how="left", validate="one_to_one")
+    return merged.reindex(columns=list(HEADLINE_COLUMNS))

@@ -1,0 +1,334 @@
+"""The command line: parse, call, print. Errors are one line on stderr; exit codes: see `attribug --help`."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from attribug.errors import InputError, Missing
+
+if TYPE_CHECKING:
+    from attribug.api import Run
+    from attribug.results.comparison import Comparison
+
+
+class Alarm(Exception):
+    """A comparison found what must not pass."""
+
+    def __init__(self, found: Comparison) -> None:
+        super().__init__(found.conclusion)
+        self.found = found
+
+
+def _say(text: object, nl: bool = True) -> None:
+    """Prints; whoever has closed the output does not change how the command ends."""
+    try:
+        print(text, end="\n" if nl else "", flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _integer(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise typer.BadParameter(f"expected an integer, found {text!r}") from None
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise typer.BadParameter(f"expected a number, found {text!r}") from None
+
+
+DONE, FAILED_CHECK, WRONG_INPUT, INCOMPLETE = 0, 1, 2, 3
+KINDS = ("methods", "bugs", "metrics", "tasks", "suites")
+app = typer.Typer(
+    name="attribug", add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
+    help="Which explanation method reveals which bug in a machine-learning model?",
+    epilog="Exit codes: 0 done; 1 a regression or failed check; 2 wrong input; 3 failed or missing records; "
+    "130 interrupted.",
+)  # fmt: skip
+
+
+def main() -> tuple[int, str]:
+    """Runs the command line; returns the exit code and, where something went wrong, what, in one line."""
+    usage_error: type[Exception] = typer.BadParameter.__bases__[0]  # click's, also where typer carries its own copy
+    outcome: tuple[int, str]
+    try:
+        code = app(standalone_mode=False)
+        outcome = (code if isinstance(code, int) else DONE), ""
+    except Alarm as alarm:
+        outcome = alarm.found.code, alarm.found.conclusion
+    except InputError as error:
+        outcome = INCOMPLETE if isinstance(error, Missing) else WRONG_INPUT, str(error)
+    except usage_error as error:
+        outcome = WRONG_INPUT, _plain(error)
+    except BrokenPipeError:  # whoever read the output has closed it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        outcome = DONE, ""
+    except OSError as error:
+        outcome = WRONG_INPUT, f"{error.filename or 'file'}: {error.strerror or error}"
+    return outcome
+
+
+@app.callback(invoke_without_command=True)
+def _start(
+    context: typer.Context, version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False
+) -> None:
+    if version:
+        from attribug import __version__
+
+        _say(__version__)
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        _say(context.get_help())
+
+
+@app.command()
+def run(
+    suite: Annotated[str, typer.Argument(help="A shipped suite or a YAML file.")] = "quick",
+    out: Annotated[
+        str | None, typer.Option(metavar="PLACE", help="Folder or URL of the results; default runs/SUITE.")
+    ] = None,
+    methods: Annotated[str | None, typer.Option(help="Only these, a,b,…")] = None,
+    bugs: Annotated[str | None, typer.Option(help="Only these, a,b,…")] = None,
+    metrics: Annotated[str | None, typer.Option(help="Only these, a,b@post,…")] = None,
+    tasks: Annotated[str | None, typer.Option(help="Only these, a,b,…")] = None,
+    seeds: Annotated[int | None, typer.Option(parser=_integer, metavar="N", help="Number of models a side.")] = None,
+    seed: Annotated[int | None, typer.Option(parser=_integer, metavar="N", help="Seed of everything random.")] = None,
+    examples: Annotated[
+        int | None, typer.Option(parser=_integer, metavar="N", help="Explained inputs a contrast.")
+    ] = None,
+    changes: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change the suite, by dotted key.")
+    ] = None,
+    plugin: Annotated[list[str] | None, typer.Option(metavar="FILE|MODULE", help="Adds what it registers.")] = None,
+    models: Annotated[
+        str | None, typer.Option(metavar="PLACE", help="Folder or URL of trained models to use; trains none.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    engine: Annotated[str, typer.Option(help="local or ray.")] = "local",
+    address: Annotated[str | None, typer.Option(help="Of a Ray cluster.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(parser=_integer, metavar="N", help="Processes; default: the cores.")
+    ] = None,
+    timeout: Annotated[
+        float | None, typer.Option(parser=_number, metavar="X", help="Seconds a record may take.")
+    ] = None,
+    visible: Annotated[
+        float | None,
+        typer.Option(parser=_number, metavar="X", help="Smallest difference that counts, for every metric."),
+    ] = None,
+    keep_maps: Annotated[
+        bool, typer.Option("--keep-maps", help="Store attributions: a new metric then scores them as they are.")
+    ] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Recompute everything, models included.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and what it would take.")] = False,
+) -> None:
+    """Train, contaminate, explain, score; print the table. Running again resumes."""
+    if engine not in {"local", "ray"}:
+        raise InputError(f"--engine: expected local or ray, found {engine!r}")
+    if address is not None and engine != "ray":
+        raise InputError(f"--address {address}: expected --engine ray with it, found {engine}")
+    for name, value in (("--workers", workers), ("--timeout", timeout)):
+        if value is not None and not 0 < value < math.inf:
+            raise InputError(f"{name}: expected a number above 0, found {value:g}")
+    lists = {"methods": methods, "bugs": bugs, "metrics": metrics, "tasks": tasks}
+    common: dict[str, Any] = {name: _names(name, text) for name, text in lists.items() if text is not None}
+    common |= {"seeds": seeds, "seed": seed, "examples": examples, "visible": visible}
+    common |= {"changes": _changes(changes or []), "plugins": plugin or [], "device": device}
+    common |= {"out": out, "models": models, "engine": engine, "address": address, "workers": workers}
+    common |= {"timeout": timeout, "fresh": fresh, "keep_maps": keep_maps}
+    if dry_run:
+        from attribug import api
+
+        for line in api.dry_run(suite, **common).lines():
+            _say(line)
+        return
+    from attribug.terminal.matrix import print_run
+    from attribug.terminal.progress import Bars
+
+    with Bars() as bars:
+        from attribug import api
+
+        finished: Run = api.run(suite, reporter=bars, **common)
+    print_run(finished)
+    if not finished.complete:
+        raise typer.Exit(INCOMPLETE)
+
+
+@app.command("list")
+def list_(
+    kind: Annotated[str | None, typer.Argument(help="methods, bugs, metrics, tasks or suites; default: all.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
+    plugin: Annotated[list[str] | None, typer.Option(metavar="FILE|MODULE", help="Adds what it registers.")] = None,
+) -> None:
+    """Lists what there is, with where it comes from and what it costs."""
+    from attribug.errors import near_misses
+    from attribug.plugins import load_plugin
+    from attribug.terminal import listing
+
+    if kind is not None and kind not in KINDS:
+        raise InputError(f"list: expected one of {', '.join(KINDS)}, found {kind!r}{near_misses(kind, KINDS)}")
+    for each in plugin or []:
+        load_plugin(each)
+    found = {each: listing.listed(each) for each in ([kind] if kind else KINDS)}
+    if as_json:
+        _say(json.dumps(found, indent=2))
+    else:
+        _say(listing.text(found), nl=False)
+
+
+@app.command()
+def check(
+    plugin: Annotated[str, typer.Argument(help="A file, a module, or the name of a registered piece.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
+) -> None:
+    """Checks that everything a plugin registers keeps its contract; exit code 1 if anything does not."""
+    from attribug.conformance import checks
+
+    results = checks.check_plugin(plugin, lambda result: None if as_json else _say(result))
+    _say(checks.as_json(results) if as_json else checks.summary(results))
+    if not all(result.passed for result in results):
+        raise typer.Exit(FAILED_CHECK)
+
+
+@app.command()
+def compare(
+    baseline: Annotated[
+        str, typer.Argument(help="A run's folder or URL, a results.csv, a reference (smoke, quick …), or published.")
+    ],
+    candidate: Annotated[str, typer.Argument(help="A run's folder or URL, a results.csv or a reference.")],
+    tolerance: Annotated[
+        list[str] | None,
+        typer.Option(metavar="[METRIC=]X", help="Difference of values that counts for nothing; effect=X for effects."),
+    ] = None,
+    only: Annotated[str | None, typer.Option(metavar="verdicts", help="Gate verdicts, no values.")] = None,
+    format_: Annotated[str, typer.Option("--format", help="text, markdown, junit or json.")] = "text",
+    accept: Annotated[bool, typer.Option("--accept", help="Then keep the candidate as the reference.")] = False,
+) -> None:
+    """Compares two runs row by row; exit code 1 where something got worse, 3 where something was not measured."""
+    from attribug.reports import accepting, comparing
+    from attribug.results.comparison_formats import FORMATS, PUBLISHED_FORMATS
+    from attribug.results.published import NAME
+
+    published = baseline == NAME and not Path(NAME).exists()
+    known = PUBLISHED_FORMATS if published else FORMATS
+    if format_ not in known:
+        raise InputError(f"--format: expected {', '.join(known)}, found {format_!r}")
+    if only not in {None, "verdicts"}:
+        raise InputError(f"--only: expected verdicts, found {only!r}")
+    allowed = _tolerances(tolerance or [])
+    if published:
+        if accept or allowed or only:
+            raise InputError("compare published: expected no --accept, --tolerance or --only: nothing is gated")
+        _say(PUBLISHED_FORMATS[format_](*comparing.compare_published(candidate)), nl=False)
+        return
+    if accept:
+        _say(f"written: {accepting.accept(baseline, candidate)}")
+        return
+    found = comparing.compare(baseline, candidate, tolerance=allowed, only_verdicts=only is not None)
+    _say(FORMATS[format_](found), nl=False)
+    if not found.ok:
+        raise Alarm(found)
+
+
+@app.command()
+def report(
+    run: Annotated[str, typer.Argument(help="A run's folder or URL.")],
+    output: Annotated[Path | None, typer.Option(metavar="FILE", help="Default RUN/report.html.")] = None,
+) -> None:
+    """Writes one self-contained HTML page: verdicts, galleries, curves, checks, costs, settings, failures."""
+    from attribug.reports.pages import write_report as written
+
+    _say(f"written: {written(run, output)}")
+
+
+caches = typer.Typer()
+app.add_typer(caches, name="cache")
+
+
+@caches.callback(invoke_without_command=True)
+def cache(
+    context: typer.Context, as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False
+) -> None:
+    """Shows what the cache holds and how much it takes: trained models, copies of remote places; `prune` frees it."""
+    if context.invoked_subcommand is not None:
+        return
+    from attribug.storage import cache
+    from attribug.terminal import cache_text
+
+    places = cache.Cache().places()
+    if as_json:
+        _say(json.dumps(cache_text.as_json(places), indent=2))
+        return
+    for place in places:
+        _say("\n".join(cache_text.lines(place)))
+
+
+@caches.command()
+def prune(
+    older_than: Annotated[
+        str | None, typer.Option(metavar="AGE", help="Removes what was not used for so long: 12h, 30d, 4w.")
+    ] = None,
+    max_size: Annotated[
+        str | None, typer.Option(metavar="SIZE", help="Then what was used least recently, down to 500MB, 2GB.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go only.")] = False,
+) -> None:
+    """Removes trained models and copies of remote places; damaged files and what killed runs left behind always go."""
+    if older_than is None and max_size is None:
+        raise InputError("cache prune: expected --older-than AGE, --max-size SIZE or both, found neither")
+    from attribug.storage import cache
+    from attribug.terminal import cache_text
+
+    age = None if older_than is None else cache_text.seconds(older_than)
+    limit = None if max_size is None else cache_text.size(max_size)
+    for place, gone, kept in cache.Cache().prune(age, limit, dry=dry_run):
+        _say("\n".join(cache_text.pruned(place, gone, kept, dry=dry_run)))
+
+
+def _tolerances(given: list[str]) -> dict[str, float]:
+    """`X` for all metrics, `METRIC=X` for one."""
+    allowed = {}
+    for text in given:
+        name, equals, number = text.rpartition("=")
+        allowed[name if equals else ""] = _number(number)
+    return allowed
+
+
+def _names(option: str, text: str) -> list[str]:
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        raise InputError(f"--{option}: expected names separated by commas, found {text!r}")
+    return names
+
+
+def _changes(pairs: list[str]) -> dict[str, Any]:
+    import yaml
+
+    changes = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or not key:
+            raise InputError(f"--set: expected KEY=VALUE, found {pair!r}")
+        try:
+            changes[key] = yaml.safe_load(value)
+        except (yaml.YAMLError, RecursionError) as error:
+            raise InputError(f"--set {key}: expected a YAML value, found {value!r}") from error
+    return changes
+
+
+def _plain(error: Any) -> str:
+    """A parse error in one line, with the usual hint."""
+    text = " ".join(error.format_message().split())
+    context = getattr(error, "ctx", None)
+    return f"{text} (see {context.command_path} --help)" if context is not None else text

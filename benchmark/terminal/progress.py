@@ -1,0 +1,67 @@
+"""Progress bars, or a few lines where there is no terminal."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Mapping
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+QUARTERS = 4  # of a stage: how often a log without a terminal gets a line
+
+
+class Bars:
+    """Progress of training, explaining and scoring on stderr: bars with time left, or a few lines where there is no
+    terminal. A `Reporter`; also a context."""
+
+    def __init__(self) -> None:
+        self._console = Console(stderr=True)
+        self._progress = Progress(
+            TextColumn("{task.description:<10}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+            TextColumn("left"), TimeRemainingColumn(), console=self._console,
+        )  # fmt: skip
+        self._tasks: dict[str, TaskID] = {}
+        self._counts: dict[str, list[int]] = {}
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> Bars:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def begin(self, totals: Mapping[str, int]) -> None:
+        """Shows a bar for every stage that has work."""
+        for stage, total in totals.items():
+            if total:
+                self._counts[stage] = [0, total]
+                if self._console.is_terminal:
+                    self._tasks[stage] = self._progress.add_task(stage, total=total)
+        if self._tasks:
+            self._progress.start()
+
+    def advance(self, stage: str, amount: int) -> None:
+        """Moves a bar; called from several threads."""
+        with self._lock:
+            if stage not in self._counts:
+                return
+            done, total = self._counts[stage]
+            self._counts[stage][0] = done + amount
+            if stage in self._tasks:
+                self._progress.advance(self._tasks[stage], amount)
+            elif done * QUARTERS // total < (done + amount) * QUARTERS // total:
+                print(f"attribug: {stage} {min(100, 100 * (done + amount) // total)} %", file=sys.stderr, flush=True)
+
+    def end(self) -> None:
+        """Stops the bars."""
+        self._progress.stop()

@@ -1,0 +1,331 @@
+"""A run as one HTML page that needs nothing else: no network, no plugin, no script to be read."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from attribug.results import narrative, pictures, plots
+from attribug.results.figures import CONTROL_NAMES, ROLES, SYMBOLS, Pictures
+from attribug.results.headline import PLACE, at, headline, places
+from attribug.results.narrative import counted, number
+from attribug.results.schema import KEYS
+
+TEMPLATE, STYLE, SCRIPT = "report.html.jinja", "report.css", "report.js"
+UNFIT = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+IMBALANCE = 0.05  # share of the sums that maps promise, by which they may miss them
+Place = tuple[str, str, str]
+"""Task, bug, level."""
+View = dict[str, Any]
+"""What a part of the template shows, ready to print."""
+
+
+@dataclass(frozen=True)
+class PageContents:
+    """What a page tells: tables, facts and pictures of one run."""
+
+    results: pd.DataFrame
+    """As `read_results` gives it."""
+    facts: Mapping[str, Any]
+    """run.json, with `pieces`."""
+    analysis: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+    """By name; of these `added` and `ranking` are shown."""
+    costs: pd.DataFrame | None = None
+    galleries: Mapping[Place, Mapping[str, Pictures]] = field(default_factory=dict)
+    """By place and method: `inputs` (n, C, H, W) in [0, 1] and, by role, maps (n, H, W)."""
+    published: pd.DataFrame | None = None
+    """Published numbers beside `ours`, one row a number, any columns; rows without ours are not shown."""
+    findings: pd.DataFrame | None = None
+    """Columns finding, statement, source, agrees (yes, no, undecided, not measured), ours, evidence."""
+
+
+def page(run: PageContents) -> str:
+    """The page, HTML in one text.
+
+    Raises:
+        ValueError: a bug of which the facts tell nothing.
+    """
+    import yaml
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from markupsafe import Markup
+
+    folder = Path(__file__).parent
+    strict: dict[str, Any] = {"autoescape": True, "undefined": StrictUndefined, "finalize": _clean}
+    environment = Environment(loader=FileSystemLoader(folder), trim_blocks=True, lstrip_blocks=True, **strict)
+    environment.filters |= {"number": number, "wrapped": _wrapped, "prose": _prose}
+    script, style = (Markup((folder / name).read_text(encoding="utf-8")) for name in (SCRIPT, STYLE))
+    facts, suite = run.facts, run.facts["suite"]
+    rows = headline(run.results, suite, facts["pieces"])
+    everything, ranking = places(run.results, suite), _records(run.analysis.get("ranking"))
+    return environment.get_template(TEMPLATE).render(
+        script=script, style=style, script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        facts=facts, suite=suite, symbols=SYMBOLS, verdicts=narrative.VERDICTS, colours=plots.COLOURS,
+        suite_text=yaml.safe_dump(dict(suite), sort_keys=False, allow_unicode=True),
+        written=str(facts.get("written", "at an unknown time"))[:16].replace("T", " "),
+        summary=narrative.summary(rows, facts, everything), warnings=narrative.warnings(rows, facts),
+        matrices=_matrices(rows), bugs=_bugs(run, rows, everything), added=_added(run, rows), ranking=ranking,
+        ranked=max([row["rank_high"] for row in ranking if row["rank_high"] > 0], default=1),
+        costs=_costs(run.costs, suite), trainings=_trainings(run.costs), trouble=_trouble(run),
+        published=_records(None if run.published is None else run.published.dropna(subset="ours")),
+        findings=_records(run.findings),
+        unmeasured=_unmeasured(rows, facts["pieces"], everything),
+    )  # fmt: skip
+
+
+def anchor(*names: object) -> str:
+    """An identifier inside the page: letters, digits and a checksum, whatever the names hold."""
+    return "p" + hashlib.sha256("\0".join(map(str, names)).encode("utf-8", "backslashreplace")).hexdigest()[:10]
+
+
+def _clean(value: Any) -> Any:
+    """What is printed, without characters that turn the text around, or that no page may hold."""
+    from markupsafe import Markup
+
+    return UNFIT.sub("�", value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+def _wrapped(name: str) -> Any:
+    """A name that may be broken after `_`."""
+    from markupsafe import Markup, escape
+
+    return Markup('<span class="name">{}</span>').format(escape(_clean(name)).replace("_", Markup("_<wbr>")))
+
+
+def _prose(text: str) -> Any:
+    """A docstring's line: what stands between backticks is code."""
+    from markupsafe import Markup, escape
+
+    return Markup(re.sub("`([^`]+)`", r"<code>\1</code>", str(escape(_clean(text)))))
+
+
+def _records(table: pd.DataFrame | None) -> list[View]:
+    return [] if table is None else [dict(row) for _, row in table.astype(object).iterrows()]
+
+
+def _cell(row: Any) -> View:
+    """A verdict as the matrix shows it."""
+    return {
+        "verdict": row.verdict, "symbol": SYMBOLS[row.verdict], "effect": row.effect, "constructed": row.constructed,
+        "words": narrative.cell(row),
+    }  # fmt: skip
+
+
+def _matrices(rows: pd.DataFrame) -> list[View]:
+    """One a task: columns, and rows of explanations and of what explains nothing."""
+    views = []
+    for task, part in rows.groupby("task", sort=False):
+        columns = list(dict.fromkeys(part[PLACE].itertuples(index=False, name=None)))
+        facts = part[part["label"] == part["method"]].drop_duplicates(PLACE).set_index(PLACE)
+        cells = {(row.label, row.bug, row.level): _cell(row) for row in part.itertuples()}
+        groups = [
+            {
+                "honest": honest,
+                "rows": [
+                    {"label": label, "cells": [cells.get((label, *column[1:])) for column in columns]}
+                    for label in dict.fromkeys(part.loc[part["honest"] == honest, "label"])
+                ],
+            }
+            for honest in (False, True)
+        ]
+        heads = [
+            {"bug": bug, "level": level, "id": anchor(*place), "metric": _measured(facts, place)}
+            for place in columns
+            for _, bug, level in [place]
+        ]
+        views.append({"task": task, "columns": heads, "groups": [group for group in groups if group["rows"]]})
+    return views
+
+
+def _measured(facts: pd.DataFrame, place: Place) -> str:
+    """The metric of a column of the matrix, empty where only direct queries were measured."""
+    return "" if place not in facts.index else "{metric}@{post}".format(**facts.loc[[place]].iloc[0])
+
+
+def _unmeasured(rows: pd.DataFrame, pieces: Mapping[str, Any], everything: Sequence[Place]) -> list[str]:
+    shown = set(rows[PLACE].itertuples(index=False, name=None))
+    missing = dict.fromkeys(bug for task, bug, level in everything if (task, bug, level) not in shown)
+    return [f"{bug} is not in the matrix: {pieces['bugs'][bug]['primary']} was not measured." for bug in missing]
+
+
+def _bugs(run: PageContents, rows: pd.DataFrame, everything: Sequence[Place]) -> list[View]:
+    """One section a task and bug."""
+    views = []
+    for task, bug in dict.fromkeys(place[:2] for place in everything):
+        facts = run.facts["pieces"]["bugs"][bug]
+        metric = run.facts["pieces"]["metrics"].get(facts["primary"].partition("@")[0])
+        here, levels = at(rows, (task, bug)), [place for place in everything if place[:2] == (task, bug)]
+        curve = plots.curve(here) if facts["graded"] and here["level"].nunique() > 1 else ""
+        views.append({
+            "task": task, "bug": bug, "id": anchor(task, bug), "facts": facts, "metric": metric,
+            "stage": narrative.STAGES.get(facts["stage"], facts["stage"]),
+            "control": narrative.CONTROLS.get(facts["control"], facts["control"]),
+            "target": narrative.TARGETS.get(facts.get("target"), ""), "truth": facts.get("truth") or "",
+            "checks": _checks(run.facts["checks"], task, bug), "curve": _embedded(curve, task, bug),
+            "levels": [_level(run, at(here, place), place) for place in levels],
+        })  # fmt: skip
+    return views
+
+
+def _embedded(svg: str, *names: str) -> Any:
+    from markupsafe import Markup
+
+    return Markup(plots.embedded(svg, anchor(*names) + "-")) if svg else ""
+
+
+def _checks(checks: Sequence[Mapping[str, Any]], task: str, bug: str) -> View:
+    """Every check's figure by model, a row a level and check."""
+    mine = [check for check in checks if (check["task"], check["bug"]) == (task, bug)]
+    seeds = list(dict.fromkeys(check["seed"] for check in mine))
+    rows: dict[tuple[str, str, str], dict[Any, Mapping[str, Any]]] = {}
+    for check in mine:
+        rows.setdefault((check["level"], check["check"], check["expected"]), {})[check["seed"]] = check
+    return {
+        "seeds": seeds,
+        "rows": [
+            {"level": level, "check": name, "expected": expected, "figures": [found.get(seed) for seed in seeds]}
+            for (level, name, expected), found in rows.items()
+        ],
+    }
+
+
+def _level(run: PageContents, rows: pd.DataFrame, place: Place) -> View:
+    """Effects, gallery and all rows of one level. `rows`: the headline's."""
+    held, of = narrative.took(run.facts["checks"], place)
+    bug = run.facts["pieces"]["bugs"][place[1]]
+    everything = at(run.results, place)
+    measured = everything["metric"] + "@" + everything["post"]
+    first = (everything["control"] != bug["control"]).astype(int) * 2 + (measured != bug["primary"]).astype(int)
+    methods = list(run.facts["suite"].get("methods", ()))
+    keys = pd.DataFrame({
+        "first": first, "measured": measured, "control": everything["control"],
+        "method": everything["method"].map(lambda name: methods.index(name) if name in methods else len(methods)),
+    })  # fmt: skip
+    order = keys.sort_values(keys.columns.tolist(), kind="stable").index
+    images = rows.loc[~rows["verdict"].isin(["unsupported", "failed"]), "n"]
+    return {
+        "level": place[2], "id": anchor(*place), "held": held, "of": of,
+        "images": int(images.max()) if len(images) else 0,
+        "svg": _embedded(plots.effects(rows) if len(rows) else "", *place),
+        "gallery": _gallery(run.galleries.get(place, {}), rows, str(bug["control"]), str(bug["stage"])),
+        "rows": _records(everything.assign(measured=measured).loc[order]),
+    }  # fmt: skip
+
+
+def _gallery(maps: Mapping[str, Pictures], rows: pd.DataFrame, control: str, stage: str) -> View | None:
+    """Inputs, and a strip of maps a method and example; None where there are no maps."""
+    if not maps:
+        return None
+    first = next(iter(maps.values()))
+    roles = [role for role in ROLES if all(role in each for each in maps.values())]
+    titles = {
+        "reference": "clean model" if stage != "model" else "trained model",
+        "control": CONTROL_NAMES.get(control, control).replace("\n", " "), "contaminated": "with the bug",
+    }  # fmt: skip
+    cells = {row.label: _cell(row) for row in rows.itertuples()}
+    shown = [
+        {"method": name, "cell": cells.get(name), "strips": [
+            pictures.strip([each[role][example] for role in roles]) for example in range(len(first["inputs"]))
+        ]}
+        for name, each in maps.items()
+    ]  # fmt: skip
+    return {
+        "inputs": [pictures.photograph(picture) for picture in first["inputs"]],
+        "roles": [(role, titles[role]) for role in roles], "rows": shown,
+    }  # fmt: skip
+
+
+def _added(run: PageContents, rows: pd.DataFrame) -> View | None:
+    """What each explanation of the matrix adds to predictions: columns are places and yardsticks."""
+    table = run.analysis.get("added")
+    if table is None or table.empty:
+        return None
+    shown = table.merge(rows[[*KEYS]].drop_duplicates(), on=[*KEYS])
+    columns = list(dict.fromkeys(shown[[*PLACE, "yardstick"]].itertuples(index=False, name=None)))
+    order = [tuple(place) for place in dict.fromkeys(rows[PLACE].itertuples(index=False, name=None))]
+    columns.sort(key=lambda column: (order.index(column[:3]), column[3] != "total_variation"))
+    cells = {(row.method, row.task, row.bug, row.level, row.yardstick): row for row in shown.itertuples()}
+    methods = [label for label in dict.fromkeys(rows["label"]) if label in set(shown["method"])]
+    return {
+        "columns": columns,
+        "rows": [{"method": name, "cells": [cells.get((name, *column)) for column in columns]} for name in methods],
+    } if columns else None  # fmt: skip
+
+
+def _costs(costs: pd.DataFrame | None, suite: Mapping[str, Any]) -> list[View]:
+    """One row a method: sums over its records, and the same an explained image; cheapest first."""
+    if costs is None:
+        return []
+    records = costs[(costs["kind"] == "record") & costs["seconds"].notna()]
+    names = ["seconds", "scoring_seconds", "forward", "backward", "images"]
+    sums = records.groupby("method", sort=False)[names].sum()
+    sums["peak_megabytes"] = records.groupby("method")["peak_megabytes"].max()
+    sums["records"] = records.groupby("method").size()
+    explained = records[records["images"] > 0].groupby("method")[names].sum()  # not what broke down on its way
+    each = {f"{name}_each": explained[name] / explained["images"] for name in ("seconds", "forward", "backward")}
+    return _records(sums.assign(**each).reset_index().sort_values("seconds", kind="stable"))
+
+
+def _trainings(costs: pd.DataFrame | None) -> View | None:
+    rows = costs[costs["kind"] == "training"] if costs is not None else pd.DataFrame()
+    if rows.empty:
+        return None
+    known = rows["seconds"].dropna()
+    return {"count": len(rows), "known": len(known), "seconds": known.sum(), "each": known.median()}
+
+
+def _trouble(run: PageContents) -> View:
+    """What failed, was declined or is doubtful."""
+    facts, results = run.facts, run.results
+    warned = results[results["reason"].str.contains("maps miss the sum", regex=False)]
+    trouble = {
+        "failures": facts.get("failures", []),
+        "absent": {verdict: _reasons(results[results["verdict"] == verdict])
+                   for verdict in ("failed", "unsupported", "not taken")},
+        "constant": _by_method(facts.get("constant_maps", {})),
+        "nonfinite": _by_method(facts.get("nonfinite_maps", {})),
+        "imbalance": _imbalance(facts.get("imbalance", {})) if len(warned) else [],
+        "halved": facts.get("halved_passes", {}),
+        "undrawn": facts.get("undrawn", {}),
+        "unanalysed": facts.get("unanalysed", ""),
+    }  # fmt: skip
+    absent = trouble["absent"].values()
+    return trouble | {"any": any(absent) or any(each for name, each in trouble.items() if name != "absent")}
+
+
+def _reasons(rows: pd.DataFrame) -> list[View]:
+    """Rows without numbers, grouped by bug, method and reason."""
+    found = []
+    for (bug, level, method, reason), part in rows.groupby(["bug", "level", "method", "reason"], sort=False):
+        metrics = list(dict.fromkeys(part["metric"] + "@" + part["post"]))
+        found.append({"bug": bug, "level": level, "method": method, "reason": reason, "metrics": metrics})
+    return found
+
+
+def _by_method(counts: Mapping[str, int]) -> list[tuple[str, str]]:
+    """Method and how many maps; facts name a record `task / bug level / seed n / method`."""
+    found: dict[str, list[int]] = {}
+    for name, count in counts.items():
+        found.setdefault(_method(name), []).append(int(count))
+    return [
+        (method, f"{counted(sum(each), 'map')} in {counted(len(each), 'record')}")
+        for method, each in sorted(found.items())
+    ]
+
+
+def _imbalance(shares: Mapping[str, float]) -> list[tuple[str, float, float]]:
+    """Method, least and largest share by which a record's maps miss their sum, of those that miss it by too much."""
+    found: dict[str, list[float]] = {}
+    for name, share in shares.items():
+        found.setdefault(_method(name), []).append(float(share))
+    return [(method, min(each), max(each)) for method, each in sorted(found.items()) if max(each) > IMBALANCE]
+
+
+def _method(record: str) -> str:
+    return record.rpartition(" / ")[2]
