@@ -9,7 +9,8 @@ import torch
 
 from attribug import bugs
 from attribug.contracts.contrasts import Check, Contrast, Side
-from attribug.contracts.models import Data, Examples, Trained
+from attribug.contracts.data import Data, Examples
+from attribug.contracts.models import Trained
 from attribug.contracts.tasks import Task
 from attribug.errors import InputError
 from attribug.streams import generator

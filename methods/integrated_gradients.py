@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from attribug import methods
-from attribug.query.query import Baseline, Query
+from attribug.query.passes import primitive
+from attribug.query.query import Baseline, Query, at_least_one
 
 
 @methods.register(
@@ -27,7 +29,7 @@ def integrated_gradients(query: Query, *, steps: int = 50, baseline: Baseline = 
 def expected_gradients(query: Query, *, samples: int = 50) -> Tensor:
     """Integrated gradients averaged over baselines from the model's training examples: each of the `samples` has its
     own baseline and its own point on the path, uniform."""
-    return query.expected_gradients(samples, 0.0)
+    return gradients_from_training_examples(query, samples, 0.0)
 
 
 @methods.register(
@@ -36,4 +38,27 @@ def expected_gradients(query: Query, *, samples: int = 50) -> Tensor:
 )  # fmt: skip
 def gradient_shap(query: Query, *, samples: int = 50, noise: float = 0.15) -> Tensor:
     """Expected gradients at inputs with Gaussian noise, σ = `noise` · (max − min) of the input."""
-    return query.expected_gradients(samples, noise)
+    return gradients_from_training_examples(query, samples, noise)
+
+
+@primitive
+def gradients_from_training_examples(query: Query, samples: int, noise: float) -> Tensor:
+    """Mean of (x̃ − b) ⊙ ∇F(b + α(x̃ − b)) over baselines b drawn from the training examples and α uniform in [0, 1),
+    (N, *shape) (Erion et al. 2021, eq. 3); x̃: the input, with Gaussian noise of `noise` · (max − min)."""
+    at_least_one("samples", samples)
+    streams = query.generators("expected_gradients", samples, float(noise))
+    train, dtype, spread = query.train_inputs, query.inputs.dtype, query.spread(noise)
+    choices = torch.stack([torch.randint(len(train), (samples,), generator=stream) for stream in streams])
+    alphas = torch.stack([torch.rand(samples, generator=stream, dtype=dtype) for stream in streams])
+    ones = [1] * (query.inputs.ndim - 1)
+    total = torch.zeros_like(query.inputs, dtype=torch.float64)
+    for start, index in query.repeated(samples):
+        rows = index.to(query.inputs.device)
+        numbers = (start + torch.arange(len(index))) % samples
+        points = query.noisy(index, streams, spread) if noise else query.inputs[rows]
+        baselines = train[choices[index, numbers].to(train.device)].to(points)
+        difference = points - baselines
+        step = alphas[index, numbers].to(points).reshape(-1, *ones)
+        gradient = query.input_gradient(baselines + step * difference, query.targets[rows])
+        total.index_add_(0, rows, (difference * gradient).double())
+    return (total / samples).to(dtype)

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attribug.contracts.models import Data, Examples
+from attribug.contracts.data import Data, Examples
 from attribug.errors import InputError
 from attribug.studies import folds
 

@@ -20,7 +20,7 @@ import torch
 
 from attribug import keys, sources
 from attribug.bugs import _registry as bugs
-from attribug.contracts.models import Data, Examples
+from attribug.contracts.data import Data, Examples
 from attribug.keys import digest
 
 

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from attribug import methods
 from attribug.contracts.contrasts import Side
-from attribug.contracts.models import Data, Examples, Recipe, Trained
+from attribug.contracts.data import Data, Examples
+from attribug.contracts.models import Recipe, Trained
 from attribug.maps.kept import Explained, KeptMaps
 from attribug.query.passes import Cost
 from attribug.query.query import Query

@@ -11,7 +11,8 @@ import torch
 
 from attribug import bugs, methods, metrics, tasks
 from attribug.contracts.contrasts import Contrast, Side
-from attribug.contracts.models import Examples, trainings
+from attribug.contracts.data import Examples
+from attribug.contracts.models import trainings
 from attribug.contracts.tasks import Level, Task
 from attribug.errors import InputError, Unsupported
 from attribug.plans import plan

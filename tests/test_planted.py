@@ -15,7 +15,8 @@ from torch import nn
 
 from attribug import metrics
 from attribug.contracts.contrasts import Contrast, Side
-from attribug.contracts.models import Data, Examples, Recipe, Trained
+from attribug.contracts.data import Data, Examples
+from attribug.contracts.models import Recipe, Trained
 from attribug.plugins import load_plugin
 from attribug.results.schema import SCORE_COLUMNS, read_results
 from attribug.results.summary import summarise

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 import attribug
-from attribug.contracts.models import Data
+from attribug.contracts.data import Data
+from attribug.methods.integrated_gradients import gradients_from_training_examples
 from attribug.query.query import Query
 
 torch.set_num_threads(1)
@@ -86,8 +87,8 @@ PRIMITIVES = {
     "noisy_gradients": lambda asked: asked.noisy_gradients(4, 0.2).variance,
     "path_gradients": lambda asked: asked.path_gradients(4),
     "path_gradients from a baseline": lambda asked: asked.path_gradients(4, BASELINE),
-    "expected_gradients": lambda asked: asked.expected_gradients(4, 0.0),
-    "expected_gradients with noise": lambda asked: asked.expected_gradients(4, 0.2),
+    "expected_gradients": lambda asked: gradients_from_training_examples(asked, 4, 0.0),
+    "expected_gradients with noise": lambda asked: gradients_from_training_examples(asked, 4, 0.2),
     "baseline_outputs": lambda asked: asked.baseline_outputs(0.25),
     "baseline_outputs of a tensor": lambda asked: asked.baseline_outputs(BASELINE),
     "masked_outputs": lambda asked: asked.masked_outputs(torch.eye(4, dtype=torch.bool).expand(3, 4, 4)),
@@ -138,8 +139,12 @@ def test_primitives_with_other_arguments_run_again():
     assert not torch.equal(asked.path_gradients(2), asked.path_gradients(2, 0.5))
     assert not torch.equal(asked.path_gradients(2, 0.5), asked.path_gradients(2, BASELINE))
     assert not torch.equal(asked.baseline_outputs(), asked.baseline_outputs(0.5))
-    assert not torch.equal(asked.expected_gradients(4, 0.2), asked.expected_gradients(4, 0.3))
-    assert not torch.equal(asked.expected_gradients(4, 0.2), asked.expected_gradients(5, 0.2))
+    assert not torch.equal(
+        gradients_from_training_examples(asked, 4, 0.2), gradients_from_training_examples(asked, 4, 0.3)
+    )
+    assert not torch.equal(
+        gradients_from_training_examples(asked, 4, 0.2), gradients_from_training_examples(asked, 5, 0.2)
+    )
 
 
 def test_equal_arguments_are_one_request():
@@ -148,20 +153,20 @@ def test_equal_arguments_are_one_request():
     for zero in (0, 0.0):
         asked.baseline_outputs(zero)
         asked.path_gradients(4, zero)
-        asked.expected_gradients(4, zero)
+        gradients_from_training_examples(asked, 4, zero)
     assert sum(model.sizes) == 1 + 4 * N + 4 * N
-    assert torch.equal(query().expected_gradients(4, 1), query().expected_gradients(4, 1.0))
+    assert torch.equal(gradients_from_training_examples(query(), 4, 1), query().expected_gradients(4, 1.0))
     assert torch.equal(query().noisy_gradients(4, 1).mean, query().noisy_gradients(4, 1.0).mean)
 
 
 def test_samples_do_not_depend_on_who_else_is_explained():
     ids = torch.tensor([3, 900, 0, 12, 5])
-    whole = query(ids=ids).expected_gradients(4, 0.2)
+    whole = gradients_from_training_examples(query(ids=ids), 4, 0.2)
     for row in (0, 3):
         one = slice(row, row + 1)
         asked = Query(Counting(), query().inputs[one], query().targets[one], ids=ids[one], train=lambda: TRAIN)
-        torch.testing.assert_close(asked.expected_gradients(4, 0.2), whole[one], rtol=1e-12, atol=1e-14)
-    assert not torch.equal(query(ids=ids + 1).expected_gradients(4, 0.2)[0], whole[0])
+        torch.testing.assert_close(gradients_from_training_examples(asked, 4, 0.2), whole[one], rtol=1e-12, atol=1e-14)
+    assert not torch.equal(gradients_from_training_examples(query(ids=ids + 1), 4, 0.2)[0], whole[0])
 
 
 @pytest.mark.parametrize("rows", [1, 2, 3, 64])
@@ -304,7 +309,7 @@ def test_variance_keeps_its_digits_under_a_large_mean():
 
 
 @pytest.mark.parametrize("ask", [
-    lambda q: q.noisy_gradients(0, 0.1), lambda q: q.path_gradients(0), lambda q: q.expected_gradients(0, 0.1),
+    lambda q: q.noisy_gradients(0, 0.1), lambda q: q.path_gradients(0), lambda q: gradients_from_training_examples(q, 0, 0.1),
 ])  # fmt: skip
 def test_nothing_to_average_is_refused(ask):
     with pytest.raises(attribug.InputError, match="expected at least 1, found 0"):
@@ -425,7 +430,7 @@ def test_training_examples_are_refused_where_there_are_none():
     with pytest.raises(attribug.Unsupported, match="needs training examples, and none were given"):
         _ = query(train=None).train
     with pytest.raises(attribug.Unsupported, match="needs training examples, and none were given"):
-        query(train=None).expected_gradients(2, 0.0)
+        gradients_from_training_examples(query(train=None), 2, 0.0)
     data = Data(torch.rand(2, 2, 4, 4), torch.tensor([0, 1]), torch.arange(2))
     assert query(train=lambda: data).train is data
 

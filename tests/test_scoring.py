@@ -18,7 +18,8 @@ import attribug
 from attribug import methods, metrics
 from attribug.bugs.label_flips import label_flips
 from attribug.contracts.contrasts import Contrast, Side
-from attribug.contracts.models import Data, Derived, Examples, Recipe
+from attribug.contracts.data import Data, Examples
+from attribug.contracts.models import Derived, Recipe
 from attribug.contracts.pieces import Method, Metric
 from attribug.contracts.tasks import Task
 from attribug.errors import Unsupported

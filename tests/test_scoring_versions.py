@@ -16,7 +16,8 @@ import attribug
 from attribug import methods, metrics
 from attribug.conformance.level_zero import expect_one_half, table
 from attribug.contracts.contrasts import Contrast, Side
-from attribug.contracts.models import Data, Derived, Examples, Recipe
+from attribug.contracts.data import Data, Examples
+from attribug.contracts.models import Derived, Recipe
 from attribug.contracts.pieces import Method, Metric
 from attribug.contracts.tasks import Task
 from attribug.models.lab import Lab

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from attribug.contracts.contrasts import Check
-from attribug.contracts.models import Data, Derived, Examples, ModelSpec, Recipe, Trained, trainings
+from attribug.contracts.data import Data, Examples
+from attribug.contracts.models import Derived, ModelSpec, Recipe, Trained, trainings
 from attribug.models.checks import accuracy, figure
 from attribug.models.lab import Lab, logits
 from attribug.models.training import initialised, seeded, train

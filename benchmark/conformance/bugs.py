@@ -25,7 +25,8 @@ from attribug.scores.records import Settings
 from attribug.streams import global_states_restored, seed_globally
 
 if TYPE_CHECKING:
-    from attribug.contracts.models import Data, Examples, ModelSpec
+    from attribug.contracts.data import Data, Examples
+    from attribug.contracts.models import ModelSpec
     from attribug.contracts.pieces import Bug
     from attribug.contracts.tasks import Level
 

@@ -31,7 +31,8 @@ from attribug.conformance.specimens import (
     state,
 )
 from attribug.contracts.contrasts import Contrast, Side
-from attribug.contracts.models import Data, Derived, Examples, Recipe, Trained
+from attribug.contracts.data import Data, Examples
+from attribug.contracts.models import Derived, Recipe, Trained
 from attribug.errors import Unsupported, one_line
 from attribug.maps.attribution import attributions
 from attribug.maps.explain import explain

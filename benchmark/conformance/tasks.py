@@ -19,7 +19,7 @@ from attribug.models.training import seeded
 from attribug.streams import generator, global_states_restored, seed_globally
 
 if TYPE_CHECKING:
-    from attribug.contracts.models import Data
+    from attribug.contracts.data import Data
     from attribug.contracts.pieces import TaskSource
 
 SMALL = {"train": 120, "test": 30, "epochs": 1, "width": 4}

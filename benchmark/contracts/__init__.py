@@ -5,7 +5,8 @@ often `(N, C, H, W)`, and attributions have the shape of the inputs they explain
 """
 
 from attribug.contracts.contrasts import Check, Contrast, Side, Target
-from attribug.contracts.models import Data, Derived, Examples, Given, ModelSpec, Recipe, Trained, trainings
+from attribug.contracts.data import Data, Examples
+from attribug.contracts.models import Derived, Given, ModelSpec, Recipe, Trained, trainings
 from attribug.contracts.objectives import Objective, cross_entropy
 from attribug.contracts.pieces import Bug, Method, Metric, TaskSource
 from attribug.contracts.tasks import Level, Task

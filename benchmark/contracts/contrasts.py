@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from attribug.contracts.models import Examples, ModelSpec, trainings
+from attribug.contracts.data import Examples
+from attribug.contracts.models import ModelSpec, trainings
 
 Target = Literal["label", "reference", "own"]
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from attribug.contracts.models import Data
+    from attribug.contracts.data import Data
 
 Objective = Callable[..., "Tensor"]
 """`objective(model, batch, **parameters)`: a number to minimise, of a batch (inputs, labels, and masks and annotations

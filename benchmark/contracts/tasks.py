@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from attribug.contracts.models import Examples, Recipe, Trained
+from attribug.contracts.data import Examples
+from attribug.contracts.models import Recipe, Trained
 
 Level = float | int | str
 

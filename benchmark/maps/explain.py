@@ -12,7 +12,7 @@ from attribug.errors import InputError, near_misses
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from attribug.contracts.models import Data
+    from attribug.contracts.data import Data
 
 
 @overload
@@ -79,7 +79,7 @@ def _training_data(inputs: Tensor | None) -> Callable[[], Data] | None:
         return None
     import torch
 
-    from attribug.contracts.models import Data
+    from attribug.contracts.data import Data
 
     ids = torch.arange(len(inputs))
     return lambda: Data(inputs, torch.zeros_like(ids), ids)

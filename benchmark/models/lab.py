@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 import torch
 from torch import Tensor, nn
 
-from attribug.contracts.models import Data, Derived, Given, chain, training_examples, trainings
+from attribug.contracts.data import Data
+from attribug.contracts.models import Derived, Given, chain, training_examples, trainings
 from attribug.models.given import load
 from attribug.models.training import derived, initialised, placed, trained
 
 if TYPE_CHECKING:
-    from attribug.contracts.models import Examples, ModelSpec, Trained
+    from attribug.contracts.data import Examples
+    from attribug.contracts.models import ModelSpec, Trained
     from attribug.models.training import Progress
 
 ROWS = 64  # of a pass without gradients: more do not fit a core's cache

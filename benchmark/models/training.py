@@ -12,7 +12,8 @@ from torch import nn
 from attribug.streams import generator
 
 if TYPE_CHECKING:
-    from attribug.contracts.models import Data, Derived, Recipe, Trained
+    from attribug.contracts.data import Data
+    from attribug.contracts.models import Derived, Recipe, Trained
 
 Progress = Callable[[int], None]
 DIVISOR_AT_START = 10.0  # of the one-cycle schedule: the first learning rate is the peak over this

@@ -7,7 +7,7 @@ import functools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar, cast
 
 from torch import Tensor
 
@@ -15,10 +15,11 @@ from attribug.query.hooks import hooks
 from attribug.query.settings import settings
 
 if TYPE_CHECKING:
-    from attribug.query.query import Query
+    from torch import nn
 
 P = ParamSpec("P")
 R = TypeVar("R")
+Q = TypeVar("Q", bound="Remembering")
 
 
 @dataclass
@@ -49,28 +50,42 @@ class Passes:
     """Primitives that the method being measured has paid for."""
 
 
-def primitive(function: Callable[Concatenate[Query, P], R]) -> Callable[Concatenate[Query, P], R]:
-    """Memoises a method of `Query` by its (hashable) arguments and keeps what it cost for whoever else asks. Everyone
-    gets a copy, so that nobody can change what others get; and whoever hooks the model, puts it into training mode or
-    changes torch's settings gets passes of its own."""
+class Remembering(Protocol):
+    """What a primitive needs of the query that it is asked of."""
+
+    model: nn.Module
+    channels_last: bool
+    memo: dict[Any, Any]
+    """Values of primitives, with their arguments."""
+    passes: Passes
+
+    def priced(self, make: Callable[[], R]) -> tuple[R, Cost]:
+        """What `make` makes, and what it costs."""
+
+
+def primitive(function: Callable[Concatenate[Q, P], R]) -> Callable[Concatenate[Q, P], R]:
+    """Memoises a function of a query by its (hashable) arguments and keeps what it cost for whoever else asks: a method
+    of `Query`, or a function whose first argument is one. Everyone gets a copy, so that nobody can change what others
+    get; and whoever hooks the model, puts it into training mode or changes torch's settings gets passes of its own."""
+    name = (function.__module__, function.__qualname__)
 
     @functools.wraps(function)
-    def remembered(self: Query, *args: P.args, **kwargs: P.kwargs) -> R:
-        arguments = [(name, _identity(value)) for name, value in [*enumerate(args), *sorted(kwargs.items())]]
-        modes = tuple(module.training for module in self.model.modules())
-        key = (function.__name__, tuple(arguments), hooks(self.model), modes, settings(), self.channels_last)
-        if key in self._memo:
-            if key not in self._passes.charged:
-                self._passes.saved.add(self._passes.prices[key])
-                self._passes.charged.add(key)
-            known: R = copy.deepcopy(self._memo[key][0])
+    def remembered(query: Q, *args: P.args, **kwargs: P.kwargs) -> R:
+        arguments = [(place, _identity(value)) for place, value in [*enumerate(args), *sorted(kwargs.items())]]
+        modes = tuple(module.training for module in query.model.modules())
+        key = (name, tuple(arguments), hooks(query.model), modes, settings(), query.channels_last)
+        if key in query.memo:
+            if key not in query.passes.charged:
+                query.passes.saved.add(query.passes.prices[key])
+                query.passes.charged.add(key)
+            known: R = copy.deepcopy(query.memo[key][0])
             return known
-        value, self._passes.prices[key] = self.priced(lambda: function(self, *args, **kwargs))
-        self._passes.charged.add(key)
-        self._memo[key] = value, args, kwargs  # arguments too, so that no other tensor gets the identity of theirs
+        value, query.passes.prices[key] = query.priced(lambda: function(query, *args, **kwargs))
+        query.passes.charged.add(key)
+        query.memo[key] = value, args, kwargs  # arguments too, so that no other tensor gets the identity of theirs
         return copy.deepcopy(value)
 
-    return cast("Callable[Concatenate[Query, P], R]", remembered)
+    return cast("Callable[Concatenate[Q, P], R]", remembered)
 
 
 def _identity(value: Any) -> Any:

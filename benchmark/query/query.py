@@ -16,7 +16,7 @@ from attribug.query.passes import Cost, Costing, Passes, primitive
 from attribug.streams import generator
 
 if TYPE_CHECKING:
-    from attribug.contracts.models import Data
+    from attribug.contracts.data import Data
     from attribug.query.passes import R
 
 Baseline = float | Tensor
@@ -67,8 +67,8 @@ class Query:
         """Whether passes get images with channels last, which convolutions on a CPU are faster with: see preflight."""
         self.refusals: dict[str, str] = {}
         """Reasons why the model lacks what a method may need, by need."""
-        self._memo: dict[Any, Any] = {}
-        self._passes = Passes()
+        self.memo: dict[Any, Any] = {}
+        self.passes = Passes()
 
     @property
     def train(self) -> Data:
@@ -88,18 +88,18 @@ class Query:
 
     def priced(self, make: Callable[[], R]) -> tuple[R, Cost]:
         """What `make` makes, and what it costs in seconds and passes of this query."""
-        started, before = time.perf_counter(), (self._passes.total.forward, self._passes.total.backward)
+        started, before = time.perf_counter(), (self.passes.total.forward, self.passes.total.backward)
         value = make()
-        forward, backward = self._passes.total.forward - before[0], self._passes.total.backward - before[1]
+        forward, backward = self.passes.total.forward - before[0], self.passes.total.backward - before[1]
         return value, Cost(time.perf_counter() - started, forward, backward)
 
     def forget_passes(self) -> None:
         """Sets the passes of the method at work back to none, before it is tried again."""
-        self._passes.total, self._passes.saved, self._passes.charged = Cost(), Cost(), set()
+        self.passes.total, self.passes.saved, self.passes.charged = Cost(), Cost(), set()
 
     def charge(self, cost: Cost) -> None:
         """Adds what something kept from an earlier query has cost to the method at work."""
-        self._passes.saved.add(cost)
+        self.passes.saved.add(cost)
 
     def promise(self, totals: Tensor) -> None:
         """States what each example's map sums to by its method's definition (completeness, conservation), (N,): the
@@ -112,7 +112,7 @@ class Query:
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Logits (B, K) of one bounded pass; raises `Unsupported` when the model returns anything else."""
-        self._passes.total.forward += len(inputs)
+        self.passes.total.forward += len(inputs)
         return as_logits(self.model(self.laid_out(inputs)))
 
     def laid_out(self, inputs: Tensor) -> Tensor:
@@ -134,7 +134,7 @@ class Query:
 
     def backward(self, logits: Tensor, at: Tensor) -> Tensor:
         """Gradient of the summed `logits` (B,) with respect to the tensor `at`, whose shape it has."""
-        self._passes.total.backward += len(logits)
+        self.passes.total.backward += len(logits)
         (gradient,) = torch.autograd.grad(logits, at, torch.ones_like(logits), allow_unused=True)
         if gradient is None:
             raise Unsupported("the model's output does not depend on its input")
@@ -173,12 +173,12 @@ class Query:
         2017, eq. 2). All examples' samples run in one stream of bounded passes; sums are kept in float64."""
         at_least_one("samples", samples)
         streams = self.generators("noisy_gradients", samples, float(noise))  # 1 and 1.0 are one argument: one stream
-        dtype, spread = self.inputs.dtype, self._spread(noise)
+        dtype, spread = self.inputs.dtype, self.spread(noise)
         first = torch.zeros_like(self.inputs, dtype=torch.float64)  # its deviations keep a constant's variance at 0
         total, squares, square_deviations = (torch.zeros_like(first) for _ in range(3))
-        for start, index in self._numbered_stream(samples):
+        for start, index in self.repeated(samples):
             rows = index.to(self.inputs.device)
-            gradient = self.input_gradient(self._noisy(index, streams, spread), self.targets[rows]).double()
+            gradient = self.input_gradient(self.noisy(index, streams, spread), self.targets[rows]).double()
             begins = (start + torch.arange(len(rows), device=rows.device)) % samples == 0
             first[rows[begins]] = gradient[begins]
             deviation = gradient - first[rows]
@@ -200,35 +200,13 @@ class Query:
         weights = torch.as_tensor(areas / 2, device=self.inputs.device)
         total = torch.zeros_like(self.inputs, dtype=torch.float64)
         ones = [1] * (self.inputs.ndim - 1)
-        for start, index in self._numbered_stream(steps):
+        for start, index in self.repeated(steps):
             rows = index.to(self.inputs.device)
             step = (start + torch.arange(len(rows), device=rows.device)) % steps
             point = start_point[rows] + difference[rows] * alphas[step].reshape(-1, *ones)
             gradient = self.input_gradient(point, self.targets[rows])
             total.index_add_(0, rows, gradient.double() * weights[step].reshape(-1, *ones))
         return total.to(self.inputs.dtype)
-
-    @primitive
-    def expected_gradients(self, samples: int, noise: float) -> Tensor:
-        """Mean of (x̃ − b) ⊙ ∇F(b + α(x̃ − b)) over baselines b drawn from the training examples and α uniform in
-        [0, 1), (N, *shape) (Erion et al. 2021, eq. 3); x̃: the input, with Gaussian noise of `noise` · (max − min)."""
-        at_least_one("samples", samples)
-        streams = self.generators("expected_gradients", samples, float(noise))
-        train, dtype, spread = self.train_inputs, self.inputs.dtype, self._spread(noise)
-        choices = torch.stack([torch.randint(len(train), (samples,), generator=stream) for stream in streams])
-        alphas = torch.stack([torch.rand(samples, generator=stream, dtype=dtype) for stream in streams])
-        ones = [1] * (self.inputs.ndim - 1)
-        total = torch.zeros_like(self.inputs, dtype=torch.float64)
-        for start, index in self._numbered_stream(samples):
-            rows = index.to(self.inputs.device)
-            numbers = (start + torch.arange(len(index))) % samples
-            points = self._noisy(index, streams, spread) if noise else self.inputs[rows]
-            baselines = train[choices[index, numbers].to(train.device)].to(points)
-            difference = points - baselines
-            step = alphas[index, numbers].to(points).reshape(-1, *ones)
-            gradient = self.input_gradient(baselines + step * difference, self.targets[rows])
-            total.index_add_(0, rows, (difference * gradient).double())
-        return (total / samples).to(dtype)
 
     @primitive
     def baseline_outputs(self, baseline: Baseline = 0.0) -> Tensor:
@@ -259,19 +237,19 @@ class Query:
         keep = keep.to(self.inputs.device)
         channels = [1] * (self.inputs.ndim - keep.ndim)
         with torch.no_grad():
-            for start, index in self._numbered_stream(len(keep)):
+            for start, index in self.repeated(len(keep)):
                 rows = index.to(self.inputs.device)
                 mask = keep[(start + torch.arange(len(rows), device=rows.device)) % len(keep)]
                 masked = self.inputs[rows] * mask.reshape(len(rows), *channels, *keep.shape[1:])
                 outputs[start : start + len(rows)] = self.target_logits(masked, self.targets[rows])
         return outputs.reshape(len(self.inputs), len(keep))
 
-    def _spread(self, noise: float) -> Tensor:
+    def spread(self, noise: float) -> Tensor:
         """Standard deviations `noise` · (max − min) of each input, (N, 1, …)."""
         flat = self.inputs.flatten(1)
         return (noise * (flat.amax(1) - flat.amin(1))).reshape(-1, *[1] * (self.inputs.ndim - 1))
 
-    def _noisy(self, index: Tensor, streams: list[torch.Generator], spread: Tensor) -> Tensor:
+    def noisy(self, index: Tensor, streams: list[torch.Generator], spread: Tensor) -> Tensor:
         """Inputs at `index` (B,) with Gaussian noise of `spread`, each drawn from its example's stream."""
         rows, shape = index.to(self.inputs.device), self.inputs.shape[1:]
         draws = [torch.randn(shape, generator=streams[i], dtype=self.inputs.dtype) for i in index.tolist()]
@@ -286,7 +264,7 @@ class Query:
         """Maps (N, H, W) spread evenly over the images' channels, so that the channel sum is the map itself."""
         return (maps / self.inputs.shape[1])[:, None].expand_as(self.inputs)
 
-    def _numbered_stream(self, samples: int) -> Iterator[tuple[int, Tensor]]:
+    def repeated(self, samples: int) -> Iterator[tuple[int, Tensor]]:
         """Bounded passes over examples, each `samples` times in a row: first row's number, example indices (B,)."""
         everything = torch.arange(len(self.inputs)).repeat_interleave(samples)
         for start in range(0, len(everything), self.rows):
@@ -294,7 +272,7 @@ class Query:
 
     def costing(self) -> Costing:
         """Context that measures one method: its own time, and the full price of primitives it found ready."""
-        return Costing(self._passes)
+        return Costing(self.passes)
 
 
 def as_logits(outputs: Any) -> Tensor:

@@ -19,14 +19,14 @@ from attribug.storage.tensors import Tensors
 from attribug.tables.run_json import RunFacts
 
 if TYPE_CHECKING:
-    from attribug.api import Run
+    from attribug.reports.references import FinishedRun
     from attribug.results.comparison import ComparedTable
 
 KEPT_FACTS = ("schema", "written", "suite", "plan", "device", "machine", "versions", "revision", "models", "contrasts")
 KEPT_PIECES = {"bugs": ("primary", "control"), "metrics": ("kind", "visible", "bounds", "reads")}
 
 
-def accept(baseline: str | Path, candidate: str | Path | Run) -> Path:
+def accept(baseline: str | Path, candidate: str | Path | FinishedRun) -> Path:
     """Keeps the candidate as reference: a table and its provenance (versions, machine, settings, checks, what models).
 
     `baseline` is a reference's name or the path of a .csv file, which need not exist yet. A reference that comes with

@@ -18,13 +18,13 @@ from attribug.results.comparison import compare as compare_tables
 from attribug.results.schema import TableError
 
 if TYPE_CHECKING:
-    from attribug.api import Run
+    from attribug.reports.references import FinishedRun
     from attribug.results.comparison import ComparedTable, Comparison
 
 
 def compare(
-    baseline: str | Path | Run,
-    candidate: str | Path | Run,
+    baseline: str | Path | FinishedRun,
+    candidate: str | Path | FinishedRun,
     *,
     tolerance: float | Mapping[str, float] | None = None,
     only_verdicts: bool = False,
@@ -49,7 +49,7 @@ def compare(
         raise InputError(str(error)) from error
 
 
-def compare_published(candidate: str | Path | Run) -> tuple[pd.DataFrame, pd.DataFrame]:
+def compare_published(candidate: str | Path | FinishedRun) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Published values and findings beside a run's: see `attribug.results.published`. Raises `InputError` as `compare`,
     and for a table that does not know its bugs' primary metrics."""
     return beside_published(load_table(candidate))

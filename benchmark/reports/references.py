@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import pandas as pd
 import pyarrow as pa
@@ -17,9 +17,6 @@ from attribug.storage.files import read_json
 from attribug.storage.folders import RESULTS, RUN, SCORES, is_url
 from attribug.tables.run_json import Facts, expect_file, read_facts
 
-if TYPE_CHECKING:
-    from attribug.api import Run
-
 REFERENCES = Path(results.__file__).parent / "reference"
 
 
@@ -28,7 +25,19 @@ def references() -> list[str]:
     return sorted(path.stem for path in REFERENCES.glob("*.csv"))
 
 
-def load_table(source: str | Path | Run, kind: type[Facts] = Facts) -> ComparedTable:
+class FinishedRun(Protocol):
+    """What `attribug.run` returns: a folder, and how the user calls it."""
+
+    @property
+    def folder(self) -> Path:
+        """Of the run, or of the copy of what lies at a URL."""
+
+    @property
+    def name(self) -> str:
+        """Where the run lies, as the user calls it."""
+
+
+def load_table(source: str | Path | FinishedRun, kind: type[Facts] = Facts) -> ComparedTable:
     """A table with what is known of it. Raises `InputError` where there is none, or it is not what was written."""
     if not isinstance(source, str | Path):
         return _load(source.folder, source.name, kind)

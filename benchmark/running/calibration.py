@@ -37,7 +37,8 @@ if TYPE_CHECKING:
     from torch import nn
 
     from attribug.contracts.contrasts import Contrast
-    from attribug.contracts.models import Data, Examples, Trained
+    from attribug.contracts.data import Data, Examples
+    from attribug.contracts.models import Trained
     from attribug.plans.plan import Cell, Plan
     from attribug.running.jobs import Job
 

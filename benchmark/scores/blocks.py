@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from attribug.contracts.contrasts import Side
-from attribug.contracts.models import Data
+from attribug.contracts.data import Data
 from attribug.contracts.pieces import Metric
 from attribug.errors import StorageError, Unsupported, one_line
 from attribug.maps.attribution import attributions

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from attribug.contracts.contrasts import Side
-from attribug.contracts.models import Data
+from attribug.contracts.data import Data
 from attribug.errors import Unsupported, one_line
 from attribug.metrics import prepared
 from attribug.query.settings import settings_restored

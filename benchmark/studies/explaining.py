@@ -24,7 +24,8 @@ from attribug.storage.folders import cache_folder
 from attribug.storage.models import Models
 
 if TYPE_CHECKING:
-    from attribug.contracts.models import Data, ModelSpec
+    from attribug.contracts.data import Data
+    from attribug.contracts.models import ModelSpec
 
 STUDIED_METHODS = ("gradient", "guided_backprop", "grad_cam", "random", "edges")
 """Of one pass each, or none; `smoothgrad` takes 50."""

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from attribug.contracts.models import Examples
+from attribug.contracts.data import Examples
 from attribug.errors import InputError
 from attribug.streams import generator
 
 if TYPE_CHECKING:
-    from attribug.contracts.models import Data
+    from attribug.contracts.data import Data
 
 
 def order(count: int, seed: int) -> Tensor:

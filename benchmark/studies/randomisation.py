@@ -14,7 +14,8 @@ from torch import Tensor
 
 from attribug import metrics
 from attribug.bugs.reinit import bottom, layers, reinitialise
-from attribug.contracts.models import Data, Derived
+from attribug.contracts.data import Data
+from attribug.contracts.models import Derived
 from attribug.errors import InputError
 from attribug.keys import stream_seed
 from attribug.metrics.postprocessing import postprocess

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from attribug import metrics
-from attribug.contracts.models import Data, Trained
+from attribug.contracts.data import Data
+from attribug.contracts.models import Trained
 from attribug.query.settings import one_thread
 from attribug.results import study_measures
 from attribug.results.statistics import Flags, Floats, Integers

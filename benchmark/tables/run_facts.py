@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-import attribug
 from attribug import keys, tasks
 from attribug.contracts.models import trainings
 from attribug.plans.plan import LIBRARIES
@@ -51,7 +50,7 @@ def run_facts(outcome: Outcome, results: pd.DataFrame) -> dict[str, Any]:
             "architecture": platform.machine(),
             "python": platform.python_version(),
         },
-        "versions": {"attribug": attribug.__version__, **keys.versions(*LIBRARIES, "pandas")},
+        "versions": {"attribug": keys.version("attribug"), **keys.versions(*LIBRARIES, "pandas")},
         "revision": _revision(),
         "pieces": _pieces(plan),
         "models": {

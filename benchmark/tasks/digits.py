@@ -11,7 +11,8 @@ import torch
 from numpy.typing import NDArray
 
 from attribug import tasks
-from attribug.contracts.models import Data, Examples, Recipe
+from attribug.contracts.data import Data, Examples
+from attribug.contracts.models import Recipe
 from attribug.contracts.tasks import Task
 from attribug.errors import InputError
 from attribug.models.networks import bvd_cnn

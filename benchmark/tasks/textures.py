@@ -9,7 +9,8 @@ import numpy as np
 import torch
 
 from attribug import tasks
-from attribug.contracts.models import Data, Examples, Recipe
+from attribug.contracts.data import Data, Examples
+from attribug.contracts.models import Recipe
 from attribug.contracts.tasks import Task
 from attribug.errors import InputError, Unsupported
 from attribug.models.networks import bvd_cnn

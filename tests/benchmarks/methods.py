@@ -25,7 +25,7 @@ from torchvision.models import resnet18
 
 import attribug
 from attribug import methods
-from attribug.contracts.models import Data
+from attribug.contracts.data import Data
 from attribug.maps.attribution import attributions
 from attribug.maps.guard import evaluated
 from attribug.models.networks import bvd_cnn

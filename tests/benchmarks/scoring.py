@@ -39,7 +39,8 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from attribug.contracts.contrasts import Contrast, Side
-from attribug.contracts.models import Data, Examples, Recipe, Trained
+from attribug.contracts.data import Data, Examples
+from attribug.contracts.models import Recipe, Trained
 from attribug.metrics import measured_as
 from attribug.models.networks import bvd_cnn
 from attribug.running.local_engine import KEPT_MEMORY

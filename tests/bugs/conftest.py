@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from attribug.conformance.tasks import small
-from attribug.contracts.models import Data, Examples, Recipe
+from attribug.contracts.data import Data, Examples
+from attribug.contracts.models import Recipe
 from attribug.contracts.tasks import Task
 from attribug.models.lab import Lab
 from attribug.models.memory import Memory

@@ -27,7 +27,8 @@ from attribug.conformance.bugs import (  # fmt: skip
 )
 from attribug.conformance.checks import check, run_check
 from attribug.contracts.contrasts import Check, Contrast, Side
-from attribug.contracts.models import Data, Derived, Examples, Trained
+from attribug.contracts.data import Data, Examples
+from attribug.contracts.models import Derived, Trained
 from attribug.contracts.pieces import Bug
 from attribug.contracts.tasks import Level, Task
 from attribug.errors import InputError

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from attribug.bugs.label_flips import label_flips, wrong_labels
 from attribug.contracts.contrasts import Contrast
-from attribug.contracts.models import Data, Trained
+from attribug.contracts.data import Data
+from attribug.contracts.models import Trained
 from attribug.contracts.tasks import Task
 from attribug.errors import InputError
 

@@ -16,7 +16,8 @@ from torch import Tensor
 from attribug import bugs, tasks
 from attribug.bugs.spurious_background import spurious_background
 from attribug.contracts.contrasts import Contrast
-from attribug.contracts.models import Data, Trained
+from attribug.contracts.data import Data
+from attribug.contracts.models import Trained
 from attribug.contracts.tasks import Task
 from attribug.errors import InputError, Unsupported
 

@@ -9,7 +9,7 @@ from torch import nn
 
 import attribug
 from attribug import methods
-from attribug.contracts.models import Data
+from attribug.contracts.data import Data
 from attribug.maps.attribution import attributions
 from attribug.methods.patterns import fit
 from attribug.query.query import Query

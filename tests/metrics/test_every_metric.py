@@ -29,7 +29,7 @@ from attribug.conformance.metrics import (  # fmt: skip
     check_undefined_is_nan,
 )
 from attribug.contracts.contrasts import Contrast, Side
-from attribug.contracts.models import Examples
+from attribug.contracts.data import Examples
 from attribug.contracts.pieces import Metric
 
 torch.set_num_threads(1)

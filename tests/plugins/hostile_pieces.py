@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from attribug import bugs, metrics, tasks
 from attribug.contracts.contrasts import Check, Contrast, Side
-from attribug.contracts.models import Data, Derived, Examples
+from attribug.contracts.data import Data, Examples
+from attribug.contracts.models import Derived
 from attribug.contracts.tasks import Task
 from attribug.errors import InputError
 

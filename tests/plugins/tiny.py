@@ -8,7 +8,8 @@ from torch import nn
 
 from attribug import bugs, tasks
 from attribug.contracts.contrasts import Contrast, Side
-from attribug.contracts.models import Data, Derived, Examples, Recipe
+from attribug.contracts.data import Data, Examples
+from attribug.contracts.models import Derived, Recipe
 from attribug.contracts.tasks import Task
 
 PIXELS = 16

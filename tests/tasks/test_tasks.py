@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from attribug import tasks
-from attribug.contracts.models import Data
+from attribug.contracts.data import Data
 from attribug.contracts.tasks import Task
 from attribug.errors import InputError
 
