@@ -12,7 +12,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from attribug import bugs, methods, metrics, tasks
+    from attribug import bugs, fixes, methods, metrics, tasks
     from attribug.api import Run, run
     from attribug.errors import InputError, Unsupported
     from attribug.maps.explain import explain
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 __version__ = version("attribug")
 __all__ = [
-    "InputError", "Run", "Unsupported", "__version__",
-    "bugs", "compare", "explain", "fold_study", "measure", "methods", "metrics", "randomisation_study", "run", "tasks",
+    "InputError", "Run", "Unsupported", "__version__", "bugs", "compare", "explain", "fixes", "fold_study", "measure",
+    "methods", "metrics", "randomisation_study", "run", "tasks",
 ]  # fmt: skip
 
 _HOMES = {
@@ -41,7 +41,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    if name in {"bugs", "methods", "metrics", "tasks"}:
+    if name in {"bugs", "fixes", "methods", "metrics", "tasks"}:
         return importlib.import_module(f"attribug.{name}")
     if name in _HOMES:
         return getattr(importlib.import_module(_HOMES[name]), name)

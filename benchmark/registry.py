@@ -57,6 +57,7 @@ class Registry(Generic[E]):
     def __init__(self, kind: str, package: str, entry: type[E]) -> None:
         self.kind = kind
         self.package = package
+        self.plural = package.rpartition(".")[2]
         self.entry = entry
         self._entries: dict[str, E] = {}
         self._declared: dict[str, Declared] | None = None

@@ -37,6 +37,7 @@ from attribug.results.schema import read_results
 from attribug.running import runner
 from attribug.running.engine import JobFailed
 from attribug.running.jobs import Done, Event, Job, Setup
+from attribug.running.options import RunOptions
 from attribug.running.workbench import Workbench
 from attribug.storage import files, folders, models
 from attribug.storage.files import write_json
@@ -444,7 +445,7 @@ def test_a_node_of_a_cluster_that_cannot_store(tmp_path: Path, monkeypatch: pyte
     from attribug.running.jobs import Train
 
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
-    setup = Setup({}, "plan", "cpu", str(tmp_path), str(tmp_path), None, False, False, (), b"")
+    setup = Setup({}, "plan", str(tmp_path), str(tmp_path), b"", RunOptions(device="cpu"))
     kind, content, *_ = ray_engine.perform(setup, Train("key"), None, [])
     assert kind == "storage"
     assert str(StorageError(*content)).startswith(f"{tmp_path / 'gone'}: cannot be written: No such file or directory")
@@ -863,8 +864,8 @@ def test_a_wait_is_no_cost(tmp_path: Path, cache: Path) -> None:
     plan = api.planned(SUITE, plugins=[TINY], device="cpu")
     from attribug.running.jobs import Train
 
-    setup = Setup(plan.suite.model_dump(), plan.key, "cpu", str(tmp_path / "run"), str(cache_folder()), None, False,
-                  False, (TINY,), b"")  # fmt: skip
+    options = RunOptions(device="cpu", plugins=(TINY,))
+    setup = Setup(plan.suite.model_dump(), plan.key, str(tmp_path / "run"), str(cache_folder()), b"", options)
     epochs: list[int] = []
     Workbench(setup).do(Train(path.stem), lambda stage, amount: epochs.append(amount))
     assert path.read_bytes() == kept

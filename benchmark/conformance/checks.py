@@ -59,7 +59,7 @@ def check_plugin(plugin: str, report: OnResult = lambda result: None) -> list[Re
 
 
 def check(kind: str, name: str, report: OnResult = lambda result: None) -> list[Result]:
-    """All checks of one registered piece; `kind`: task, bug, method or metric.
+    """All checks of one registered piece; `kind`: task, bug, fix, method or metric.
 
     The first check asks whether the piece works at all. When it fails the others would only repeat it, so they rest.
     """
@@ -90,7 +90,9 @@ def run_check(check: ConformanceCheck, kind: str, entry: Any) -> Result:
 
 def checks_of(kind: str) -> Sequence[ConformanceCheck]:
     """The checks of a kind of pieces; imported here, since they need torch."""
-    checks: Sequence[ConformanceCheck] = importlib.import_module(f"attribug.conformance.{kind}s").CHECKS
+    checks: Sequence[ConformanceCheck] = importlib.import_module(
+        f"attribug.conformance.{all_registries()[kind].plural}"
+    ).CHECKS
     return checks
 
 

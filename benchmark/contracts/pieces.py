@@ -52,6 +52,24 @@ class Bug(Entry):
     """Whether the checks are measured on the explained predictions: their row is then true by construction."""
 
 
+FIX_NEEDS = ("masks", "annotations", "groups", "balanced data", "direction")
+
+
+@dataclass(frozen=True)
+class Fix(Entry):
+    """A registered fix: `function(task, contrast, level, seed, seeds, **parameters)` describes the mended model, a
+    `ModelSpec`; it trains nothing. `level`, `seed` and `seeds` are those that the bug's contrast was described with."""
+
+    needs: tuple[str, ...] = ()
+    """What it must be given beside the contaminated training set, of `FIX_NEEDS`: object masks, annotations of what
+    must not matter, group labels, held-out data in which the bug's correlation is broken, a concept's direction."""
+
+    def __post_init__(self) -> None:
+        """Raises `ValueError` for a fact that means nothing."""
+        for need in self.needs:
+            _one_of("needs", need, FIX_NEEDS)
+
+
 @dataclass(frozen=True)
 class Method(Entry):
     """A registered attribution method: `function(query, **parameters)` gives signed, unreduced attributions."""

@@ -12,6 +12,7 @@ from attribug.contracts.tasks import Task
 from attribug.errors import InputError, Unsupported, near_misses, one_line
 from attribug.plans.options import check_options
 from attribug.plans.plan import Cell, Plan, level_text
+from attribug.registry import REGISTRIES
 from attribug.scores.records import Settings
 from attribug.suites import suite
 
@@ -43,8 +44,8 @@ def load_suite(
     loaded = suite.load(name, changes)
     update: dict[str, Any] = {}
     for kind, names in (plugins or {}).items():
-        field = {"task": "tasks", "bug": "bugs", "method": "methods", "metric": "metrics"}[kind]
-        if field not in changes:
+        field = REGISTRIES[kind].plural
+        if field not in changes and field in suite.Suite.model_fields:
             update[field] = [*getattr(loaded, field), *(n for n in names if n not in getattr(loaded, field))]
     loaded = loaded.model_copy(update=update)
     if "bugs" in changes:

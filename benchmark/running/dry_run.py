@@ -16,14 +16,13 @@ from attribug.plans.plan import Plan
 from attribug.running.engine import JobFailed, WorkerDied
 from attribug.running.jobs import Block, Calibrate, Train, Write
 from attribug.running.local_engine import LocalEngine
-from attribug.running.runner import setup_of
 from attribug.running.schedule import Schedule
 from attribug.storage.models import Models
 from attribug.storage.records import Records
 
 if TYPE_CHECKING:
     from attribug.running.estimate import Estimate
-    from attribug.running.options import RunOptions
+    from attribug.running.request import Request
 
 LONGEST = 300.0  # seconds of a calibration; beyond, some method is endless
 
@@ -84,11 +83,12 @@ def _duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} minutes" if seconds < 6000 else f"{seconds / 3600:.1f} hours"
 
 
-def dry_run(plan: Plan, out: Path, cache: Path, options: RunOptions, processes: int, write: Write) -> DryRun:
+def dry_run(request: Request, out: Path, cache: Path, processes: int, write: Write) -> DryRun:
     """Looks at what is stored and changes nothing; the calibration takes `processes` workers of this machine, or as few
     as the run would have; `write` makes a run's tables."""
+    plan, options = request.plan, request.options
     missing = [f"missing data: {name}: {absent}" for name in plan.suite.tasks if (absent := tasks.get(name).absent)]
-    models = Models(cache, options.models, plan.device, mine=False)
+    models = Models(cache, None if options.models is None else Path(options.models), plan.device, mine=False)
     schedule, reason = None, "data are missing" if missing else ""
     try:
         schedule = Schedule(plan, Records(out, mine=False), models, options)
@@ -99,7 +99,7 @@ def dry_run(plan: Plan, out: Path, cache: Path, options: RunOptions, processes: 
     estimate, started = None, time.perf_counter()
     if schedule is not None and waiting and not reason:
         try:
-            estimate = _estimated(plan, schedule, options, processes, write)
+            estimate = _estimated(request, schedule, processes, write)
         except (JobFailed, WorkerDied) as error:
             reason = str(error)
     return DryRun(
@@ -107,23 +107,23 @@ def dry_run(plan: Plan, out: Path, cache: Path, options: RunOptions, processes: 
         trainings=sum(isinstance(job, Train) for job in waiting),
         records=sum(len(job.methods) for job in waiting if isinstance(job, Block)),
         missing=tuple(missing),
-        workers=options.workers,
+        workers=request.workers,
         estimate=estimate,
         reason=reason,
         seconds=time.perf_counter() - started,
     )
 
 
-def _estimated(plan: Plan, schedule: Schedule, options: RunOptions, processes: int, write: Write) -> Estimate:
+def _estimated(request: Request, schedule: Schedule, processes: int, write: Write) -> Estimate:
     from attribug.running.estimate import estimated
 
-    before, jobs = time.process_time(), tuple(schedule.waiting)
+    before, jobs, processes = time.process_time(), tuple(schedule.waiting), min(processes, request.workers)
     with tempfile.TemporaryDirectory(prefix="attribug-") as name:
         folder = Path(name)
-        setup = replace(setup_of(plan, folder, folder / "cache", options), models=None)
-        with LocalEngine(setup, min(processes, options.workers), folder / "workers.log") as engine:
+        untrained = replace(request, options=replace(request.options, models=None))
+        with LocalEngine(untrained.setup(folder, folder / "cache"), processes, folder / "workers.log") as engine:
             started = time.perf_counter()
-            asked = [Calibrate(jobs, None if number else write) for number in range(min(processes, options.workers))]
+            asked = [Calibrate(jobs, None if number else write) for number in range(processes)]
             answers = [engine.submit(job, lambda stage, amount: None, LONGEST) for job in asked]
             first = next(iter(wait(answers, return_when=FIRST_COMPLETED).done)).result()
             startup = time.perf_counter() - started - first.seconds
@@ -133,6 +133,6 @@ def _estimated(plan: Plan, schedule: Schedule, options: RunOptions, processes: i
                     rates[rate].append(value)
     mean = {rate: sum(values) / len(values) for rate, values in rates.items()}
     return estimated(
-        plan, schedule.waiting, mean | {"startup": startup}, workers=options.workers, before=before,
-        keep_maps=options.keep_maps,
+        request.plan, schedule.waiting, mean | {"startup": startup}, workers=request.workers, before=before,
+        keep_maps=request.options.keep_maps,
     )  # fmt: skip

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from attribug.running.options import RunOptions
+from attribug.storage.models import Models
+
 if TYPE_CHECKING:
     from attribug.running.outcome import Outcome
 
@@ -20,15 +23,17 @@ class Setup:
     suite: dict[str, Any]
     plan: str
     """Content key of the plan; a worker that comes to another one refuses to work."""
-    device: str
     out: str
     cache: str
-    models: str | None
-    fresh: bool
-    keep_maps: bool
-    plugins: tuple[str, ...]
     functions: bytes
     """Functions given from Python, pickled by cloudpickle: {name: function}."""
+    options: RunOptions
+    """As they were resolved: see `attribug.running.request`."""
+
+    def models(self) -> Models:
+        """Where trained models are."""
+        given = self.options.models
+        return Models(Path(self.cache), None if given is None else Path(given), self.options.device)
 
 
 @dataclass(frozen=True)

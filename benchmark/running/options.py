@@ -1,21 +1,77 @@
-"""How to run; nothing here changes a number."""
+"""The options of a run: described once, for the command line, for Python and for workers."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any, Literal
+
+from attribug.errors import InputError, near_misses
+
+Kind = Literal["text", "names", "integer", "number", "pairs", "list", "flag"]
+"""How the command line spells an option: a text; names separated by commas; a number; KEY=VALUE, or texts, as often as
+one likes; nothing but its name."""
+ENGINES = ("local", "ray")
+OF_THE_SUITE = ("methods", "bugs", "metrics", "tasks", "seeds", "seed", "examples", "visible")
+"""Options that change the suite, and with it results; none of the others changes a number."""
 
 
-@dataclass(frozen=True)
+def _option(kind: Kind, told: str, default: Any = None, *, metavar: str = "", flag: str = "") -> Any:
+    """`told`: what `--help` says; `flag`: its name there, where that is another."""
+    return field(default=default, metadata={"kind": kind, "told": told, "metavar": metavar, "flag": flag})
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunOptions:
-    """How to run; none of these changes a number."""
+    """How a suite is run, and in what it differs from its file."""
 
-    engine: str = "local"
-    address: str | None = None
-    workers: int = 1
-    timeout: float | None = None
-    fresh: bool = False
-    keep_maps: bool = False
-    models: Path | None = None
-    plugins: tuple[str, ...] = ()
-    functions: bytes = b""
+    out: str | Path | None = _option("text", "Folder or URL of the results; default runs/SUITE.", metavar="PLACE")
+    methods: Sequence[str | Callable[..., Any]] | None = _option("names", "Only these, a,b,…")
+    """From Python also plain functions f(model, inputs, targets)."""
+    bugs: Sequence[str] | None = _option("names", "Only these, a,b,…")
+    metrics: Sequence[str] | None = _option("names", "Only these, a,b@post,…")
+    tasks: Sequence[str] | None = _option("names", "Only these, a,b,…")
+    seeds: int | None = _option("integer", "Number of models a side.", metavar="N")
+    seed: int | None = _option("integer", "Seed of everything random.", metavar="N")
+    examples: int | None = _option("integer", "Explained inputs a contrast.", metavar="N")
+    changes: Mapping[str, Any] | None = _option(
+        "pairs", "Change the suite, by dotted key.", metavar="KEY=VALUE", flag="--set"
+    )
+    plugins: Sequence[str] = _option("list", "Adds what it registers.", (), metavar="FILE|MODULE", flag="--plugin")
+    models: str | Path | None = _option("text", "Folder or URL of trained models to use; trains none.", metavar="PLACE")
+    device: str = _option("text", "auto, cpu or cuda.", "auto")
+    engine: str = _option("text", "local or ray.", "local")
+    address: str | None = _option("text", "Of a Ray cluster.")
+    workers: int | None = _option("integer", "Processes; default: the cores.", metavar="N")
+    timeout: float | None = _option("number", "Seconds a record may take.", metavar="X")
+    visible: float | None = _option("number", "Smallest difference that counts, for every metric.", metavar="X")
+    keep_maps: bool = _option("flag", "Store attributions: a new metric then scores them as they are.", False)
+    fresh: bool = _option("flag", "Recompute everything, models included.", False)
+
+    def __post_init__(self) -> None:
+        """Raises `InputError` for options that mean nothing, or do not go together."""
+        if self.engine not in ENGINES:
+            raise InputError(f"--engine: expected {' or '.join(ENGINES)}, found {self.engine!r}")
+        if self.address is not None and self.engine != "ray":
+            raise InputError(f"--address {self.address}: expected --engine ray with it, found {self.engine}")
+        for name in ("workers", "timeout"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                raise InputError(f"--{name}: expected a number above 0, found {value:g}")
+
+    @staticmethod
+    def of(arguments: Mapping[str, Any]) -> RunOptions:
+        """From keyword arguments. Raises `InputError` for one that is none, as for wrong ones."""
+        known = [option.name for option in fields(RunOptions)]
+        for name in arguments:
+            if name not in known:
+                raise InputError(f"run: unknown option {name!r}{near_misses(name, known)}")
+        return RunOptions(**arguments)
+
+    def of_the_suite(self) -> dict[str, Any]:
+        """What changes the suite, by its keys."""
+        given = {name: getattr(self, name) for name in OF_THE_SUITE if getattr(self, name) is not None}
+        given = {name: list(value) if isinstance(value, tuple) else value for name, value in given.items()}
+        return {**given, **(self.changes or {})}

@@ -41,11 +41,11 @@ class RayEngine:
     """Runs jobs on a Ray cluster: one that listens at `address`, else one on this machine with `workers` processors.
     Use as a context: leaving it ends what still runs."""
 
-    def __init__(self, setup: Setup, workers: int, address: str | None, needs: Callable[[Job], Sequence[str]]) -> None:
+    def __init__(self, setup: Setup, workers: int, needs: Callable[[Job], Sequence[str]]) -> None:
         """`needs`: keys of the trained models that a job rests on."""
         self._setup = setup
         self._needs = needs
-        self._models = Models(Path(setup.cache), None if setup.models is None else Path(setup.models), setup.device)
+        self._models, address = setup.models(), setup.options.address
         self._weights: dict[str, Any] = {}
         self._running: set[Any] = set()
         self._own = not ray.is_initialized()
@@ -56,7 +56,7 @@ class RayEngine:
             except (ConnectionError, RuntimeError, ValueError) as error:
                 reason = one_line(error)
                 raise InputError(f"--address {address}: expected a Ray cluster, found none: {reason}") from error
-        gpus = 1.0 / max(workers, 1) if setup.device == "cuda" else 0.0
+        gpus = 1.0 / max(workers, 1) if setup.options.device == "cuda" else 0.0
         self._task = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=RETRIES)(perform)
         self._shared = ray.put(setup)
 
@@ -119,7 +119,7 @@ def perform(
     reason), progress, and the files it made."""
     try:
         engine, folder = _bench(setup)
-        models = Models(folder / "cache", None, setup.device)
+        models = Models(folder / "cache", None, setup.options.device)
         for key, content in zip(keys, weights, strict=True):
             path = models.path(key)
             if not path.exists():
@@ -166,7 +166,12 @@ def _bench(setup: Setup) -> tuple[LocalEngine, Path]:
             folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-"))
             for name in ("out", "cache"):
                 (folder / name).mkdir()
-        own = dataclasses.replace(setup, out=str(folder / "out"), cache=str(folder / "cache"), models=None)
+        own = dataclasses.replace(
+            setup,
+            out=str(folder / "out"),
+            cache=str(folder / "cache"),
+            options=dataclasses.replace(setup.options, models=None),
+        )
         _BENCHES[key] = LocalEngine(own, 1, folder / "workers.log"), folder
     return _BENCHES[key]
 

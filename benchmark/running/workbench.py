@@ -25,24 +25,22 @@ class Workbench:
         from attribug.models.lab import Lab
         from attribug.plans import planning
         from attribug.query.settings import reproducible
-        from attribug.storage.models import Models
         from attribug.storage.records import Records
 
-        reproducible(setup.device)
-        for plugin in setup.plugins:
+        reproducible(setup.options.device)
+        for plugin in setup.options.plugins:
             load_plugin(plugin)
         register_functions(setup.functions)
         self.setup = setup
-        self.plan = planning.make(Suite.model_validate(setup.suite), setup.device)
+        self.plan = planning.make(Suite.model_validate(setup.suite), setup.options.device)
         if self.plan.key != setup.plan:
             raise InputError("the code changed while the run went on; start it again")
-        models = Models(Path(setup.cache), None if setup.models is None else Path(setup.models), setup.device)
-        self.models = models
-        self.lab = Lab(models, device=setup.device)
+        self.models = models = setup.models()
+        self.lab = Lab(models, device=setup.options.device)
         self.records = Records(Path(setup.out))
         self.maps = KeptMaps(
-            self.records.maps, place=self.plan.explaining_key, precision=self.plan.settings.maps, keep=setup.keep_maps,
-            fresh=setup.fresh,
+            self.records.maps, place=self.plan.explaining_key, precision=self.plan.settings.maps,
+            keep=setup.options.keep_maps, fresh=setup.options.fresh,
         )  # fmt: skip
 
     def do(self, job: Job | Calibrate, event: Event) -> Done:
@@ -64,7 +62,7 @@ class Workbench:
         return Done(time.perf_counter() - started, failures, figures, damaged)
 
     def _train(self, job: Train, event: Event) -> None:
-        training, fresh = self.plan.trainings[job.key], self.setup.fresh
+        training, fresh = self.plan.trainings[job.key], self.setup.options.fresh
         with self.models.lock(job.key):  # another run may be training it for the same cache
             if not fresh and self.models.load_weights(job.key) is not None:
                 event("training", training.recipe.epochs)  # it has, and knows what it cost

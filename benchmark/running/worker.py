@@ -33,10 +33,11 @@ def main() -> None:
     sys.path[:] = setup.pop("path")
     from attribug.errors import InputError, StorageError, one_line
     from attribug.running.jobs import Setup
+    from attribug.running.options import RunOptions
     from attribug.running.workbench import Workbench
 
     try:
-        bench = Workbench(Setup(**setup))
+        bench = Workbench(Setup(**setup | {"options": RunOptions(**setup["options"])}))
     except InputError as error:
         _write(answers, ("input", str(error)))
         return

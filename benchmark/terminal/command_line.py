@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import inspect
 import json
-import math
 import os
 import sys
+from dataclasses import Field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from attribug.errors import InputError, Missing
+from attribug.running.options import RunOptions
 
 if TYPE_CHECKING:
     from attribug.api import Run
@@ -49,7 +51,7 @@ def _number(text: str) -> float:
 
 
 DONE, FAILED_CHECK, WRONG_INPUT, INCOMPLETE = 0, 1, 2, 3
-KINDS = ("methods", "bugs", "metrics", "tasks", "suites")
+KINDS = ("methods", "bugs", "fixes", "metrics", "tasks", "suites")
 app = typer.Typer(
     name="attribug", add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
     help="Which explanation method reveals which bug in a machine-learning model?",
@@ -92,82 +94,74 @@ def _start(
         _say(context.get_help())
 
 
-@app.command()
-def run(
-    suite: Annotated[str, typer.Argument(help="A shipped suite or a YAML file.")] = "quick",
-    out: Annotated[
-        str | None, typer.Option(metavar="PLACE", help="Folder or URL of the results; default runs/SUITE.")
-    ] = None,
-    methods: Annotated[str | None, typer.Option(help="Only these, a,b,…")] = None,
-    bugs: Annotated[str | None, typer.Option(help="Only these, a,b,…")] = None,
-    metrics: Annotated[str | None, typer.Option(help="Only these, a,b@post,…")] = None,
-    tasks: Annotated[str | None, typer.Option(help="Only these, a,b,…")] = None,
-    seeds: Annotated[int | None, typer.Option(parser=_integer, metavar="N", help="Number of models a side.")] = None,
-    seed: Annotated[int | None, typer.Option(parser=_integer, metavar="N", help="Seed of everything random.")] = None,
-    examples: Annotated[
-        int | None, typer.Option(parser=_integer, metavar="N", help="Explained inputs a contrast.")
-    ] = None,
-    changes: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change the suite, by dotted key.")
-    ] = None,
-    plugin: Annotated[list[str] | None, typer.Option(metavar="FILE|MODULE", help="Adds what it registers.")] = None,
-    models: Annotated[
-        str | None, typer.Option(metavar="PLACE", help="Folder or URL of trained models to use; trains none.")
-    ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    engine: Annotated[str, typer.Option(help="local or ray.")] = "local",
-    address: Annotated[str | None, typer.Option(help="Of a Ray cluster.")] = None,
-    workers: Annotated[
-        int | None, typer.Option(parser=_integer, metavar="N", help="Processes; default: the cores.")
-    ] = None,
-    timeout: Annotated[
-        float | None, typer.Option(parser=_number, metavar="X", help="Seconds a record may take.")
-    ] = None,
-    visible: Annotated[
-        float | None,
-        typer.Option(parser=_number, metavar="X", help="Smallest difference that counts, for every metric."),
-    ] = None,
-    keep_maps: Annotated[
-        bool, typer.Option("--keep-maps", help="Store attributions: a new metric then scores them as they are.")
-    ] = False,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Recompute everything, models included.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and what it would take.")] = False,
-) -> None:
+def run(suite: str, dry_run: bool, **given: Any) -> None:
     """Train, contaminate, explain, score; print the table. Running again resumes."""
-    if engine not in {"local", "ray"}:
-        raise InputError(f"--engine: expected local or ray, found {engine!r}")
-    if address is not None and engine != "ray":
-        raise InputError(f"--address {address}: expected --engine ray with it, found {engine}")
-    for name, value in (("--workers", workers), ("--timeout", timeout)):
-        if value is not None and not 0 < value < math.inf:
-            raise InputError(f"{name}: expected a number above 0, found {value:g}")
-    lists = {"methods": methods, "bugs": bugs, "metrics": metrics, "tasks": tasks}
-    common: dict[str, Any] = {name: _names(name, text) for name, text in lists.items() if text is not None}
-    common |= {"seeds": seeds, "seed": seed, "examples": examples, "visible": visible}
-    common |= {"changes": _changes(changes or []), "plugins": plugin or [], "device": device}
-    common |= {"out": out, "models": models, "engine": engine, "address": address, "workers": workers}
-    common |= {"timeout": timeout, "fresh": fresh, "keep_maps": keep_maps}
-    if dry_run:
-        from attribug import api
+    options = {name: _parsed(name, value) for name, value in given.items() if value not in (None, [])}
+    from attribug import api
 
-        for line in api.dry_run(suite, **common).lines():
+    if dry_run:
+        for line in api.dry_run(suite, **options).lines():
             _say(line)
         return
     from attribug.terminal.matrix import print_run
     from attribug.terminal.progress import Bars
 
     with Bars() as bars:
-        from attribug import api
-
-        finished: Run = api.run(suite, reporter=bars, **common)
+        finished: Run = api.run(suite, reporter=bars, **options)
     print_run(finished)
     if not finished.complete:
         raise typer.Exit(INCOMPLETE)
 
 
+SPELLED: dict[str, Any] = {
+    "text": str | None, "names": str | None, "integer": int | None, "number": float | None, "flag": bool,
+    "pairs": list[str] | None, "list": list[str] | None,
+}  # fmt: skip
+"""Types by the kinds of `RunOptions`."""
+ANNOTATED: Any = Annotated  # made of types that are not written down
+PARSERS: dict[str, Any] = {"integer": _integer, "number": _number}
+
+
+def _parsed(name: str, value: Any) -> Any:
+    """An option's value from what was typed."""
+    kind = next(option.metadata["kind"] for option in fields(RunOptions) if option.name == name)
+    return _names(name, value) if kind == "names" else _changes(value) if kind == "pairs" else value
+
+
+def _parameter(option: Field[Any]) -> inspect.Parameter:
+    """A run's option, as typer reads it."""
+    told = option.metadata
+    flag = told["flag"] or f"--{option.name.replace('_', '-')}"
+    spelled = typer.Option(
+        flag, help=told["told"], metavar=told["metavar"] or None, parser=PARSERS.get(told["kind"]),
+    )  # fmt: skip
+    default = None if option.default == () else option.default
+    annotation = ANNOTATED[SPELLED[told["kind"]], spelled]
+    return inspect.Parameter(option.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+
+
+def _register_run() -> None:
+    suite = Annotated[str, typer.Argument(help="A shipped suite or a YAML file.")]
+    dry = Annotated[bool, typer.Option("--dry-run", help="Print the plan and what it would take.")]
+    place = inspect.Parameter.KEYWORD_ONLY
+    parameters = [
+        inspect.Parameter("suite", place, default="quick", annotation=suite),
+        *(_parameter(option) for option in fields(RunOptions)),
+        inspect.Parameter("dry_run", place, default=False, annotation=dry),
+    ]
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    app.command()(run)
+
+
+_register_run()
+
+
 @app.command("list")
 def list_(
-    kind: Annotated[str | None, typer.Argument(help="methods, bugs, metrics, tasks or suites; default: all.")] = None,
+    kind: Annotated[
+        str | None, typer.Argument(help="methods, bugs, fixes, metrics, tasks or suites; default: all.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
     plugin: Annotated[list[str] | None, typer.Option(metavar="FILE|MODULE", help="Adds what it registers.")] = None,
 ) -> None:

@@ -14,7 +14,7 @@ def listed(kind: str) -> Rows:
     """One row a piece: name, summary, facts, parameters."""
     if kind == "suites":
         return [_suite(name) for name in suite.shipped()]
-    return all_registries()[kind.removesuffix("s")].described()
+    return next(registry for registry in all_registries().values() if registry.plural == kind).described()
 
 
 def text(found: dict[str, Rows]) -> str:

@@ -1,0 +1,92 @@
+"""What the options of a run come to: its plan, its places, and what its workers are told."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from attribug.errors import InputError
+from attribug.plans import planning
+from attribug.plans.plan import Plan
+from attribug.plugins import load_plugin
+from attribug.running.functions import handed_over
+from attribug.running.jobs import Setup
+from attribug.running.options import OF_THE_SUITE, RunOptions
+from attribug.running.resources import default_workers
+from attribug.storage import locations, shared_models
+from attribug.storage.tensors import Tensors
+
+
+@dataclass(frozen=True)
+class Request:
+    """A run that is asked for: everything is named, nothing is done."""
+
+    plan: Plan
+    options: RunOptions
+    """As workers are told them: with this machine's device, absolute paths, and no changes of the suite."""
+    place: locations.Location
+    """Of the results."""
+    given: locations.Location | None
+    """Of trained models."""
+    functions: bytes
+    """Plain functions among the methods, pickled."""
+
+    @property
+    def workers(self) -> int:
+        """Processes at once."""
+        return self.options.workers or (1 if self.plan.device == "cuda" else default_workers())
+
+    def setup(self, out: Path, cache: Path) -> Setup:
+        """What workers are told."""
+        return Setup(self.plan.suite.model_dump(), self.plan.key, str(out), str(cache), self.functions, self.options)
+
+    @contextlib.contextmanager
+    def used(self, cache: locations.Location) -> Iterator[None]:
+        """Messages name the URLs that the user gave; their copies are kept from being pruned."""
+        places = (self.place, cache, *([] if self.given is None else [self.given]))
+        with locations.named(*places), contextlib.ExitStack() as held:
+            for place in places:
+                held.enter_context(place.used())
+            yield
+
+    def fetch_given(self) -> None:
+        """Fetches the given models from their URL."""
+        if self.given is not None:
+            shared_models.fetch_models(self.given, Tensors(self.given.folder), self.plan.trainings)
+
+
+def requested(suite: str, options: RunOptions) -> Request:
+    """Resolves a suite, a shipped name or a YAML path, with options. Raises `InputError` for wrong input."""
+    loaded = _load(options.plugins)
+    names, functions = handed_over(options.methods)
+    changes = replace(options, methods=names).of_the_suite()
+    plan = planning.resolved(planning.load_suite(suite, changes, loaded), options.device)
+    place = locations.at(Path("runs") / plan.suite.name if options.out is None else options.out, "--out ")
+    given = None if options.models is None else locations.at(options.models, "--models ")
+    if given is not None and given.remote is None and not given.folder.is_dir():
+        raise InputError(f"--models {given.name}: expected a folder of trained models, found none")
+    if given is not None and options.fresh:
+        found = f"--models {given.name} none: expected one of them, found both"
+        raise InputError(f"--fresh trains every model anew, {found}")
+    suites: dict[str, Any] = dict.fromkeys(OF_THE_SUITE)  # told by the plan's suite
+    resolved = replace(
+        options,
+        **suites,
+        changes=None,
+        plugins=tuple(str(Path(plugin).resolve()) if plugin.endswith(".py") else plugin for plugin in options.plugins),
+        device=plan.device,
+        models=None if given is None else given.folder.resolve(),
+    )
+    return Request(plan, resolved, place, given, functions)
+
+
+def _load(plugins: Sequence[str]) -> dict[str, list[str]]:
+    """Names that plugins register, by kind."""
+    registered: dict[str, list[str]] = {}
+    for plugin in plugins:
+        for kind, names in load_plugin(plugin).items():
+            registered.setdefault(kind, []).extend(names)
+    return registered
