@@ -16,7 +16,9 @@ def main() -> None:
     interrupts: list[int] = []
 
     def interrupt(number: int, _: object) -> None:
-        if not interrupts:  # in case somebody swallows the exception, or waits for long
+        if not interrupts and hasattr(
+            signal, "setitimer"
+        ):  # in case somebody swallows the exception, or waits for long
             signal.signal(signal.SIGALRM, lambda *_: _stop())
             signal.setitimer(signal.ITIMER_REAL, PATIENCE)
         interrupts.append(number)
@@ -43,7 +45,8 @@ def main() -> None:
 
 def _stop() -> NoReturn:
     """Ends an interrupted run; waits for no thread: workers end with their parent."""
-    signal.setitimer(signal.ITIMER_REAL, 0)
+    if hasattr(signal, "setitimer"):  # of POSIX
+        signal.setitimer(signal.ITIMER_REAL, 0)
     with contextlib.suppress(Exception):  # a closed or full stderr, or one that this interrupts
         print("attribug: interrupted; the same command goes on from here", file=sys.stderr, flush=True)
     os._exit(INTERRUPTED)

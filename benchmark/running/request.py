@@ -15,7 +15,7 @@ from attribug.plugins import load_plugin
 from attribug.running.functions import handed_over
 from attribug.running.jobs import Setup
 from attribug.running.options import OF_THE_SUITE, RunOptions
-from attribug.running.resources import default_workers
+from attribug.running.resources import default_workers, expect_posix
 from attribug.storage import locations, shared_models
 from attribug.storage.tensors import Tensors
 
@@ -60,6 +60,7 @@ class Request:
 
 def requested(suite: str, options: RunOptions) -> Request:
     """Resolves a suite, a shipped name or a YAML path, with options. Raises `InputError` for wrong input."""
+    expect_posix()
     loaded = _load(options.plugins)
     names, functions = handed_over(options.methods)
     changes = replace(options, methods=names).of_the_suite()
