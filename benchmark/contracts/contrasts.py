@@ -103,6 +103,14 @@ class Contrast:
         """A side's model on another version of the explained examples; `""`: the side itself."""
         return replace(side, examples=self.extra[version]) if version else side
 
+    def failed_checks(self, figures: Mapping[str, float]) -> list[str]:
+        """The checks that do not hold, of those that were measured, with figure and bound."""
+        return [
+            f"{check.name}: {figures[check.name]:.3g}, expected {check.bound}"
+            for check in self.checks
+            if check.name in figures and not check.holds(figures[check.name])
+        ]
+
     @property
     def sides(self) -> tuple[Side, ...]:
         """Every distinct side."""

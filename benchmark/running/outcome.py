@@ -73,9 +73,4 @@ class Outcome:
     def failed_checks(self, number: int) -> list[str]:
         """The checks of a cell that do not hold, with figure and bound."""
         contrast = self.plan.cells[number].contrast
-        figures = self.figures.get(number, {})
-        return [
-            f"{check.name}: {figures[check.name]:.3g}, expected {check.bound}"
-            for check in (contrast.checks if contrast is not None else ())
-            if check.name in figures and not check.holds(figures[check.name])
-        ]
+        return [] if contrast is None else contrast.failed_checks(self.figures.get(number, {}))
