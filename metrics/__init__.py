@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from attribug.contracts.pieces import Metric
+from attribug.contracts.pieces import Metric, metric_and_post
 from attribug.errors import InputError
 from attribug.registry import Registry
 
@@ -26,9 +26,9 @@ def measured_as(name: str) -> list[tuple[Metric, str]]:
 
     if not isinstance(name, str):
         raise InputError(f"metric: expected metric or metric@post, found {type(name).__name__}")
-    base, at, post = name.partition("@")
+    base, post = metric_and_post(name)
     metric = get(base)
-    posts = (post,) if at else metric.posts
+    posts = metric.posts if post is None else (post,)
     for each in posts:
         steps(each)
         reason = refusal(metric, each)

@@ -174,15 +174,7 @@ def compare(
     Raises:
         TableError: tables of two suites, of several, or of another schema.
     """
-    for side in (baseline, candidate):
-        schema = side.facts.get("schema", SCHEMA_VERSION)
-        if schema != SCHEMA_VERSION:
-            raise TableError(f"{side.name}: expected a table of schema {SCHEMA_VERSION}, found schema {schema}")
-    if baseline.suite != candidate.suite:
-        raise TableError(
-            f"{candidate.name}: expected results of suite {baseline.suite!r}, as {baseline.name}, found "
-            f"{candidate.suite!r}"
-        )
+    _expect_comparable(baseline, candidate)
     rows = _joined(baseline.results, candidate.results)
     rows["same_models"] = _same_models(rows, baseline, candidate)
     rows["setting"] = _other_settings(rows, baseline, candidate)
@@ -193,6 +185,18 @@ def compare(
     rows["status"], rows["alarm"], rows["note"] = (list(column) for column in zip(*judged, strict=True))
     rows["alarm"] = rows["alarm"].mask(_ruined(rows), REGRESSION)
     return Comparison(baseline.name, candidate.name, rows[list(COLUMNS)])
+
+
+def _expect_comparable(baseline: ComparedTable, candidate: ComparedTable) -> None:
+    for side in (baseline, candidate):
+        schema = side.facts.get("schema", SCHEMA_VERSION)
+        if schema != SCHEMA_VERSION:
+            raise TableError(f"{side.name}: expected a table of schema {SCHEMA_VERSION}, found schema {schema}")
+    if baseline.suite != candidate.suite:
+        raise TableError(
+            f"{candidate.name}: expected results of suite {baseline.suite!r}, as {baseline.name}, found "
+            f"{candidate.suite!r}"
+        )
 
 
 def _joined(old: pd.DataFrame, new: pd.DataFrame) -> pd.DataFrame:

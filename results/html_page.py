@@ -159,7 +159,8 @@ def _bugs(run: PageContents, rows: pd.DataFrame, everything: Sequence[Place]) ->
     views = []
     for task, bug in dict.fromkeys(place[:2] for place in everything):
         facts = run.facts["pieces"]["bugs"][bug]
-        metric = run.facts["pieces"]["metrics"].get(facts["primary"].partition("@")[0])
+        metrics = run.facts["pieces"]["metrics"]
+        metric = next((metrics[name] for name in metrics if facts["primary"].startswith(f"{name}@")), None)
         here, levels = at(rows, (task, bug)), [place for place in everything if place[:2] == (task, bug)]
         curve = plots.curve(here) if facts["graded"] and here["level"].nunique() > 1 else ""
         views.append({

@@ -1,11 +1,8 @@
 """The two tables: which columns they have, how a table of results is ordered, written and read."""
 
-import contextlib
 import csv
 import io
 import math
-import os
-import secrets
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -105,10 +102,8 @@ def sort_results(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.iloc[order].reset_index(drop=True)
 
 
-def write_results(frame: pd.DataFrame, path: str | Path) -> None:
-    """Write a results table as CSV: sorted, floats `%.6g`, NaN empty, "\\n" endings; equal tables give equal bytes.
-
-    The file appears whole or not at all: it is written and synced beside its place, then moved there.
+def results_csv(frame: pd.DataFrame) -> bytes:
+    """A results table as CSV: sorted, floats `%.6g`, NaN empty, "\\n" endings; equal tables give equal bytes.
 
     Raises:
         TableError: columns, missing text, repeated keys or verdicts that no results table has.
@@ -121,11 +116,11 @@ def write_results(frame: pd.DataFrame, path: str | Path) -> None:
     writer.writerow(RESULT_COLUMNS)
     columns = [[_field(entry) for entry in table[name].tolist()] for name in RESULT_COLUMNS]
     writer.writerows(zip(*columns, strict=True))
-    _replace(Path(path), buffer.getvalue().encode("utf-8", "backslashreplace"))
+    return buffer.getvalue().encode("utf-8", "backslashreplace")
 
 
 def read_results(path: str | Path) -> pd.DataFrame:
-    """Read what `write_results` wrote; nothing else passes.
+    """Read what `results_csv` made; nothing else passes.
 
     A cut at the end of a line leaves a table that is whole in itself: only a comparison with the plan shows it.
 
@@ -150,19 +145,6 @@ def _field(entry: str | int | float) -> str:
     if isinstance(entry, int):
         return str(entry)
     return "" if math.isnan(entry) else f"{entry + 0.0:.6g}"  # + 0.0: -0 and 0 are the same bytes
-
-
-def _replace(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
-    try:
-        with temporary.open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        with contextlib.suppress(OSError):  # what made the writing fail is the reason to tell
-            temporary.unlink(missing_ok=True)
 
 
 def _text(path: Path) -> str:

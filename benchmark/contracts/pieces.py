@@ -40,7 +40,7 @@ class Bug(Entry):
     def __post_init__(self) -> None:
         """Raises `ValueError` for a fact that means nothing."""
         _one_of("stage", self.stage, ("data", "model", "test"))
-        if "@" not in self.primary:
+        if metric_and_post(self.primary)[1] is None:
             raise ValueError(f"primary: expected metric@post, found {self.primary!r}")
 
     levels: tuple[Level, ...] = ()
@@ -148,6 +148,12 @@ class Metric(Entry):
     def applies(self, contrast: Contrast | None) -> bool:
         """Whether a contrast offers all that this metric needs; None, which stands for no contrast, offers nothing."""
         return self.required <= (frozenset() if contrast is None else contrast.offers)
+
+
+def metric_and_post(name: str) -> tuple[str, str | None]:
+    """What `metric@post` names; None where it names no post."""
+    metric, at, post = name.partition("@")
+    return metric, post if at else None
 
 
 def _one_of(fact: str, value: object, known: tuple[str, ...]) -> None:

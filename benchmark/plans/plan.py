@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from attribug import artefacts, keys, metrics
 from attribug.contracts.contrasts import Contrast
 from attribug.contracts.models import Trained
-from attribug.contracts.pieces import Bug, Method, Metric
+from attribug.contracts.pieces import Bug, Method, Metric, metric_and_post
 from attribug.scores.records import Settings
 from attribug.suites.suite import Suite
 
@@ -116,7 +116,9 @@ class Plan:
     @property
     def refusals(self) -> list[str]:
         """Why some metric is not measured under some of the suite's posts, a line each."""
-        chosen = {name: metrics.measured_as(name)[0][0] for name in self.suite.metrics if "@" not in name}
+        chosen = {
+            name: metrics.measured_as(name)[0][0] for name in self.suite.metrics if metric_and_post(name)[1] is None
+        }
         reasons = [
             metrics.refusal(metric, post)
             for metric in chosen.values()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from attribug import bugs, keys, methods, metrics, tasks
 from attribug.contracts.contrasts import Contrast
 from attribug.contracts.models import Trained, trainings
+from attribug.contracts.pieces import metric_and_post
 from attribug.contracts.tasks import Task
 from attribug.errors import InputError, Unsupported, near_misses, one_line
 from attribug.plans.options import check_options
@@ -183,7 +184,7 @@ def _measured(suite: Suite) -> Iterable[tuple[Metric, str]]:
 
 def _with_posts(name: str, posts: list[str]) -> list[tuple[Metric, str]]:
     pairs = metrics.measured_as(name)
-    if not posts or "@" in name or pairs[0][0].reads == "probabilities":
+    if not posts or metric_and_post(name)[1] is not None or pairs[0][0].reads == "probabilities":
         return pairs
     from attribug.metrics.postprocessing import steps
 

@@ -8,9 +8,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from attribug.errors import InputError, Missing
+from attribug.errors import InputError, Missing, StorageError
 from attribug.reports.references import REFERENCES, load_table, references
-from attribug.results.schema import write_results
+from attribug.results.schema import results_csv
 from attribug.storage import locations, shared_models
 from attribug.storage.files import checksum, read_json, write_atomically, write_json
 from attribug.storage.folders import RESULTS, is_url
@@ -44,10 +44,11 @@ def accept(baseline: str | Path, candidate: str | Path | FinishedRun) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         if folder.is_dir():
             _keep_models(found, folder, _kept_before(notes))
-        write_results(found.results, path)
+        write_atomically(path, partial(Path.write_bytes, data=results_csv(found.results)))
         write_json(notes, _provenance(found.facts) | {"files": {path.name: checksum(path)}})
-    except OSError as error:
-        raise InputError(f"--accept {path}: cannot be written: {error.strerror or error}") from error
+    except (OSError, StorageError) as error:
+        told = error.found if isinstance(error, StorageError) else error.strerror or error
+        raise InputError(f"--accept {path}: cannot be written: {told}") from error
     return path
 
 

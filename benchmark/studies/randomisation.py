@@ -51,6 +51,8 @@ RANDOMISATION_COLUMNS = (
     "task", "method", "smprt", "smprt_sem", "smprt_floor", "smprt_undefined", "emprt", "emprt_se", "emprt_sem",
     "emprt_undefined",
 )  # fmt: skip
+"""smprt, its standard error over models, its floor (similarity of the averaged maps of two different images) and the
+undefined share; emprt with its standard errors over images (se) and over models (sem) and the undefined share."""
 
 
 def randomisation_study(
@@ -73,20 +75,13 @@ def randomisation_study(
     class is explained. For sMPRT maps are means over `samples` copies of an image with Gaussian noise of `noise` ·
     (max − min), the same for all models (the paper: 50 samples; here 10, for time); for eMPRT, maps of the image.
 
-    Columns: smprt, its standard error over models, its floor (similarity of the averaged maps of two different images)
-    and the undefined share; emprt with its standard errors over images (se) and over models (sem) and the undefined
-    share; bottom_1 …, the similarity with that many layers re-initialised; reason, as in `fold_study`. Neither is a
-    verdict: noise that depends on parameters has the best sMPRT, and eMPRT rewards whatever is sparse before and dense
-    after; `random` and `edges` know no parameters.
+    Columns: see `RANDOMISATION_COLUMNS`; bottom_1 …, the similarity with that many layers re-initialised; reason, as in
+    `fold_study`. Neither is a verdict: noise that depends on parameters has the best sMPRT, and eMPRT rewards whatever
+    is sparse before and dense after; `random` and `edges` know no parameters.
 
     Args and errors as in `fold_study`; metric: any similarity of maps.
     """
-    expect_whole(examples=examples, seeds=seeds, samples=samples)
-    refuse_single_images(examples)
-    at_least_one("seeds", seeds)
-    at_least_one("samples", samples)
-    if not isinstance(noise, int | float) or not noise >= 0:
-        raise InputError(f"noise: expected at least 0, found {noise}")
+    _expect_numbers(examples, seeds, samples, noise)
     post = similarity_post(metric)
     made, chosen = made_task(task, seed, task_options or {}), chosen_methods(methods, method_options or {})
     with one_thread():
@@ -97,19 +92,32 @@ def randomisation_study(
 
         def measured(method: Method, options: Mapping[str, Any]) -> dict[str, Any]:
             maps = [setting.maps(method, options, lab, chain) for chain in models]
-            found = [_compared(smooth, plain, metric, post) for smooth, plain in maps]
-            similarity, floor, rises = (np.stack(values) for values in zip(*found, strict=True))
-            smprt, emprt = study_measures.smprt(similarity), study_measures.rise(rises)
-            reasons = {"smprt": smprt.reason, "emprt": emprt.reason}
-            return {
-                "smprt": smprt.smprt, "smprt_sem": smprt.sem, "smprt_floor": study_measures.mean(floor),
-                "smprt_undefined": smprt.undefined, "emprt": emprt.emprt, "emprt_se": emprt.se,
-                "emprt_sem": emprt.sem, "emprt_undefined": emprt.undefined,
-                **dict(zip(columns, smprt.layers, strict=True)),
-                "reason": "; ".join(f"{name}: {reason}" for name, reason in reasons.items() if reason),
-            }  # fmt: skip
+            return _judged([_compared(smooth, plain, metric, post) for smooth, plain in maps], columns)
 
         return study_table(made, chosen, (*RANDOMISATION_COLUMNS, *columns, "reason"), measured, lab)
+
+
+def _expect_numbers(examples: int, seeds: int, samples: int, noise: float) -> None:
+    expect_whole(examples=examples, seeds=seeds, samples=samples)
+    refuse_single_images(examples)
+    at_least_one("seeds", seeds)
+    at_least_one("samples", samples)
+    if not isinstance(noise, int | float) or not noise >= 0:
+        raise InputError(f"noise: expected at least 0, found {noise}")
+
+
+def _judged(compared: Sequence[tuple[Floats, Floats, Floats]], columns: Sequence[str]) -> dict[str, Any]:
+    """A method's row from what `_compared` gives of every chain of models."""
+    similarity, floor, rises = (np.stack(values) for values in zip(*compared, strict=True))
+    smprt, emprt = study_measures.smprt(similarity), study_measures.rise(rises)
+    reasons = {"smprt": smprt.reason, "emprt": emprt.reason}
+    return {
+        "smprt": smprt.smprt, "smprt_sem": smprt.sem, "smprt_floor": study_measures.mean(floor),
+        "smprt_undefined": smprt.undefined, "emprt": emprt.emprt, "emprt_se": emprt.se,
+        "emprt_sem": emprt.sem, "emprt_undefined": emprt.undefined,
+        **dict(zip(columns, smprt.layers, strict=True)),
+        "reason": "; ".join(f"{name}: {reason}" for name, reason in reasons.items() if reason),
+    }  # fmt: skip
 
 
 def _randomised(task: Task, lab: Lab, seed: int) -> list[ModelSpec]:

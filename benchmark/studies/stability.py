@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +46,10 @@ FOLD_COLUMNS = (
     "task", "method", "mege", "mege_signed", "mege_floor", "reco", "reco_signed", "reco_chance", "same", "different",
     "undefined", "accuracy", "reason",
 )  # fmt: skip
+"""mege and reco as published, …_signed without the absolute value; mege_floor, MeGe of maps of two different images
+(maps that are alike anyway have a high one); reco_chance, the ReCo of maps that know nothing of the models; same and
+different, pairs in S⁼ and S≠; undefined, the share of these without a similarity; accuracy on held-out images; reason,
+why numbers are missing (`unsupported: …`, `failed: …`) or doubtful."""
 
 
 def fold_study(
@@ -66,10 +71,7 @@ def fold_study(
     pairs on `examples` random images. Images on which exactly one of two models is right are few, so S≠ is drawn from
     up to `examples` of these. Chance alone gives a higher ReCo the fewer pairs there are: read it beside reco_chance.
 
-    Columns: mege and reco as published, …_signed without the absolute value; mege_floor, MeGe of maps of two different
-    images (maps that are alike anyway have a high one); reco_chance, the ReCo of maps that know nothing of the models;
-    same and different, pairs in S⁼ and S≠; undefined, the share of these without a similarity; accuracy on held-out
-    images; reason, why numbers are missing (`unsupported: …`, `failed: …`) or doubtful.
+    Columns: see `FOLD_COLUMNS`.
 
     Args:
         task: a registered task's name, made with `seed` and `task_options`, or a task.
@@ -78,9 +80,7 @@ def fold_study(
         metric: `metric@post`, a correlation.
         lab: trains and keeps the models; by default in the cache.
 
-    Raises:
-        InputError: unknown names and options, a metric that is no correlation, too few folds or examples.
-    """
+    Raises `InputError` for unknown names and options, a metric that is no correlation, too few folds or examples."""
     expect_whole(examples=examples, folds=folds)
     refuse_single_images(examples)
     similarity_post(metric, CORRELATIONS)
@@ -91,16 +91,20 @@ def fold_study(
         shown = _Shown.of(made, lab, models, examples, seed)
         facts = {"same": int(shown.same.sum()), "different": int(shown.different.sum()), "accuracy": shown.accuracy}
 
-        def measured(method: Method, options: Mapping[str, Any]) -> dict[str, Any]:
-            maps = [
-                maps_of(method, options, study_query(lab, model, shown.data, shown.data.labels, seed))
-                for model in models
-            ]
-            similarity, floor = (shown.of_pairs(maps, metric, shift) for shift in (0, 1))
-            stable = study_measures.stability(similarity, shown.same, shown.different)
-            return {**asdict(stable), "mege_floor": study_measures.mege(floor[shown.same])}
-
+        measured = partial(_judged, lab=lab, models=models, shown=shown, metric=metric, seed=seed)
         return study_table(made, chosen, FOLD_COLUMNS, measured, lab).assign(**facts)[list(FOLD_COLUMNS)]
+
+
+def _judged(
+    method: Method, options: Mapping[str, Any], *, lab: Lab, models: Sequence[Trained], shown: _Shown, metric: str,
+    seed: int,
+) -> dict[str, Any]:  # fmt: skip
+    """A method's row: MeGe and ReCo of its maps under all models."""
+    asked = [study_query(lab, model, shown.data, shown.data.labels, seed) for model in models]
+    maps = [maps_of(method, options, query) for query in asked]
+    similarity, floor = (shown.of_pairs(maps, metric, shift) for shift in (0, 1))
+    stable = study_measures.stability(similarity, shown.same, shown.different)
+    return {**asdict(stable), "mege_floor": study_measures.mege(floor[shown.same])}
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import platform
 import subprocess
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,18 +28,9 @@ if TYPE_CHECKING:
 def run_facts(outcome: Outcome, results: pd.DataFrame) -> dict[str, Any]:
     """What run.json tells: everything needed to judge and repeat the run."""
     plan = outcome.plan
-    checks = []
-    for number, cell in enumerate(plan.cells):
-        for check in cell.contrast.checks if cell.contrast is not None else ():
-            figure = outcome.figures.get(number, {}).get(check.name)
-            checks.append({
-                "task": cell.task, "bug": cell.bug, "level": cell.level, "seed": cell.seed, "check": check.name,
-                "figure": figure, "expected": check.bound, "holds": figure is not None and check.holds(figure),
-            })  # fmt: skip
     failures = [
         {"cell": plan.cells[n].name, "method": method, "reason": reason} for n, method, reason in outcome.faults
     ]
-    named = {f"{plan.cells[n].name} / {m}": record for (n, m), record in sorted(outcome.records.items())}
     return {
         "schema": SCHEMA_VERSION,
         "written": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -62,16 +54,36 @@ def run_facts(outcome: Outcome, results: pd.DataFrame) -> dict[str, Any]:
             for key, training in plan.trainings.items()
         },
         "contrasts": {cell.name: _contents(cell.contrast) for cell in plan.cells if cell.contrast is not None},
-        "checks": checks,
+        "checks": list(_checks(outcome)),
         "failures": failures,
         "damaged": outcome.damaged,
+        **_census(outcome),
+        "maps_kept": all(record.maps_kept or record.verdict for record in outcome.records.values()),
+        "seconds": {stage: round(seconds, 3) for stage, seconds in outcome.seconds.items()},
+        "verdicts": results["verdict"].value_counts().to_dict(),
+    }
+
+
+def _checks(outcome: Outcome) -> Iterator[dict[str, Any]]:
+    """Every check of every cell, with its figure where it was measured."""
+    for number, cell in enumerate(outcome.plan.cells):
+        for check in cell.contrast.checks if cell.contrast is not None else ():
+            figure = outcome.figures.get(number, {}).get(check.name)
+            yield {
+                "task": cell.task, "bug": cell.bug, "level": cell.level, "seed": cell.seed, "check": check.name,
+                "figure": figure, "expected": check.bound, "holds": figure is not None and check.holds(figure),
+            }  # fmt: skip
+
+
+def _census(outcome: Outcome) -> dict[str, dict[str, Any]]:
+    """What is remarkable of maps and passes, by record."""
+    cells = outcome.plan.cells
+    named = {f"{cells[n].name} / {method}": record for (n, method), record in sorted(outcome.records.items())}
+    return {
         "nonfinite_maps": {name: r.census.nonfinite for name, r in named.items() if r.census.nonfinite},
         "constant_maps": {name: r.census.constant for name, r in named.items() if r.census.constant},
         "imbalance": {name: round(r.census.imbalance, 6) for name, r in named.items() if r.census.promised},
         "halved_passes": {name: r.rows for name, r in named.items() if r.rows},
-        "maps_kept": all(record.maps_kept or record.verdict for record in outcome.records.values()),
-        "seconds": {stage: round(seconds, 3) for stage, seconds in outcome.seconds.items()},
-        "verdicts": results["verdict"].value_counts().to_dict(),
     }
 
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from attribug.errors import one_line
-from attribug.results.schema import KEYS, SCORE_COLUMNS, read_results, write_results
-from attribug.storage.files import make_folder, storing, write_atomically, write_json
+from attribug.results.schema import KEYS, SCORE_COLUMNS, read_results, results_csv
+from attribug.storage.files import make_folder, write_atomically, write_json
 from attribug.storage.folders import ANALYSIS, COSTS, RESULTS, RUN, SCORES
 from attribug.tables.analysis import Distilled, analyses, distilled, joined
 from attribug.tables.costs import costs_of
@@ -31,8 +32,7 @@ def write(outcome: Outcome, out: Path) -> pd.DataFrame:
     found = joined(parts)
     results = results_of(outcome, found.estimates)
     _write_csv(costs_of(outcome), out / COSTS)
-    with storing(out / RESULTS):
-        write_results(results, out / RESULTS)
+    write_atomically(out / RESULTS, partial(Path.write_bytes, data=results_csv(results)))
     unanalysed = _analyse(found, results, outcome.plan, out / ANALYSIS)
     facts = run_facts(outcome, results)
     missing = {"undrawn": draw(outcome, results, facts["pieces"], out), "unanalysed": unanalysed}

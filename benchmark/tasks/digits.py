@@ -56,12 +56,9 @@ def digits(
         raise InputError(f"digits: expected epochs and width of at least 1, found {epochs}, {width}")
     sizes = {"train": train, "test": test}
 
-    def examples(
-        split: str, *, share: float = 0.0, swapped: bool = False, foreground: bool = True, first: int | None = None
-    ) -> Examples:
-        size = sizes[split] if first is None else first
+    def examples(split: str, *, share: float = 0.0, swapped: bool = False, foreground: bool = True) -> Examples:
         return Examples.of(
-            compose, seed=seed, split=split, size=size, share=share, swapped=swapped, foreground=foreground
+            compose, seed=seed, split=split, size=sizes[split], share=share, swapped=swapped, foreground=foreground
         )
 
     recipe = Recipe(partial(bvd_cnn, channels=3, classes=2, pixels=PIXELS, width=width), epochs=epochs)
