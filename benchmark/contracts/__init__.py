@@ -7,6 +7,7 @@ often `(N, C, H, W)`, and attributions have the shape of the inputs they explain
 from attribug.contracts.contrasts import Check, Contrast, Side, Target
 from attribug.contracts.models import Data, Derived, Examples, Given, ModelSpec, Recipe, Trained, trainings
 from attribug.contracts.objectives import Objective, cross_entropy
+from attribug.contracts.outputs import Output
 from attribug.contracts.pieces import Bug, Method, Metric, TaskSource
 from attribug.contracts.tasks import Level, Task
 from attribug.errors import Unsupported
@@ -14,6 +15,6 @@ from attribug.registry import Entry
 
 __all__ = [
     "Bug", "Check", "Contrast", "Data", "Derived", "Entry", "Examples", "Given", "Level", "Method", "Metric",
-    "ModelSpec", "Objective", "Recipe", "Side", "Target", "Task", "TaskSource", "Trained", "Unsupported",
+    "ModelSpec", "Objective", "Output", "Recipe", "Side", "Target", "Task", "TaskSource", "Trained", "Unsupported",
     "cross_entropy", "trainings",
 ]  # fmt: skip
