@@ -30,8 +30,8 @@ def headline(results: pd.DataFrame, suite: Mapping[str, Any], pieces: Pieces) ->
     """The matrix's rows, sorted by place and method as the suite names them.
 
     Columns of results and: `label`, the method, or method and metric where outputs were asked directly about another
-    version of the input; `role`; `honest`, whether it explains nothing; `constructed`, whether it is true by
-    construction.
+    version of the input; `role`; `honest`, whether it explains nothing; `own`, whether another metric than the
+    bug's primary one stands for the method; `constructed`, whether it is true by construction.
 
     Raises:
         TableError: columns of no results table.
@@ -50,6 +50,7 @@ def headline(results: pd.DataFrame, suite: Mapping[str, Any], pieces: Pieces) ->
         label=results["method"].mask(asked, results["method"] + ": " + results["metric"]),
         role=results["method"].map(roles),
         honest=results["method"].map(roles) != EXPLANATION,
+        own=results["method"].isin(headlines),
         constructed=results["reason"].str.startswith(CONSTRUCTED),
     )[main | asked].reset_index(drop=True)
     order: list[Any] = [*places(results, suite)]

@@ -122,7 +122,8 @@ def _matrices(rows: pd.DataFrame) -> list[View]:
     views = []
     for task, part in rows.groupby("task", sort=False):
         columns = list(dict.fromkeys(part[PLACE].itertuples(index=False, name=None)))
-        facts = part[part["label"] == part["method"]].drop_duplicates(PLACE).set_index(PLACE)
+        named = part[part["label"] == part["method"]].sort_values("own", kind="stable")  # the bug's metric first
+        facts = named.drop_duplicates(PLACE).set_index(PLACE)
         cells = {(row.label, row.bug, row.level): _cell(row) for row in part.itertuples()}
         groups = [
             {

@@ -21,9 +21,8 @@ from attribug.errors import InputError
 from attribug.keys import digest
 from attribug.plans import planning
 from attribug.reports.pages import page_contents
-from attribug.results import narrative
+from attribug.results import html_page, narrative
 from attribug.results.headline import headline
-from attribug.results.html_page import page
 from attribug.results.schema import read_results
 
 PLUGINS = Path(__file__).parent / "plugins"
@@ -157,7 +156,9 @@ class TestRun:
         assert "Bare sharpened, without" in summary
         loud = rows.assign(verdict=rows["verdict"].mask(rows["method"] == "columns", "detects"))
         assert "columns, which knows no model, detects shaken 1" in " ".join(narrative.warnings(loud, told.facts))
-        html = page(told)
+        own_first = headline(told.results, {"methods": ["alike_outputs", "gradient"]}, told.facts["pieces"])
+        assert html_page._matrices(own_first)[0]["columns"][0]["metric"] == "spearman@sum"
+        html = html_page.page(told)
         assert html.index(">alike_<wbr>outputs<") < html.index(">random<") < html.index(">columns<")
 
     def test_the_analysis_ranks_explanations_and_null_methods_only(self, run: Path) -> None:
