@@ -24,10 +24,9 @@ REGISTRIES = frozenset({"attribug.bugs", "attribug.fixes", "attribug.methods", "
 DOORS = REGISTRIES | {HOUSE}
 """Packages that lead to pieces: whoever names one computes with what it takes from there, not with all there is."""
 WITHOUT_NUMBERS = (
-    "attribug.artefacts", "attribug.errors", "attribug.keys", "attribug.plugins", "attribug.registry",
-    "attribug.sources", "attribug.running", "attribug.storage", "attribug.terminal", "attribug.reports",
-    "attribug.conformance",
-    "attribug.studies", "attribug.api",
+    "attribug.artefacts", "attribug.contracts.outputs", "attribug.errors", "attribug.keys", "attribug.plugins",
+    "attribug.registry", "attribug.sources", "attribug.running", "attribug.storage", "attribug.terminal",
+    "attribug.reports", "attribug.conformance", "attribug.studies", "attribug.api",
 )  # fmt: skip
 """What finds, carries, keeps and shows results, and computes none: in no key. (Random streams rest on `keys.digest`; a
 test holds their seeds to fixed numbers.)"""

@@ -9,14 +9,14 @@ from attribug import methods
 from attribug.query.query import Query
 
 
-@methods.register("random", uses_target=False, stochastic=True, paper="none: a null method")
+@methods.register("random", uses_target=False, stochastic=True, explains=False, paper="none: a null method")
 def random(query: Query) -> Tensor:
     """Gaussian noise that depends on the example alone: knows neither model nor input."""
     draws = [torch.randn(query.inputs.shape[1:], generator=stream) for stream in query.generators("random")]
     return torch.stack(draws).to(query.inputs)
 
 
-@methods.register("edges", uses_target=False, paper="Adebayo et al. 2018, section 5: an edge detector")
+@methods.register("edges", uses_target=False, explains=False, paper="Adebayo et al. 2018, section 5: an edge detector")
 def edges(query: Query) -> Tensor:
     """Sobel magnitude of the input, channel by channel, scaled as `skimage.filters.sobel`: knows the input alone."""
     query.refuse_all_but_images()
@@ -32,8 +32,9 @@ def _slopes(padded: Tensor) -> Tensor:
 
 
 @methods.register(
-    "predictions", uses_target=False, uses="outputs", output="probabilities", paper="none: no explanation"
-)
+    "predictions", uses_target=False, uses="outputs", output="probabilities", explains=False,
+    headline="total_variation@none", paper="none: no explanation",
+)  # fmt: skip
 def predictions(query: Query) -> Tensor:
     """Softmax of the logits, (N, K): what the model's predictions alone would tell."""
     return query.outputs().softmax(1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from attribug.contracts.outputs import get as output
 from attribug.contracts.pieces import Metric, metric_and_post
 from attribug.errors import InputError
 from attribug.registry import Registry
@@ -41,8 +42,8 @@ def refusal(metric: Metric, post: str) -> str:
     """Why a metric does not take a post; empty where it does."""
     from attribug.metrics.postprocessing import range_after, reduces_channels
 
-    if metric.reads == "probabilities" and post != "none":
-        return f"metric {metric.name!r} reads probabilities: the only post is 'none', found {post!r}"
+    if not output(metric.reads).maps and post != "none":
+        return f"metric {metric.name!r} reads {metric.reads}: the only post is 'none', found {post!r}"
     if metric.kind == "alignment" and not metric.channels and not reduces_channels(post):
         return f"metric {metric.name!r} needs one value a pixel; post {post!r} keeps the channels (…_sum does not)"
     low, high = metric.domain
@@ -65,10 +66,10 @@ def prepared(metric: Metric, maps: Tensor, post: str) -> object:
 def measure(name: str, maps: Tensor, other: Tensor, beside: Tensor | None = None) -> Tensor:
     """One number an example, (N,) float64: `name` is `metric@post`, or a metric with its default post.
 
-    maps (N, C, H, W), or probabilities (N, K) for a metric that reads these. other: as maps for a similarity; masks
-    (N, H, W) bool for an alignment; for a response, as maps, of the same inputs' other version. beside: as maps, for an
-    alignment that reads a second version (`gt2_ssim`). NaN where undefined. Raises `InputError` for wrong names and
-    shapes, `Unsupported` where a metric declines.
+    maps (N, C, H, W), or the kind of output that the metric reads, such as probabilities (N, K). other: as maps for a
+    similarity; masks (N, H, W) bool for an alignment; for a response, as maps, of the same inputs' other version.
+    beside: as maps, for an alignment that reads a second version (`gt2_ssim`). NaN where undefined. Raises `InputError`
+    for wrong names and shapes, `Unsupported` where a metric declines.
     """
     metric, post = measured_as(name)[0]
     _check_operands(name, metric, maps, other, beside)
@@ -90,12 +91,10 @@ def _check_operands(name: str, metric: Metric, maps: Tensor, other: Tensor, besi
     for operand in (maps, other, *([] if beside is None else [beside])):
         if not isinstance(operand, torch.Tensor):
             raise InputError(f"{name}: expected tensors, found {type(operand).__name__}")
-    found = f"found {tuple(maps.shape)} and {tuple(other.shape)}"
-    if metric.reads == "probabilities" and (maps.ndim != 2 or other.ndim != 2 or len(maps) != len(other)):
-        raise InputError(f"{name}: expected probabilities (N, K) of the same examples, {found}")
-    if metric.reads == "probabilities" and metric.kind == "response" and maps.shape != other.shape:
-        raise InputError(f"{name}: expected two versions' outputs of one shape, {found}")
-    if metric.reads == "attributions" and metric.kind != "alignment" and maps.shape != other.shape:
-        raise InputError(f"{name}: expected two maps of one shape, {found}")
+    unlike = "" if metric.kind == "alignment" else output(metric.reads).unlike(maps, other)
+    if not unlike and metric.kind == "response" and maps.shape != other.shape:
+        unlike = f"expected two versions' outputs of one shape, found {tuple(maps.shape)} and {tuple(other.shape)}"
+    if unlike:
+        raise InputError(f"{name}: {unlike}")
     if beside is not None and beside.shape != maps.shape:
         raise InputError(f"{name}: expected two maps of one shape, found {tuple(maps.shape)} and {tuple(beside.shape)}")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from attribug.results.evidence import Evidence
-from attribug.results.summary import PREDICTIONS
 
 CONTROLLED_PLACE = ["task", "bug", "level", "control"]
 COLUMNS = (
@@ -15,25 +17,25 @@ COLUMNS = (
 )  # fmt: skip
 
 
-def added(found: Evidence) -> pd.DataFrame:
+def added(found: Evidence, *, bare: Sequence[str]) -> pd.DataFrame:
     """One row an effect and yardstick, columns `COLUMNS`, in the order of the effects.
 
-    A yardstick is a metric of the method `predictions` on the same bug, level and control: `total_variation`, what bare
-    outputs tell; `background_swap`, what they tell when the background is swapped. The interval of the difference takes
-    into account that both rest on the same models and images; it is clipped to [−1, 1]. `adds`: `more` where it lies
-    above 0, `less` where below, `undecided` where it contains 0 or does not exist.
+    A yardstick is what a `bare` method, which gives what models themselves say, tells of the same bug, level and
+    control: `yardstick` names the metric, behind the method where this is not the first of them. The interval of the
+    difference takes into account that both rest on the same models and images; it is clipped to [−1, 1]. `adds`: `more`
+    where it lies above 0, `less` where below, `undecided` where it contains 0 or does not exist.
     """
     places = found.keys.groupby(CONTROLLED_PLACE, sort=False).ngroup().to_numpy()
-    parts = [_of_place(found.select(places == number)) for number in range(int(places.max(initial=-1)) + 1)]
+    parts = [_of_place(found.select(places == number), bare) for number in range(int(places.max(initial=-1)) + 1)]
     rows = pd.concat([part for part in parts if len(part)] or [pd.DataFrame(columns=list(COLUMNS))])
     return rows.reset_index(drop=True)
 
 
-def _of_place(found: Evidence) -> pd.DataFrame:
+def _of_place(found: Evidence, bare: Sequence[str]) -> pd.DataFrame:
     """The differences of one bug, level and control."""
-    bare = np.flatnonzero(found.keys["method"] == PREDICTIONS)
-    explained = np.flatnonzero(found.keys["method"] != PREDICTIONS)
-    rows, yardsticks = np.repeat(explained, len(bare)), np.tile(bare, len(explained))
+    is_bare = found.keys["method"].isin(bare)
+    asked, explained = np.flatnonzero(is_bare), np.flatnonzero(~is_bare)
+    rows, yardsticks = np.repeat(explained, len(asked)), np.tile(asked, len(explained))
     pairs = np.arange(len(rows))
     weights = np.zeros((len(found.keys), len(rows)))
     weights[rows, pairs] = 1
@@ -41,8 +43,14 @@ def _of_place(found: Evidence) -> pd.DataFrame:
     difference = found.combine(weights)
     low, high = (np.clip(bound, -1.0, 1.0) for bound in difference.interval())
     return found.keys.iloc[rows].reset_index(drop=True).assign(
-        yardstick=found.keys["metric"].to_numpy()[yardsticks],
+        yardstick=_names(found.keys, bare)[yardsticks],
         effect=found.effect[rows], yardstick_effect=found.effect[yardsticks],
         added=difference.value, ci_low=low, ci_high=high,
         adds=np.select([low > 0, high < 0], ["more", "less"], "undecided"),
     )[list(COLUMNS)]  # fmt: skip
+
+
+def _names(keys: pd.DataFrame, bare: Sequence[str]) -> npt.NDArray[np.object_]:
+    """What every effect is called as a yardstick, (G,)."""
+    first = keys["method"].isin(bare[:1])
+    return keys["metric"].where(first, keys["method"] + ": " + keys["metric"]).to_numpy(object)

@@ -7,7 +7,7 @@ variance of that sum, not the sum of variances.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -32,7 +32,7 @@ from attribug.results.statistics import (
     leave_one_out,
     nested_mean,
 )
-from attribug.results.summary import PREDICTIONS, grouped
+from attribug.results.summary import grouped
 
 ROUNDING = 1e-20
 """A variance of effects below it is last bits."""
@@ -142,18 +142,18 @@ def joined(parts: Sequence[Evidence]) -> Evidence:
     return Evidence(keys, **columns, image=image, images=images).select(order)
 
 
-def q_values(found: Evidence) -> Floats:
+def q_values(found: Evidence, *, bare: Collection[str]) -> Floats:
     """Of the detections, (G,): Benjamini–Hochberg over the explanations of one task, bug and level, of "effect ≤ .6".
 
     An effect without an interval has none (NaN); nor has one whose scores all agree, for a few models that agree leave
-    no spread to judge by; nor one of `predictions`: often true by construction, it would loosen the bound for the
-    others. All effects share their models, so errors come in clusters: a false detection is
-    seldom alone.
+    no spread to judge by; nor one of a `bare` method, which gives what models themselves say: often true
+    by construction, it would loosen the bound for the others. All effects share their models, so errors come in
+    clusters: a false detection is seldom alone.
     """
     each = found.combine(np.eye(len(found.keys)))
     p = each.exceeds(DETECTS)
     q = np.full(len(p), np.nan)
-    tested = (each.variance > ROUNDING) & (found.keys["method"] != PREDICTIONS).to_numpy()
+    tested = (each.variance > ROUNDING) & ~found.keys["method"].isin(bare).to_numpy()
     family = found.keys.groupby(["task", "bug", "level"], sort=False).ngroup().to_numpy()
     for number in np.unique(family[tested]):
         at = tested & (family == number)

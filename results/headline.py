@@ -8,11 +8,12 @@ from typing import Any
 import pandas as pd
 
 from attribug.results.schema import level_order
-from attribug.results.summary import PREDICTIONS, is_headline
+from attribug.results.summary import expect_entries, is_headline
 
 PLACE = ["task", "bug", "level"]
-HONEST = ("random", "edges", PREDICTIONS)
-"""Methods that explain nothing: what no explanation may fall short of."""
+EXPLANATION, NULL, BARE = "explanation", "null", "bare"
+"""Roles of methods. The last two are yardsticks, which explain nothing: what knows nothing of the model, so that it may
+detect nothing; and what models themselves say, of which no explanation may fall short."""
 CONSTRUCTED = "true by construction"
 """Begins the reason of rows that measure what the bug's checks measured."""
 
@@ -20,29 +21,38 @@ Pieces = Mapping[str, Mapping[str, Mapping[str, Any]]]
 """What run.json tells of bugs, methods, metrics and tasks, by kind and name."""
 
 
+def role(method: Mapping[str, Any]) -> str:
+    """A method's role, from what run.json tells of it."""
+    return BARE if method["bare"] else EXPLANATION if method["explains"] else NULL
+
+
 def headline(results: pd.DataFrame, suite: Mapping[str, Any], pieces: Pieces) -> pd.DataFrame:
     """The matrix's rows, sorted by place and method as the suite names them.
 
     Columns of results and: `label`, the method, or method and metric where outputs were asked directly about another
-    version of the input; `honest`, whether it explains nothing; `constructed`, whether it is true by construction.
+    version of the input; `role`; `honest`, whether it explains nothing; `own`, whether another metric than the
+    bug's primary one stands for the method; `constructed`, whether it is true by construction.
 
     Raises:
         TableError: columns of no results table.
-        ValueError: a bug of which `pieces` tell nothing.
+        ValueError: a bug or a method of which `pieces` tell nothing.
     """
-    bugs, metrics = pieces["bugs"], pieces["metrics"]
+    bugs, told = pieces["bugs"], pieces["methods"]
+    expect_entries("method", results["method"].unique(), {"fact": told})
     controls = {name: str(bug["control"]) for name, bug in bugs.items()}
-    main = is_headline(results, {name: str(bug["primary"]) for name, bug in bugs.items()}, main_control=controls)
-    wanted = ("response", "probabilities")
-    direct = [name for name, facts in metrics.items() if (facts["kind"], facts["reads"]) == wanted]
+    primary = {name: str(bug["primary"]) for name, bug in bugs.items()}
+    headlines = {name: str(facts["headline"]) for name, facts in told.items() if facts["headline"]}
+    main = is_headline(results, primary, main_control=controls, headlines=headlines)
+    direct = [name for name, facts in pieces["metrics"].items() if facts["asks_directly"]]
     asked = results["metric"].isin(direct) & (results["control"] == results["bug"].map(controls)) & ~main
-    rows = results[main | asked].reset_index(drop=True)
-    queries = rows["metric"].isin(direct) & (rows["method"] == PREDICTIONS)
-    rows = rows.assign(
-        label=rows["method"].mask(queries, rows["method"] + ": " + rows["metric"]),
-        honest=rows["method"].isin(HONEST),
-        constructed=rows["reason"].str.startswith(CONSTRUCTED),
-    )
+    roles = {name: role(told[name]) for name in results["method"].unique()}
+    rows = results.assign(
+        label=results["method"].mask(asked, results["method"] + ": " + results["metric"]),
+        role=results["method"].map(roles),
+        honest=results["method"].map(roles) != EXPLANATION,
+        own=results["method"].isin(headlines),
+        constructed=results["reason"].str.startswith(CONSTRUCTED),
+    )[main | asked].reset_index(drop=True)
     order: list[Any] = [*places(results, suite)]
     last = len(rows)
     methods = {name: number for number, name in enumerate(suite.get("methods", ()))}

@@ -122,7 +122,8 @@ def _matrices(rows: pd.DataFrame) -> list[View]:
     views = []
     for task, part in rows.groupby("task", sort=False):
         columns = list(dict.fromkeys(part[PLACE].itertuples(index=False, name=None)))
-        facts = part[part["label"] == part["method"]].drop_duplicates(PLACE).set_index(PLACE)
+        named = part[part["label"] == part["method"]].sort_values("own", kind="stable")  # the bug's metric first
+        facts = named.drop_duplicates(PLACE).set_index(PLACE)
         cells = {(row.label, row.bug, row.level): _cell(row) for row in part.itertuples()}
         groups = [
             {
@@ -242,6 +243,13 @@ def _gallery(maps: Mapping[str, Pictures], rows: pd.DataFrame, control: str, sta
     }  # fmt: skip
 
 
+def _first_yardstick(facts: Mapping[str, Any]) -> str:
+    """The metric that stands in the matrix for what models themselves say; empty where nothing says it."""
+    told = facts["pieces"]["methods"]
+    bare = [told[name] for name in facts["suite"].get("methods", ()) if name in told and told[name]["bare"]]
+    return str(bare[0]["headline"]).partition("@")[0] if bare else ""
+
+
 def _added(run: PageContents, rows: pd.DataFrame) -> View | None:
     """What each explanation of the matrix adds to predictions: columns are places and yardsticks."""
     table = run.analysis.get("added")
@@ -250,7 +258,8 @@ def _added(run: PageContents, rows: pd.DataFrame) -> View | None:
     shown = table.merge(rows[[*KEYS]].drop_duplicates(), on=[*KEYS])
     columns = list(dict.fromkeys(shown[[*PLACE, "yardstick"]].itertuples(index=False, name=None)))
     order = [tuple(place) for place in dict.fromkeys(rows[PLACE].itertuples(index=False, name=None))]
-    columns.sort(key=lambda column: (order.index(column[:3]), column[3] != "total_variation"))
+    first = _first_yardstick(run.facts)
+    columns.sort(key=lambda column: (order.index(column[:3]), column[3] != first))
     cells = {(row.method, row.task, row.bug, row.level, row.yardstick): row for row in shown.itertuples()}
     methods = [label for label in dict.fromkeys(rows["label"]) if label in set(shown["method"])]
     return {

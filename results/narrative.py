@@ -8,14 +8,11 @@ from typing import Any
 
 import pandas as pd
 
-from attribug.results.headline import PLACE
+from attribug.results.headline import BARE, NULL, PLACE
 from attribug.results.schema import OUTCOMES
 from attribug.results.statistics import FEWEST_MODELS
-from attribug.results.summary import PREDICTIONS
 
 MOST_NAMED = 4  # methods that a sentence names
-NULL = ("random", "edges")
-"""Methods that know nothing of the model: they may detect nothing."""
 
 VERDICTS = {
     "detects": "the method sees the bug: its explanations tell the contaminated model from its control",
@@ -61,11 +58,10 @@ def warnings(rows: pd.DataFrame, facts: Mapping[str, Any]) -> list[str]:
     """What a reader must know before trusting the page, a sentence each."""
     failed = len(facts.get("failures", ()))
     found = [f"{counted(failed, 'record')} failed: see the last but one section."] if failed else []
-    for name in NULL:
-        wrong = rows[(rows["method"] == name) & (rows["verdict"] == "detects")]
-        if len(wrong):
-            where = _listed([f"{bug} {level}" for _, bug, level in wrong[PLACE].itertuples(index=False)])
-            found.append(f"{name}, which knows no model, detects {where}: there the bug changes what is explained.")
+    wrong = rows[(rows["role"] == NULL) & (rows["verdict"] == "detects")]
+    for name, part in wrong.groupby("method", sort=False):
+        where = _listed([f"{bug} {level}" for _, bug, level in part[PLACE].itertuples(index=False)])
+        found.append(f"{name}, which knows no model, detects {where}: there the bug changes what is explained.")
     if facts["suite"].get("seeds", 0) < FEWEST_MODELS:
         found.append(f"Fewer than {FEWEST_MODELS} models a side: no intervals, so every verdict is open.")
     if facts.get("unanalysed"):
@@ -132,16 +128,15 @@ def _best(explained: pd.DataFrame) -> list[str]:
 
 def _honest(rows: pd.DataFrame) -> list[str]:
     """What rows say that explain nothing."""
-    null = rows[rows["method"].isin(NULL)]
-    bare = rows[(rows["method"] == PREDICTIONS) & (rows["label"] == PREDICTIONS)]
+    null = rows[rows["role"] == NULL]
     sentences = []
     if len(null) and not (null["verdict"] == "detects").any():
         names = " and ".join(dict.fromkeys(null["method"]))
         sentences.append(f"What knows nothing of the model ({names}) detects nothing, as it must be.")
-    if len(bare):
+    for name, bare in rows[(rows["role"] == BARE) & (rows["label"] == rows["method"])].groupby("method", sort=False):
         seen = bare[bare["verdict"] == "detects"]
         sure = int(seen["constructed"].sum())
-        sentence = f"Bare predictions, without any explanation, detect {len(seen)} of {len(bare)}"
+        sentence = f"Bare {name}, without any explanation, detect {len(seen)} of {len(bare)}"
         why = f", {'' if sure == len(seen) else f'{sure} of them '}by construction: the bug was confirmed on them"
         sentences.append(f"{sentence}{why if sure else ''}.")
     return sentences

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import numpy as np
 import pandas as pd
 
 from attribug.results.evidence import Evidence
 from attribug.results.statistics import UNDEFINED, Flags, Floats, Integers
-from attribug.results.summary import PREDICTIONS
 
 CELL = ["task", "bug", "level", "control"]
 COLUMNS = ("method", "cells", "missing", "mean_effect", "ci_low", "ci_high", "rank_low", "rank_high", "reason")
 
 
-def ranking(found: Evidence, methods: tuple[str, ...] = ()) -> pd.DataFrame:
+def ranking(found: Evidence, methods: tuple[str, ...] = (), *, bare: Collection[str]) -> pd.DataFrame:
     """One row a method, columns `COLUMNS`: best mean effect first, those without a mean last.
 
     Takes one effect a method and cell (task, bug, level, control): the bugs' primary metrics. A method's mean is over
     all cells that any explanation has; one that lacks a cell, or has more than 10 % undefined scores in it, gets
     neither mean nor rank, for the mean of what is left would compare it with others on easier or harder bugs.
-    `predictions` gets a mean and no rank, since it explains nothing; a cell that it alone has does not count.
+    What is `bare` gets a mean and no rank, since it explains nothing; a cell that it alone has does not count.
 
     A rank is a range: `rank_low` is 1 + the number of methods whose mean is higher for certain (the 95 % interval of
     the difference, on the same models and images, lies above 0), `rank_high` the number of methods less those whose
@@ -28,6 +29,7 @@ def ranking(found: Evidence, methods: tuple[str, ...] = ()) -> pd.DataFrame:
     Args:
         found: the effects.
         methods: further methods that belong to the table without an effect: refused, failed.
+        bare: methods that give what models themselves say.
 
     Raises:
         ValueError: two effects of one method and cell.
@@ -35,7 +37,7 @@ def ranking(found: Evidence, methods: tuple[str, ...] = ()) -> pd.DataFrame:
     if found.keys.duplicated([*CELL, "method"]).any():
         raise ValueError("expected one effect a method and cell, found two: choose one metric and post a bug")
     names = list(dict.fromkeys([*found.keys["method"], *methods]))
-    found = _explained(found)
+    found = _explained(found, bare)
     cells = found.keys.groupby(CELL, sort=False).ngroup().to_numpy()
     at = np.full((len(names), int(cells.max()) + 1), -1)  # (methods, cells): which effect
     at[[names.index(name) for name in found.keys["method"]], cells] = np.arange(len(found.keys))
@@ -44,7 +46,7 @@ def ranking(found: Evidence, methods: tuple[str, ...] = ()) -> pd.DataFrame:
     weights = _means(at[complete], len(found.keys))
     mean = found.combine(weights)
     low, high = (np.clip(bound, 0.0, 1.0) for bound in mean.interval())
-    ranked = np.array([name != PREDICTIONS for name in np.array(names)[complete]], dtype=bool)
+    ranked = np.array([name not in bare for name in np.array(names)[complete]], dtype=bool)
     best, worst = _ranks(found, weights, ranked)
     reasons = [_reason(row, here) for row, here in zip(at, usable, strict=True)]
     counts = {"cells": usable.sum(axis=1), "missing": (~usable).sum(axis=1)}
@@ -55,10 +57,10 @@ def ranking(found: Evidence, methods: tuple[str, ...] = ()) -> pd.DataFrame:
     return order.reset_index(drop=True)[list(COLUMNS)]
 
 
-def _explained(found: Evidence) -> Evidence:
+def _explained(found: Evidence, bare: Collection[str]) -> Evidence:
     """The effects in cells that some explanation has; all of them where there is no explanation at all."""
     cells = found.keys.groupby(CELL, sort=False).ngroup()
-    of_explanations = cells[found.keys["method"] != PREDICTIONS]
+    of_explanations = cells[~found.keys["method"].isin(bare)]
     return found.select(cells.isin(of_explanations).to_numpy()) if len(of_explanations) else found
 
 

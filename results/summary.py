@@ -19,9 +19,6 @@ from attribug.results.schema import (
 )
 from attribug.results.statistics import Kind, above_floor, estimate, has_headroom, tells, verdict
 
-PREDICTIONS = "predictions"
-"""The method that explains nothing: its scores compare softmax outputs."""
-
 MATRIX_COLUMNS = ("task", "bug", "level", "method", "verdict", "effect")
 
 
@@ -67,7 +64,7 @@ def matrix(
     primary: Mapping[str, str],
     *,
     main_control: Mapping[str, str],
-    predictions_metric: str = "total_variation@none",
+    headlines: Mapping[str, str],
 ) -> pd.DataFrame:
     """One row a task, bug, level and method: verdict and effect of the primary metric against the main control.
 
@@ -75,14 +72,14 @@ def matrix(
         results: a table with `RESULT_COLUMNS`.
         primary: by bug, `metric@post`.
         main_control: by bug, the name of the control that its verdict is about.
-        predictions_metric: `metric@post` of the rows of `predictions`, which no other metric can read.
+        headlines: `metric@post` by method, of those that another one stands for than their bug's primary.
 
     Raises:
         TableError: columns of no results table.
         ValueError: a bug without primary metric or main control.
     """
     expect_columns(results.columns, RESULT_COLUMNS)
-    wanted = is_headline(results, primary, main_control=main_control, predictions_metric=predictions_metric)
+    wanted = is_headline(results, primary, main_control=main_control, headlines=headlines)
     return sort_results(results[wanted])[list(MATRIX_COLUMNS)]
 
 
@@ -91,12 +88,14 @@ def is_headline(
     primary: Mapping[str, str],
     *,
     main_control: Mapping[str, str],
-    predictions_metric: str = "total_variation@none",
+    headlines: Mapping[str, str],
 ) -> pd.Series:
     """Whether each row, of any table with the columns `KEYS`, belongs to the matrix; arguments as of `matrix`."""
-    _expect_entries("bug", pd.unique(rows["bug"]), {"primary metric": primary, "main control": main_control})
+    expect_entries("bug", pd.unique(rows["bug"]), {"primary metric": primary, "main control": main_control})
     bug, method = rows["bug"].astype(str), rows["method"].astype(str)
-    shown = bug.map(dict(primary)).where(method != PREDICTIONS, predictions_metric)
+    shown = bug.map(dict(primary))
+    for name, own in headlines.items():
+        shown = shown.mask(method == name, own)
     measured = rows["metric"].astype(str) + "@" + rows["post"].astype(str)
     return (measured == shown) & (rows["control"].astype(str) == bug.map(dict(main_control)))
 
@@ -145,7 +144,7 @@ def _told(
 ) -> pd.DataFrame:
     """The rows with their scores: tell and above_floor."""
     codes, names = pd.factorize(metric)
-    _expect_entries("metric", names, {"kind": kinds, "visible difference": visible})
+    expect_entries("metric", names, {"kind": kinds, "visible difference": visible})
     value, benign = rows["value"].to_numpy(np.float64), rows["benign"].to_numpy(np.float64)
     tell = np.empty(len(rows))
     for code, name in enumerate(names):
@@ -176,8 +175,8 @@ def _unscored(outcomes: pd.DataFrame) -> pd.DataFrame:
     return rows.assign(**dict.fromkeys(NUMBERS, np.nan))
 
 
-def _expect_entries(what: str, names: object, tables: Mapping[str, Mapping[str, object]]) -> None:
-    """Every name must have an entry in every table."""
+def expect_entries(what: str, names: object, tables: Mapping[str, Mapping[str, object]]) -> None:
+    """Every name must have an entry in every table; raises `ValueError` with those that have none."""
     for title, table in tables.items():
         missing = sorted({str(name) for name in np.asarray(names, dtype=object)} - set(table))
         if missing:

@@ -149,6 +149,9 @@ def made_run() -> "Callable[..., PageContents]":
     return _made_run
 
 
+NULL = ("random", "edges")
+
+
 def _made_run(
     methods: Sequence[str] = ("gradient", "lime", "random", "edges", "predictions"),
     bugs: Mapping[str, Sequence[str]] = {"reinit": ("1", "3", "all"), "ood": ("textures",)},
@@ -195,7 +198,7 @@ def _made_run(
 
 def _made_row(generator: np.random.Generator, place: tuple[str, str, str], name: str, metric: str) -> dict[str, Any]:
     """A row of results; a null method is blind, the others get any verdict that has numbers."""
-    effect = 0.5 if name in {"random", "edges"} else float(generator.random())
+    effect = 0.5 if name in NULL else float(generator.random())
     verdict = "detects" if effect > 0.7 else "inverted" if effect < 0.3 else "inconclusive"
     post = {"spearman": "sum", "mass_accuracy": "abs_sum"}.get(metric, "none")
     low, high = max(effect - 0.1, 0), min(effect + 0.1, 1)
@@ -208,6 +211,13 @@ def _made_row(generator: np.random.Generator, place: tuple[str, str, str], name:
     }  # fmt: skip
 
 
+def _made_role(name: str) -> dict[str, Any]:
+    """What run.json would tell of a method's role."""
+    bare = name == "predictions"
+    return {"output": "probabilities" if bare else "attributions", "explains": name not in {*NULL, "predictions"},
+            "bare": bare, "headline": "total_variation@none" if bare else ""}  # fmt: skip
+
+
 def _made_facts(
     methods: Sequence[str], bugs: Mapping[str, Any], tasks: Sequence[str], places: Sequence[tuple[str, str, str]]
 ) -> dict[str, Any]:
@@ -215,8 +225,8 @@ def _made_facts(
     bug = {"summary": "Breaks `level` layers.", "paper": "Nobody 2020", "primary": "spearman@sum", "control": "clean",
            "stage": "model", "graded": True, "seen_in_predictions": True, "target": "label", "truth": None}  # fmt: skip
     metric = {"summary": "A number.", "paper": "", "kind": "similarity", "visible": 0.1, "bounds": [-1, 1],
-              "reads": "attributions", "reproduction": False}  # fmt: skip
-    asked = {"kind": "response", "reads": "probabilities"}
+              "reads": "attributions", "asks_directly": False, "reproduction": False}  # fmt: skip
+    asked = {"kind": "response", "reads": "probabilities", "asks_directly": True}
     checks = [{"task": task, "bug": name, "level": level, "seed": seed, "check": "outputs move", "figure": 0.5,
                "expected": "≥ 0.1", "holds": True} for task, name, level in places for seed in range(3)]  # fmt: skip
     described = {"summary": "What it does.", "paper": "Somebody 2019"}
@@ -227,7 +237,7 @@ def _made_facts(
         "checks": checks, "failures": [], "constant_maps": {}, "nonfinite_maps": {}, "imbalance": {},
         "halved_passes": {}, "undrawn": {}, "unanalysed": "",
         "pieces": {
-            "bugs": dict.fromkeys(bugs, bug), "methods": dict.fromkeys(methods, described),
+            "bugs": dict.fromkeys(bugs, bug), "methods": {name: described | _made_role(name) for name in methods},
             "metrics": {"spearman": metric, "mass_accuracy": metric, "background_swap": metric | asked,
                         "total_variation": metric | {"reads": "probabilities"}},
             "tasks": dict.fromkeys(tasks, described | {"source": "made"}),

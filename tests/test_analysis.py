@@ -328,7 +328,7 @@ def fake_run(results: pd.DataFrame, made: Plan) -> Run:
 def printed(run: Run) -> list[list[str]]:
     """The cells of the matrix's lines."""
     shown = io.StringIO()
-    Console(file=shown, width=200).print(matrix.matrix("tiny", run.headline, run))
+    Console(file=shown, width=200).print(matrix.matrix("tiny", run))
     lines = [line for line in shown.getvalue().splitlines() if line.startswith("│")]
     return [[cell.strip() for cell in line.strip("│").split("│")] for line in lines]
 

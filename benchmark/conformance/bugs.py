@@ -13,6 +13,7 @@ from attribug import methods, metrics, tasks
 from attribug.conformance.checks import ConformanceCheck, Nonconformant, expect
 from attribug.conformance.level_zero import expect_one_half, table
 from attribug.conformance.tasks import small
+from attribug.contracts import outputs
 from attribug.contracts.contrasts import Contrast
 from attribug.contracts.models import Derived, Given, Trained, training_examples
 from attribug.contracts.pieces import Method
@@ -46,10 +47,11 @@ def check_contrasts_are_described(bug: Bug) -> None:
 
 
 def check_facts_fit_together(bug: Bug) -> None:
-    """The primary metric exists, reads attributions, is more than a reproduction, and finds in every contrast what it
+    """The primary metric exists, reads an explanation, is more than a reproduction, and finds in every contrast what it
     needs: a truth to align with, other versions of the inputs."""
     ((metric, _),) = metrics.measured_as(bug.primary)
-    expect(metric.reads == "attributions", f"primary: expected a metric of attributions, found {bug.primary}")
+    explains = outputs.get(metric.reads).explains
+    expect(explains, f"primary: expected a metric of explanations, found {bug.primary}, which reads {metric.reads}")
     expect(not metric.reproduction, f"primary: {bug.primary} only repeats published numbers and decides nothing")
     for level in bug.levels:
         for contrast in described(bug, level):

@@ -9,13 +9,14 @@ import torch
 from torch import Tensor
 
 from attribug.conformance.checks import ConformanceCheck, Nonconformant, expect
+from attribug.contracts import outputs
 from attribug.errors import Unsupported
 from attribug.metrics import measure, measured_as, prepared
 
 if TYPE_CHECKING:
     from attribug.contracts.pieces import Metric
 
-N, CLASSES = 6, 4
+N = 6
 SIZES = ((13, 17), (64, 65))  # the second for metrics that decline small maps
 ORDER = torch.tensor([4, 0, 5, 2, 1, 3])
 INDICES = (slice(1, 4), slice(0, 1), torch.tensor([5, 0, 0, 2]))
@@ -100,7 +101,7 @@ def check_undefined_is_nan(metric: Metric) -> None:
     plain = {name: measure(name, one, *others) for name in _posts(metric)}
     one[3].view(-1)[1] = torch.nan
     undefined = {3: "a map with NaN"}
-    if metric.reads == "attributions":
+    if outputs.get(metric.reads).explains:
         one[0], undefined[0] = 0, "a zero map"
     if metric.kind == "alignment":
         others[0][2], undefined[2] = False, "an empty mask"
@@ -193,23 +194,10 @@ def masks_of(size: tuple[int, ...]) -> Tensor:
 
 
 def odd_maps(metric: Metric) -> list[Tensor]:
-    """Maps, or probabilities, of every awkward kind, each for all examples."""
-    usual = operands(metric)[0]
-    if metric.reads == "probabilities":
-        certain = torch.eye(CLASSES, dtype=torch.float64)[torch.arange(N) % CLASSES]
-        rounded = (certain.roll(1, 1) + 1e-7).float()  # sums to a little more than 1
-        even, fewer = torch.full_like(usual, 1 / CLASSES), usual[:, :2].softmax(1)
-        return [usual, certain, certain.roll(1, 1), rounded, even, fewer]
-    sparse = usual * (usual > 2)
-    spike = torch.zeros_like(usual)
-    spike[:, 0, 4, 5] = 1
-    nearly = 1 + 1e-15 * usual.round()
-    best = masks_of(usual.shape[2:])[:, None].expand_as(usual).double()
-    return [
-        best, usual, -usual, usual.abs(), -usual.abs(), sparse, spike, -spike, usual.round(), usual**7, nearly,
-        usual * 1e-30, usual * 1e30, torch.zeros_like(usual), torch.ones_like(usual), usual.float(),
-        (usual * 1e-38).float(),
-    ]  # fmt: skip
+    """Maps, or another kind of output, of every awkward sort, each for all examples; first maps that are the masks."""
+    usual, output = operands(metric)[0], outputs.get(metric.reads)
+    best = [masks_of(usual.shape[2:])[:, None].expand_as(usual).double()] if output.maps else []
+    return [*best, *output.awkward(usual)]
 
 
 def _size(metric: Metric) -> tuple[int, int]:
@@ -226,11 +214,8 @@ def _size(metric: Metric) -> tuple[int, int]:
 
 
 def _maps(metric: Metric, seed: int, size: tuple[int, int]) -> Tensor:
-    """Ordinary maps (N, C, H, W), or probabilities (N, K)."""
-    stream = torch.Generator().manual_seed(seed)
-    if metric.reads == "probabilities":
-        return torch.randn(N, CLASSES, generator=stream, dtype=torch.float64).softmax(1)
-    return torch.randn(N, 3, *size, generator=stream, dtype=torch.float64)
+    """Ordinary maps (N, C, H, W), or another kind of output, (N, …)."""
+    return outputs.get(metric.reads).ordinary(torch.Generator().manual_seed(seed), N, size)
 
 
 def _forms(metric: Metric, post: str) -> list[Any]:

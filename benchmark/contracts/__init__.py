@@ -8,6 +8,7 @@ from attribug.contracts.contrasts import Check, Contrast, Side, Target
 from attribug.contracts.data import Data, Examples
 from attribug.contracts.models import Derived, Given, ModelSpec, Recipe, Trained, trainings
 from attribug.contracts.objectives import Objective, cross_entropy
+from attribug.contracts.outputs import Output
 from attribug.contracts.pieces import Bug, Fix, Method, Metric, TaskSource
 from attribug.contracts.tasks import Level, Task
 from attribug.errors import Unsupported
@@ -15,6 +16,6 @@ from attribug.registry import Entry
 
 __all__ = [
     "Bug", "Check", "Contrast", "Data", "Derived", "Entry", "Examples", "Fix", "Given", "Level", "Method", "Metric",
-    "ModelSpec", "Objective", "Recipe", "Side", "Target", "Task", "TaskSource", "Trained", "Unsupported",
+    "ModelSpec", "Objective", "Output", "Recipe", "Side", "Target", "Task", "TaskSource", "Trained", "Unsupported",
     "cross_entropy", "trainings",
 ]  # fmt: skip

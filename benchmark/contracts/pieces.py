@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from attribug.contracts import outputs
 from attribug.contracts.tasks import Level
 from attribug.registry import Entry
 
@@ -72,7 +73,7 @@ class Fix(Entry):
 
 @dataclass(frozen=True)
 class Method(Entry):
-    """A registered attribution method: `function(query, **parameters)` gives signed, unreduced attributions."""
+    """A registered method: `function(query, **parameters)` gives signed, unreduced attributions, or its `output`."""
 
     uses_target: bool = True
     stochastic: bool = False
@@ -83,11 +84,29 @@ class Method(Entry):
     fits_training_data: bool = False
     conserves: bool = False
     """Whether maps sum to what the function states with `query.promise`: measured, stored, warned of."""
-    output: Literal["attributions", "probabilities"] = "attributions"
+    output: str = "attributions"
+    """The kind of what it gives: see `attribug.contracts.outputs`."""
+    explains: bool = True
+    """False for a yardstick, beside which explanations are read: it knows nothing of the model, so that it may detect
+    nothing. (What gives a model's own outputs is a yardstick in any case.)"""
+    headline: str = ""
+    """The `metric@post` that stands for it in the matrix; empty: each bug's primary one."""
 
     def __post_init__(self) -> None:
         """Raises `ValueError` for a fact that means nothing."""
-        _one_of("output", self.output, ("attributions", "probabilities"))
+        _one_of("output", self.output, outputs.names())
+        if self.headline and "@" not in self.headline:
+            raise ValueError(f"headline: expected metric@post, found {self.headline!r}")
+
+    @property
+    def is_bare(self) -> bool:
+        """Whether it gives what the model itself says, without any explanation."""
+        return not outputs.get(self.output).explains
+
+    @property
+    def is_yardstick(self) -> bool:
+        """Whether its row explains nothing."""
+        return self.is_bare or not self.explains
 
 
 @dataclass(frozen=True)
@@ -113,7 +132,8 @@ class Metric(Entry):
     """Lowest and highest value a map may have (None: any): posts that do not promise it are refused."""
     channels: bool = False
     """Whether an alignment reads maps (N, C, H, W) instead of (N, H, W)."""
-    reads: Literal["attributions", "probabilities"] = "attributions"
+    reads: str = "attributions"
+    """The kind of output it reads: see `attribug.contracts.outputs`."""
     inputs: str = ""
     """Version of the explained examples (of `Contrast.extra`) whose maps are read instead of theirs."""
     beside: str = ""
@@ -126,13 +146,18 @@ class Metric(Entry):
     def __post_init__(self) -> None:
         """Raises `ValueError` for a fact that means nothing."""
         _one_of("kind", self.kind, ("similarity", "alignment", "response"))
-        _one_of("reads", self.reads, ("attributions", "probabilities"))
+        _one_of("reads", self.reads, outputs.names())
         if not self.posts:
             raise ValueError("posts: expected at least one post, found none")
         if self.kind == "response" and not self.beside:
             raise ValueError("beside: a response compares two versions of an input, expected the second's name")
         if self.kind == "similarity" and self.beside:
             raise ValueError(f"beside: a similarity compares two models, expected none, found {self.beside!r}")
+
+    @property
+    def asks_directly(self) -> bool:
+        """Whether it asks the model itself, not an explanation, about another version of an input."""
+        return self.kind == "response" and not outputs.get(self.reads).explains
 
     @property
     def versions(self) -> frozenset[str]:

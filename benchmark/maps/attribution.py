@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from attribug.contracts import outputs
 from attribug.errors import Unsupported
 from attribug.maps.guard import MethodFault, evaluating, guarded
 from attribug.query.preflight import preflight
@@ -59,7 +60,8 @@ class Census:
 
 
 def attributions(method: Method, query: Query, parameters: Mapping[str, Any]) -> Tensor:
-    """Runs a method on a query; returns detached maps, (N, *shape), or probabilities (N, K) for such methods.
+    """Runs a method on a query; returns detached maps, (N, *shape), or what else the method's kind of
+    output is, such as probabilities (N, K).
 
     When memory runs out, the query's passes are halved until they fit; last bits may then differ.
 
@@ -114,14 +116,9 @@ def _checked(method: Method, query: Query, result: Any) -> Tensor:
         raise MethodFault(f"expected dense maps, found {result.layout}")
     if not result.is_floating_point():
         raise MethodFault(f"expected floating-point maps, found {result.dtype}")
-    if method.output == "probabilities":
-        if result.ndim != 2 or len(result) != len(query.inputs):
-            raise MethodFault(f"expected probabilities ({len(query.inputs)}, K), found {tuple(result.shape)}")
-    elif result.shape != query.inputs.shape:
-        raise MethodFault(f"expected maps {tuple(query.inputs.shape)}, found {tuple(result.shape)}")
-    elif (result.dtype, result.device) != (query.inputs.dtype, query.inputs.device):
-        expected, found = (f"{tensor.dtype} on {tensor.device}" for tensor in (query.inputs, result))
-        raise MethodFault(f"expected {expected}, found {found}")
+    wrong = outputs.get(method.output).wrong(result, query.inputs, None)
+    if wrong:
+        raise MethodFault(wrong)
     maps: Tensor = result.detach().contiguous()
     return maps
 

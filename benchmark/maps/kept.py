@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from attribug import keys
+from attribug.contracts import outputs
 from attribug.query.passes import Cost
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ class Explained:
     """What a method says of one query, and what this has cost."""
 
     maps: Tensor
-    """(N, *shape), or probabilities (N, K), on the CPU."""
+    """(N, *shape), or another kind of output, on the CPU."""
     promised: Tensor | None
     """What each map ought to sum to, (N,): see `Query.promise`."""
     cost: Cost
@@ -45,8 +46,8 @@ class MapStore(Protocol):
 
 class KeptMaps:
     """Reads the maps that a folder holds, unless all is to be `fresh`; `keep`: what is explained goes there too. Under
-    another precision than float32 attributions are rounded before anybody sees them, kept or not, so that both give
-    the same scores."""
+    another precision than float32 outputs that bear it are rounded before anybody sees them, kept or not, so that both
+    give the same scores."""
 
     def __init__(
         self, store: MapStore, *, place: str, precision: Precision = "float32", keep: bool = False, fresh: bool = False
@@ -62,15 +63,16 @@ class KeptMaps:
         self, method: Method, parameters: Mapping[str, Any], side: Side, query: Query, explain: Callable[[], Explained]
     ) -> Explained:
         """What the folder holds of this method, model, inputs and classes, else what `explain` gives."""
+        output = outputs.get(method.output)
         key = keys.digest(
-            "maps", method.name, method.function, method.output, method.needs, dict(parameters), side.model,
+            "maps", method.name, method.function, output.content, method.needs, dict(parameters), side.model,
             side.examples.key, query.ids, query.targets, query.seed, query.rows, self.precision, self.place,
         )  # fmt: skip
         known = None if self.fresh else self.store.load(key)
         if known is not None:
             return _unpacked(known)
         found = explain()
-        packed = _packed(found, half=self.precision == "float16" and method.output == "attributions")
+        packed = _packed(found, half=self.precision == "float16" and output.halved)
         if self.keep:
             self.store.save(key, packed)
         return _unpacked(packed)

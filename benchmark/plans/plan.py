@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from attribug import artefacts, keys, metrics
+from attribug.contracts import outputs
 from attribug.contracts.contrasts import Contrast
 from attribug.contracts.models import Trained
 from attribug.contracts.pieces import Bug, Method, Metric, metric_and_post
@@ -79,8 +80,9 @@ class Plan:
         if cell.contrast is None:
             raise ValueError(f"{cell.name}: there is nothing to record")
         return keys.digest(
-            "record", replace(cell.contrast, checks=()), chosen.name, chosen.function, chosen.output, chosen.needs,
-            chosen.conserves, dict(parameters), yardsticks, self.settings, self.device, artefacts.code("record"),
+            "record", replace(cell.contrast, checks=()), chosen.name, chosen.function,
+            outputs.get(chosen.output).content, chosen.needs, chosen.conserves, dict(parameters),
+            yardsticks, self.settings, self.device, artefacts.code("record"),
             keys.versions(*LIBRARIES),
         )  # fmt: skip
 
@@ -107,9 +109,10 @@ class Plan:
         records = [self.record_key(cell, m.name) for cell in self.cells if cell.contrast for m, _ in self.methods]
         outcomes = [(cell.name, cell.verdict, cell.reason, cell.contrast and cell.key) for cell in self.cells]
         headlines = [(bug.name, bug.primary, bug.seen_in_predictions, bug.graded) for bug in self.bugs.values()]
+        rows = [(method.name, method.explains, method.headline) for method, _ in self.methods]
         yardsticks = [(metric.name, post, metric.visible) for metric, post in self.measured]
         return keys.digest(
-            "table", records, outcomes, headlines, yardsticks, self.suite.name, self.suite.visible, self.device,
+            "table", records, outcomes, headlines, rows, yardsticks, self.suite.name, self.suite.visible, self.device,
             artefacts.code("table"),
         )  # fmt: skip
 
@@ -123,7 +126,7 @@ class Plan:
             metrics.refusal(metric, post)
             for metric in chosen.values()
             for post in self.suite.posts
-            if metric.reads == "attributions"
+            if outputs.get(metric.reads).maps
         ]
         return [reason for reason in dict.fromkeys(reasons) if reason]
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from attribug import bugs, keys, methods, metrics, tasks
+from attribug.contracts import outputs
 from attribug.contracts.contrasts import Contrast
 from attribug.contracts.models import Trained, trainings
 from attribug.contracts.pieces import metric_and_post
@@ -61,6 +62,7 @@ def make(suite: Suite, device: str = "cpu") -> Plan:
     chosen_methods = tuple((methods.get(name), _method_options(suite, name)) for name in dict.fromkeys(suite.methods))
     for method, _ in chosen_methods:
         _refuse_without_key(method)
+        _refuse_unread_headline(method)
     _refuse_unknown("method_options", suite.method_options, suite.methods)
     _refuse_unknown("levels", suite.levels, suite.bugs)
     _refuse_unknown("task_options", suite.task_options, tasks.names())
@@ -105,13 +107,22 @@ def _refuse_without_key(method: Method) -> None:
         raise InputError(f"method {method.name!r}: {error}") from error
 
 
+def _refuse_unread_headline(method: Method) -> None:
+    """A metric that cannot read what a method gives would leave its line of the matrix empty."""
+    if method.headline:
+        ((metric, _),) = metrics.measured_as(method.headline)
+        if metric.reads != method.output:
+            found = f"expected a metric of {method.output}, found {method.headline}, which reads {metric.reads}"
+            raise InputError(f"method {method.name!r}: headline: {found}")
+
+
 def _refuse_without_rows(
     chosen: Iterable[tuple[Method, Any]], measured: Iterable[tuple[Metric, str]], cells: Iterable[Cell]
 ) -> None:
     """Metrics of which none can read anything that is explained would make an empty table."""
     contrasts = [cell.contrast for cell in cells if cell.contrast is not None]
-    outputs = {method.output for method, _ in chosen}
-    readable = [metric for metric, _ in measured if metric.reads in outputs]
+    given = {method.output for method, _ in chosen}
+    readable = [metric for metric, _ in measured if metric.reads in given]
     if contrasts and not any(metric.applies(contrast) for metric in readable for contrast in contrasts):
         needs = sorted({need for metric in readable for need in metric.required})
         found = f"found only such as need {', '.join(needs)}" if needs else "found none"
@@ -184,7 +195,7 @@ def _measured(suite: Suite) -> Iterable[tuple[Metric, str]]:
 
 def _with_posts(name: str, posts: list[str]) -> list[tuple[Metric, str]]:
     pairs = metrics.measured_as(name)
-    if not posts or metric_and_post(name)[1] is not None or pairs[0][0].reads == "probabilities":
+    if not posts or metric_and_post(name)[1] is not None or not outputs.get(pairs[0][0].reads).maps:
         return pairs
     from attribug.metrics.postprocessing import steps
 

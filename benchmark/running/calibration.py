@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from attribug import keys
+from attribug.contracts import outputs
 from attribug.contracts.pieces import Method
 from attribug.maps.attribution import attributions
 from attribug.maps.guard import safe_copy
@@ -184,8 +185,8 @@ class _Bench:
         if place in self.records:
             return
         plan, data = self.plan, self.data(contrast.contaminated.examples)
-        outputs = {method.output: method for method, _ in plan.methods}
-        free: list[tuple[Method, Mapping[str, Any]]] = [(_costless(method), {}) for method in outputs.values()]
+        of_output = {method.output: method for method, _ in plan.methods}
+        free: list[tuple[Method, Mapping[str, Any]]] = [(_costless(method), {}) for method in of_output.values()]
         settings = replace(plan.settings, examples=chunk_size(plan), chunk=chunk_size(plan))
         work = partial(score_block, replace(contrast, keep=None), free, plan.measured, self.lab, settings)
         work()  # loads and derives models
@@ -254,9 +255,10 @@ def _try(method: Method, query: Query, parameters: Mapping[str, Any]) -> None:
 
 def _costless(method: Method) -> Method:
     """A method of the same output, under its name, that costs next to nothing."""
-    if method.output == "probabilities":
+    free = outputs.get(method.output).free
+    if free is None:
         return replace(method, name=method.output)
-    return Method(method.output, lambda query: torch.randn_like(query.inputs))
+    return Method(method.output, lambda query: free(query.inputs), output=method.output)
 
 
 def _size(folder: Path) -> int:

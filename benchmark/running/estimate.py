@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from attribug import keys
+from attribug.contracts import outputs
 from attribug.contracts.models import Trained, chain
 from attribug.running.jobs import Block, Job, Train
 
@@ -123,10 +124,10 @@ def _met(plan: Plan, job: Job) -> list[tuple[str, str, str]]:
 
 def _stored_bytes(plan: Plan, waiting: Iterable[Job], rates: Rates) -> float:
     """Of records and galleries to come."""
-    outputs = {method.name: method.output for method, _ in plan.methods}
+    given = {method.name: method.output for method, _ in plan.methods}
     blocks = [job for job in waiting if isinstance(job, Block)]
     return sum(
-        rates[f"bytes {cost_place(plan.cells[job.cell])} {outputs[name]}"] for job in blocks for name in job.methods
+        rates[f"bytes {cost_place(plan.cells[job.cell])} {given[name]}"] for job in blocks for name in job.methods
     )
 
 
@@ -137,7 +138,7 @@ def _map_bytes(plan: Plan, waiting: Iterable[Job], rates: Rates) -> float:
         if isinstance(job, Block):
             cell, contrast = cell_of(plan, job)
             for method in (method for method, _ in plan.methods if method.name in job.methods):
-                size = rates[f"bytes {cost_place(cell)} maps"] if method.output == "attributions" else 0.0
+                size = rates[f"bytes {cost_place(cell)} maps"] if outputs.get(method.output).maps else 0.0
                 for side in contrast.sides:
                     versions = plan.queries(contrast, method) // len(contrast.sides)
                     kept[method.name, side.model.key, side.examples.key] = size * versions * HALF[plan.settings.maps]

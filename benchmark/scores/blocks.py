@@ -11,6 +11,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from attribug.contracts import outputs
 from attribug.contracts.contrasts import Side
 from attribug.contracts.data import Data
 from attribug.contracts.pieces import Metric
@@ -166,6 +167,7 @@ class _Work:
     ) -> None:
         self.contrast = contrast
         self.method = method
+        self.output = outputs.get(method.output)
         self.kept = kept
         self.rows = settings.rows
         self.measurements = [
@@ -209,7 +211,7 @@ class _Work:
                         measurement.lose(error)
         maps = found[""][0]
         self.remember(side, maps)
-        if self.method.output == "attributions":
+        if self.output.explains:
             promised = queries[side][0].promised if self.method.conserves else None
             self.record.census.count(maps, promised)
         return found
@@ -244,7 +246,7 @@ class _Work:
 
     def remember(self, side: Side, maps: Tensor) -> None:
         """Keeps the first few examples' channel sums for the gallery, in [−1, 1]: float16 ends at 65,504."""
-        if self.method.output == "attributions" and maps.ndim == 4:
+        if self.output.gallery and maps.ndim == 4:
             sums = maps[:SHOWN].double().sum(1)
             largest = sums.abs().amax((1, 2), keepdim=True)
             self.shown.setdefault(side, torch.where(largest > 0, sums / largest, sums).half())

@@ -159,8 +159,6 @@ class Measurement:
         """The prepared maps of a version, by default the one that the metric reads; its own, so that whatever it does
         to them reaches no other."""
         maps, _ = views[self.metric.inputs if version is None else version]
-        if self.metric.reads == "probabilities":
-            return maps.clone()
         return prepared(self.metric, maps.clone() if self.post == "none" else maps, self.post)
 
     def _of_one_model(self, views: Views) -> Tensor:

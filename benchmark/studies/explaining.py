@@ -11,6 +11,7 @@ from torch import Tensor
 
 from attribug import methods as registered
 from attribug import metrics, tasks
+from attribug.contracts import outputs
 from attribug.contracts.pieces import Method
 from attribug.contracts.tasks import Task
 from attribug.errors import InputError, Unsupported, near_misses, one_line
@@ -82,7 +83,7 @@ def chosen_methods(methods: Sequence[str | Method], options: Options) -> list[tu
 def similarity_post(name: str, only: Sequence[str] = ()) -> str:
     """The post of a similarity of maps; raises `InputError` for another metric, or for one that is not among `only`."""
     metric, post = metrics.measured_as(name)[0]
-    if metric.kind != "similarity" or metric.reads != "attributions":
+    if metric.kind != "similarity" or not outputs.get(metric.reads).maps:
         raise InputError(f"metric: expected a similarity of maps, found {name!r}")
     if only and metric.name not in only:
         raise InputError(f"metric: expected {' or '.join(only)}, found {name!r}")
@@ -90,8 +91,8 @@ def similarity_post(name: str, only: Sequence[str] = ()) -> str:
 
 
 def maps_of(method: Method, options: Mapping[str, Any], query: Query) -> Tensor:
-    if method.output != "attributions":
-        raise Unsupported("it gives probabilities, not maps")
+    if not outputs.get(method.output).maps:
+        raise Unsupported(f"it gives {method.output}, not maps")
     return attributions(method, query, options).cpu()
 
 

@@ -20,7 +20,7 @@ from attribug.results.ranking import COLUMNS as RANKING_COLUMNS
 from attribug.results.ranking import ranking
 from attribug.results.schema import KEYS, TEXTS
 from attribug.results.severity import by_post, severity
-from attribug.results.summary import PREDICTIONS, estimates, is_headline, matrix
+from attribug.results.summary import estimates, is_headline, matrix
 
 if TYPE_CHECKING:
     from attribug.plans.plan import Plan
@@ -29,15 +29,17 @@ if TYPE_CHECKING:
 
 def verdict_matrix(results: pd.DataFrame, plan: Plan) -> pd.DataFrame:
     """The matrix of methods and bugs: verdict and effect of each bug's primary metric and main control."""
-    return matrix(results, primary_metrics(plan), main_control=main_controls(plan))
+    return matrix(results, primary_metrics(plan), main_control=main_controls(plan), headlines=headlines(plan))
 
 
 NO_CONTROL = "-"
 """Stands for the control of a bug without a contrast."""
+FIRST_YARDSTICK = "predictions"
+"""Column of the effects of what models themselves say."""
 HEADLINE_NUMBERS = ("effect", "ci_low", "ci_high", "verdict", "reason")
 HEADLINE_COLUMNS = (
     *KEYS, *HEADLINE_NUMBERS, "q", *(name for name in DECISION_COLUMNS if name not in KEYS),
-    PREDICTIONS, "added", "added_low", "added_high", "adds",
+    FIRST_YARDSTICK, "added", "added_low", "added_high", "adds",
 )  # fmt: skip
 EMPTY = {"added": ADDED_COLUMNS, "ranking": RANKING_COLUMNS}
 NOTHING = pd.DataFrame(columns=list(DECISION_COLUMNS))
@@ -65,7 +67,7 @@ def distilled(scores: pd.DataFrame, plan: Plan) -> Distilled:
         return Distilled(found, None, NOTHING)
     try:
         rests_on = evidence(scores, seeds_total=seeds_total, kinds=kinds, visible=visible)
-        shown = scores[_headline_of(scores, plan)]
+        shown = scores[is_shown(scores, plan)]
         judged = decisions(shown, seeds_total=seeds_total, kinds=kinds) if len(shown) else NOTHING
     except Exception as error:  # not worth the results
         return Distilled(found, None, NOTHING, one_line(error))
@@ -94,20 +96,22 @@ def analyses(found: Distilled, results: pd.DataFrame, plan: Plan) -> dict[str, p
     graded = [name for name, bug in plan.bugs.items() if bug.graded]
     tables = {name: pd.DataFrame(columns=list(columns)) for name, columns in EMPTY.items()}
     tables |= {"severity": severity(results, graded), "posts": by_post(results)}
-    headline = _headline_of(results, plan)
+    headline = is_shown(results, plan)
     if found.evidence is None:
         return tables | {"headline": _merged(results[headline], {})}
+    bare = bare_methods(plan)
     counted = pd.MultiIndex.from_frame(results.loc[~results["effect"].isna(), list(KEYS)])
     shown = found.evidence.select(pd.MultiIndex.from_frame(found.evidence.keys).isin(counted))  # the table's effects
-    tables["added"] = added(shown)
-    main = shown.select(_headline_of(shown.keys, plan).to_numpy())
+    tables["added"] = added(shown, bare=bare)
+    main = shown.select(is_shown(shown.keys, plan).to_numpy())
     if not len(main.keys):
         return tables | {"headline": _merged(results[headline], {})}
-    explaining = tuple(method.name for method, _ in plan.methods if method.output == "attributions")
-    tables["ranking"] = ranking(main, explaining)
+    others = tuple(method.name for method, _ in plan.methods if method.name not in bare)
+    tables["ranking"] = ranking(main, others, bare=bare)
     keys = list(KEYS)
     judged = found.decisions[pd.MultiIndex.from_frame(found.decisions[keys]).isin(pd.MultiIndex.from_frame(main.keys))]
-    more = {"q": main.keys.assign(q=q_values(main)), "judged": judged, "added": tables["added"]}
+    more = {"q": main.keys.assign(q=q_values(main, bare=bare)), "judged": judged,
+            "added": _beside_first_yardstick(tables["added"], plan)}  # fmt: skip
     return tables | {"headline": _merged(results[headline], more)}
 
 
@@ -134,25 +138,39 @@ def primary_metrics(plan: Plan) -> dict[str, str]:
     return {name: bug.primary for name, bug in plan.bugs.items()}
 
 
+def headlines(plan: Plan) -> dict[str, str]:
+    """`metric@post` by method, of those that it stands for in the matrix instead of their bug's primary one."""
+    return {method.name: method.headline for method, _ in plan.methods if method.headline}
+
+
+def bare_methods(plan: Plan) -> list[str]:
+    """Names of the methods that give what models themselves say."""
+    return [method.name for method, _ in plan.methods if method.is_bare]
+
+
 def main_controls(plan: Plan) -> dict[str, str]:
     """Name of the control by bug that its verdict is about."""
     controls = {cell.bug: cell.contrast.control for cell in reversed(plan.cells) if cell.contrast is not None}
     return {name: controls.get(name, NO_CONTROL) for name in plan.bugs}
 
 
-def _headline_of(rows: pd.DataFrame, plan: Plan) -> pd.Series:
-    return is_headline(rows, primary_metrics(plan), main_control=main_controls(plan))
+def is_shown(rows: pd.DataFrame, plan: Plan) -> pd.Series:
+    """Whether each row, of any table with the columns `KEYS`, belongs to the matrix."""
+    return is_headline(rows, primary_metrics(plan), main_control=main_controls(plan), headlines=headlines(plan))
+
+
+def _beside_first_yardstick(table: pd.DataFrame, plan: Plan) -> pd.DataFrame:
+    """What is added to the metric that stands in the matrix for what models themselves say."""
+    wanted = next((method.headline.partition("@")[0] for method, _ in plan.methods if method.is_bare), "")
+    names = {"yardstick_effect": FIRST_YARDSTICK, "added": "added", "ci_low": "added_low", "ci_high": "added_high",
+             "adds": "adds"}  # fmt: skip
+    return table[table["yardstick"] == wanted][[*KEYS, *names]].rename(columns=names)
 
 
 def _merged(rows: pd.DataFrame, more: dict[str, pd.DataFrame]) -> pd.DataFrame:
     """The matrix's rows with everything that is known of each: `q`, `judged`, `added`, where there are any."""
     keys = list(KEYS)
     merged = rows[[*keys, *HEADLINE_NUMBERS]]
-    for name, table in more.items():
-        known = table
-        if name == "added":
-            known = table[table["yardstick"] == "total_variation"].rename(
-                columns={"yardstick_effect": PREDICTIONS, "ci_low": "added_low", "ci_high": "added_high"}
-            )[[*keys, PREDICTIONS, "added", "added_low", "added_high", "adds"]]
-        merged = merged.merge(known.astype(dict.fromkeys(keys, str)), on=keys, how="left", validate="one_to_one")
+    for table in more.values():
+        merged = merged.merge(table.astype(dict.fromkeys(keys, str)), on=keys, how="left", validate="one_to_one")
     return merged.reindex(columns=list(HEADLINE_COLUMNS))

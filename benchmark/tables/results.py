@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from attribug.contracts import outputs
 from attribug.maps.attribution import Census
 from attribug.results.schema import KEYS, NUMBERS, RESULT_COLUMNS, sort_results, typed
 from attribug.results.summary import tabulated
@@ -88,12 +89,12 @@ def place_of(cell: Any) -> tuple[str, str, str]:
 
 
 def _mark_constructed(results: pd.DataFrame, plan: Plan) -> pd.DataFrame:
-    """Rows of `predictions` say so where what they measure is what the bug's checks are measured on."""
-    outputs = {metric.name: metric for metric, _ in plan.measured if metric.reads == "probabilities"}
+    """Rows of what models themselves say tell where this is what the bug's checks are measured on."""
+    bare = {metric.name: metric for metric, _ in plan.measured if not outputs.get(metric.reads).explains}
     constructed = {
         (cell.bug, name)
         for cell in plan.cells
-        for name, metric in outputs.items()
+        for name, metric in bare.items()
         if cell.contrast is not None and _is_checked(plan.bugs[cell.bug], cell.contrast, metric)
     }
     found = pd.MultiIndex.from_frame(results[["bug", "metric"]]).isin(list(constructed))

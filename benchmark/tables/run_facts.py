@@ -105,10 +105,14 @@ def _pieces(plan: Plan) -> dict[str, dict[str, dict[str, Any]]]:
             }
             for bug in plan.bugs.values()
         },
-        "methods": {method: {"output": method.output} for method, _ in plan.methods},
+        "methods": {
+            method: {"output": method.output, "explains": not method.is_yardstick, "bare": method.is_bare,
+                     "headline": method.headline}
+            for method, _ in plan.methods
+        },
         "metrics": {
             metric: {"kind": metric.kind, "visible": visible[metric.name], "bounds": metric.bounds,
-                     "reads": metric.reads, "reproduction": metric.reproduction}
+                     "reads": metric.reads, "asks_directly": metric.asks_directly, "reproduction": metric.reproduction}
             for metric, _ in plan.measured
         },
         "tasks": {tasks.get(name): {"source": tasks.get(name).source} for name in plan.suite.tasks},

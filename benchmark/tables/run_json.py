@@ -76,9 +76,20 @@ class _Reported(_Bug, _Described):
     seen_in_predictions: bool
 
 
+class _Method(_Described):
+    explains: bool
+    bare: bool
+    headline: str
+
+
+class _Measured(_Metric, _Described):
+    asks_directly: bool
+
+
 class _AllPieces(_Pieces):
     bugs: dict[str, _Reported]  # type: ignore[assignment]
-    methods: dict[str, _Described]
+    methods: dict[str, _Method]
+    metrics: dict[str, _Measured]  # type: ignore[assignment]
     tasks: dict[str, _Described]
 
 

@@ -11,7 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from attribug.results.figures import SYMBOLS
-from attribug.tables.analysis import main_controls
+from attribug.results.headline import CONSTRUCTED
+from attribug.tables.analysis import is_shown, main_controls
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,8 +25,8 @@ STYLES = {"detects": "bold green", "blind": "yellow", "inverted": "magenta", "in
 def print_run(run: Run) -> None:
     """The matrix of verdicts, what went wrong, and where the files are."""
     console = Console(width=None if sys.stdout.isatty() else 200, highlight=False, markup=False)
-    for task, rows in run.headline.groupby("task", sort=False):
-        console.print(matrix(str(task), rows, run))
+    for task in dict.fromkeys(run.headline["task"]):
+        console.print(matrix(str(task), run))
     console.print(
         "  ".join(f"{symbol} {verdict}" for verdict, symbol in SYMBOLS.items())
         + "\nnumber: effect, the probability that the explanation tells the bug from its control (.5 = cannot)"
@@ -71,42 +72,44 @@ def _faults(run: Run) -> list[str]:
     return lines
 
 
-def matrix(task: str, rows: pd.DataFrame, run: Run) -> Table:
-    """Methods × bugs: symbol and effect."""
+def matrix(task: str, run: Run) -> Table:
+    """Methods × bugs: symbol and effect; what explains nothing last."""
     title = Text(f"{run.plan.suite.name}: {task}, {run.plan.suite.seeds} models a side")
     table = Table(title=title, title_justify="left")
     table.add_column("method", no_wrap=True)
     places = list(dict.fromkeys((cell.bug, cell.level) for cell in run.plan.cells if cell.task == task))
     for bug, level in places:
         table.add_column(f"{bug}\n{level}\n{run.plan.bugs[bug].primary}", justify="center")
-    cells = {(r.method, r.bug, r.level): r for r in rows.itertuples()}
-    order = [method.name for method, _ in run.plan.methods]
-    for method in order:
-        line = []
-        for bug, level in places:
-            row = cells.get((method, bug, level))
-            if row is None:
-                line.append(Text(""))
-                continue
-            verdict, effect = str(row.verdict), float(row.effect)  # type: ignore[arg-type]
-            sure = method == "predictions" and run.plan.bugs[bug].seen_in_predictions and verdict == "detects"
-            line.append(_cell(verdict, effect, sure))
-        table.add_row(method, *line)
-    for label, asked in _queries(task, run).items():
-        table.add_row(label, *(asked.get(place, Text("")) for place in places))
+    rows = run.results[run.results["task"] == task]
+    shown = rows[is_shown(rows, run.plan)]
+    cells = _cells(shown, shown["method"])
+    ordered = sorted((method for method, _ in run.plan.methods), key=lambda method: method.is_yardstick)
+    lines = {method.name: cells.get(method.name, {}) for method in ordered}
+    lines |= _direct_queries(rows.drop(shown.index), run)
+    for label, line in lines.items():
+        table.add_row(label, *(line.get(place, Text("")) for place in places))
     return table
 
 
-def _queries(task: str, run: Run) -> dict[str, dict[tuple[str, str], Text]]:
-    """Rows of the direct queries, what outputs tell of another version of the input, by name and place."""
-    queries = [m.name for m, _ in run.plan.measured if m.kind == "response" and m.reads == "probabilities"]
-    main = run.results["control"] == run.results["bug"].map(main_controls(run.plan))
-    rows = run.results[(run.results["task"] == task) & run.results["metric"].isin(queries) & main]
-    found: dict[str, dict[tuple[str, str], Text]] = {}
-    for row in rows.itertuples():
-        sure = str(row.reason).startswith("true by construction")
-        text = _cell(str(row.verdict), float(row.effect), sure)  # type: ignore[arg-type]
-        found.setdefault(f"{row.method}, {row.metric}", {})[str(row.bug), str(row.level)] = text
+Line = dict[tuple[str, str], Text]
+"""Cells of one line by bug and level."""
+
+
+def _direct_queries(rows: pd.DataFrame, run: Run) -> dict[str, Line]:
+    """Lines of the direct queries, what outputs tell of another version of the input, by name."""
+    queries = [metric.name for metric, _ in run.plan.measured if metric.asks_directly]
+    main = rows["control"] == rows["bug"].map(main_controls(run.plan))
+    asked = rows[rows["metric"].isin(queries) & main]
+    return _cells(asked, asked["method"] + ", " + asked["metric"])
+
+
+def _cells(rows: pd.DataFrame, labels: pd.Series) -> dict[str, Line]:
+    """Cells by the label of their row's line."""
+    found: dict[str, Line] = {}
+    for label, row in zip(labels, rows.itertuples(), strict=True):
+        sure = str(row.reason).startswith(CONSTRUCTED)
+        cell = _cell(str(row.verdict), float(row.effect), sure)  # type: ignore[arg-type]
+        found.setdefault(label, {})[str(row.bug), str(row.level)] = cell
     return found
 
 

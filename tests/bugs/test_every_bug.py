@@ -274,7 +274,7 @@ BROKEN_BUGS = [
     (check_contrasts_are_described, no_contrast, {}, "expected a Contrast, found NoneType"),
     (check_contrasts_are_described, for_nobody, {}, "on one of the tasks, found none; digits: made for another task"),
     (check_facts_fit_together, on_data, {"primary": "spearmen@sum"}, "unknown metric 'spearmen'; did you mean"),
-    (check_facts_fit_together, on_data, {"primary": "total_variation@none"}, "expected a metric of attributions"),
+    (check_facts_fit_together, on_data, {"primary": "total_variation@none"}, "expected a metric of explanations"),
     (check_facts_fit_together, on_data, ALIGNED, "mass_accuracy@abs_sum needs truth of a contrast, found none"),
     (
         check_facts_fit_together, altered(on_data, truth="object"), {"primary": "ccm@abs_sum_minmax"},

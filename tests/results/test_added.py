@@ -17,6 +17,7 @@ from attribug.results.evidence import evidence
 from attribug.results.schema import KEYS
 
 Rows = list[dict[str, Any]]
+BARE = ("predictions",)
 YARDSTICKS = {"total_variation": "similarity", "background_swap": "alignment"}
 
 
@@ -39,7 +40,7 @@ def test_added_is_the_difference_of_two_effects(plain: SimpleNamespace, stream: 
     rows = suite(plain, stream, seeds)
     parts = plain.by_key(rows)
     random.shuffle(rows)
-    found = added(evidence(plain.frame(rows), **plain.settings(seeds)))
+    found = added(evidence(plain.frame(rows), **plain.settings(seeds)), bare=BARE)
     assert tuple(found.columns) == COLUMNS
     expected = [(key, yardstick) for key in parts for yardstick in parts
                 if key[:4] == yardstick[:4] and key[4] != "predictions" and yardstick[4] == "predictions"]  # fmt: skip
@@ -69,7 +70,7 @@ def test_more_less_and_undecided_all_occur(plain: SimpleNamespace) -> None:
     rows += [row | {"method": "always", "value": -3.0} for row in base]
     rows += [row | {"method": "never", "value": 3.0} for row in base]
     rows += [row | {"method": "same"} for row in base]
-    found = added(evidence(plain.frame(rows), **plain.settings(4))).set_index("method")
+    found = added(evidence(plain.frame(rows), **plain.settings(4)), bare=BARE).set_index("method")
     assert found["adds"].to_dict() == {"always": "more", "never": "less", "same": "undecided"}
     assert found.loc["same", ["added", "ci_low", "ci_high"]].tolist() == [0, 0, 0]
     assert found.loc["always", "ci_low"] < found.loc["always", "added"] < found.loc["always", "ci_high"]
@@ -82,9 +83,19 @@ def test_without_predictions_nothing_is_added(plain: SimpleNamespace) -> None:
     bare = [row | {"method": "predictions", "metric": "total_variation"} for row in lime]
     elsewhere = [[row | place for row in bare] for place in ({"level": "2"}, {"control": "other"}, {"task": "x"})]
     for rows in (lime, bare, *(lime + moved for moved in elsewhere)):
-        found = added(evidence(plain.frame(rows), **plain.settings(3)))
+        found = added(evidence(plain.frame(rows), **plain.settings(3)), bare=BARE)
         assert tuple(found.columns) == COLUMNS
         assert found.empty
     both = evidence(plain.frame(lime + bare), **plain.settings(3))
-    assert len(added(both)) == 1
-    assert added(both.select(np.zeros(2, bool))).empty
+    assert len(added(both, bare=BARE)) == 1
+    assert added(both.select(np.zeros(2, bool)), bare=BARE).empty
+
+
+def test_yardsticks_of_further_methods_are_told_apart(plain: SimpleNamespace) -> None:
+    """Two methods that give what models themselves say, under one metric; neither is measured against the other."""
+    rows = plain.scores(np.random.default_rng(0), "similarity", 3, 5)
+    for method in ("predictions", "margins"):
+        rows += [row | {"method": method, "metric": "total_variation"} for row in rows if row["method"] == "lime"]
+    found = added(evidence(plain.frame(rows), **plain.settings(3)), bare=("predictions", "margins"))
+    assert set(found["method"]) == {"lime"}
+    assert set(found["yardstick"]) == {"total_variation", "margins: total_variation"}

@@ -244,7 +244,7 @@ def test_q_values_are_those_of_benjamini_and_hochberg(plain: SimpleNamespace, st
         certain = number == 4  # an effect of 1 without any spread
         rows += [row | {"value": -3.0} if certain else row for row in drawn]
     parts = plain.by_key(rows)
-    found = q_values(evidence(plain.frame(rows), **plain.settings(seeds)))
+    found = q_values(evidence(plain.frame(rows), **plain.settings(seeds)), bare=())
     families: dict[tuple[str, ...], list[tuple[int, float]]] = {}
     for place, (key, part) in enumerate(parts.items()):
         value, variance, models = plain.combined([(1.0, part)], seeds, plain.tell)
@@ -269,9 +269,9 @@ def test_families_pooled_would_give_other_q_values(plain: SimpleNamespace) -> No
     rows = [row for bug in BUGS for method in METHODS for row in plain.scores(
         random, "similarity", 3, 8, keys={"bug": bug, "method": method}, fall=0.75 if bug == "reinit" else 0.1
     )]  # fmt: skip
-    apart = q_values(evidence(plain.frame(rows), **plain.settings(3)))
+    apart = q_values(evidence(plain.frame(rows), **plain.settings(3)), bare=())
     pooled = q_values(evidence(plain.frame([row | {"bug": "x", "method": row["bug"] + row["method"]} for row in rows]),
-                               **plain.settings(3)))  # fmt: skip
+                               **plain.settings(3)), bare=())  # fmt: skip
     assert abs(apart - pooled).max() > 0.02
     assert (apart[2:] >= apart[:2].max()).all()
 
@@ -285,12 +285,13 @@ def test_predictions_are_no_hypothesis(plain: SimpleNamespace) -> None:
     certain = plain.scores(random, "similarity", 3, 8, keys={"method": "predictions"}, fall=3.0)
     certain[0]["value"] = certain[0]["benign"]  # or it would have no spread, and be no hypothesis for that reason
     found = evidence(plain.frame(rows + certain), **plain.settings(3))
-    bare = (found.keys["method"] == "predictions").to_numpy()
-    assert np.isnan(q_values(found)[bare]).all()
-    assert q_values(found)[~bare].tolist() == q_values(evidence(plain.frame(rows), **plain.settings(3))).tolist()
+    bare, without = (found.keys["method"] == "predictions").to_numpy(), evidence(plain.frame(rows), **plain.settings(3))
+    of_all = q_values(found, bare=["predictions"])
+    assert np.isnan(of_all[bare]).all()
+    assert of_all[~bare].tolist() == q_values(without, bare=[]).tolist()
     renamed = evidence(plain.frame(rows + [row | {"method": "other"} for row in certain]), **plain.settings(3))
     among = (renamed.keys["method"] != "other").to_numpy()
-    assert (q_values(renamed)[among] < q_values(found)[~bare]).any(), "as an explanation it does"
+    assert (q_values(renamed, bare=["predictions"])[among] < of_all[~bare]).any(), "as an explanation it does"
 
 
 # ---- does the interval of a difference keep its promise?

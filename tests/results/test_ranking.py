@@ -17,6 +17,7 @@ from attribug.results.evidence import evidence
 from attribug.results.ranking import CELL, COLUMNS, ranking
 
 Rows = list[dict[str, Any]]
+BARE = ("predictions",)
 METHODS = ("gradient", "lime", "rise", "predictions")
 CELLS = ({"bug": "one"}, {"bug": "other", "level": "2"}, {"bug": "other", "task": "textures"})
 
@@ -33,7 +34,7 @@ def suite(plain: SimpleNamespace, stream: int, seeds: int = 3, cells: int = 2, s
 
 
 def ranked(plain: SimpleNamespace, rows: Rows, *methods: str, seeds: int = 3) -> pd.DataFrame:
-    return ranking(evidence(plain.frame(rows), **plain.settings(seeds)), methods).set_index("method")
+    return ranking(evidence(plain.frame(rows), **plain.settings(seeds)), methods, bare=BARE).set_index("method")
 
 
 def plain_ranking(plain: SimpleNamespace, rows: Rows, seeds: int) -> dict[str, list[float]]:
@@ -103,7 +104,7 @@ def test_ranks_part_where_methods_differ_and_only_there(plain: SimpleNamespace) 
     assert found["rank_low"].tolist() == [1, 2, 2, 4]
     assert found["rank_high"].tolist() == [1, 3, 3, 4]
     assert found["mean_effect"].tolist() == [1, 0.75, 0.75, 0]
-    assert tuple(ranking(evidence(plain.frame(rows), **plain.settings(4))).columns) == COLUMNS
+    assert tuple(ranking(evidence(plain.frame(rows), **plain.settings(4)), bare=BARE).columns) == COLUMNS
 
 
 def test_equal_methods_share_all_ranks(plain: SimpleNamespace) -> None:
@@ -185,5 +186,5 @@ def test_the_order_of_scores_changes_nothing(plain: SimpleNamespace) -> None:
     rows = suite(plain, 7)
     table = plain.frame(rows)
     shuffled = table.sample(frac=1, random_state=0)
-    found = [ranking(evidence(each, **plain.settings(3))) for each in (table, shuffled)]
+    found = [ranking(evidence(each, **plain.settings(3)), bare=BARE) for each in (table, shuffled)]
     pd.testing.assert_frame_equal(*found, check_exact=True)

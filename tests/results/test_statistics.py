@@ -391,12 +391,13 @@ def test_matrix_shows_the_primary_metric_against_the_main_control() -> None:
     results = summarise(frame(rows), suite="quick", seeds_total=3, kinds=KINDS | {"total_variation": "similarity"},
                         visible=DELTAS | {"total_variation": 0.01},
                         outcomes=pd.DataFrame([outcome("failed", "", method="rise")]))  # fmt: skip
-    shown = matrix(results, {"reinit": "spearman@sum"}, main_control={"reinit": "clean"})
+    headlines = {"predictions": "total_variation@none"}
+    shown = matrix(results, {"reinit": "spearman@sum"}, main_control={"reinit": "clean"}, headlines=headlines)
     assert list(shown.columns) == ["task", "bug", "level", "method", "verdict", "effect"]
     assert list(shown["method"]) == ["lime", "predictions", "rise"]
     assert list(shown["verdict"]) == ["detects", "detects", "failed"]
     assert shown["effect"].tolist()[:2] == [1.0, 1.0]
     with pytest.raises(ValueError, match="expected a primary metric of every bug, found none of reinit"):
-        matrix(results, {}, main_control={"reinit": "clean"})
+        matrix(results, {}, main_control={"reinit": "clean"}, headlines=headlines)
     with pytest.raises(ValueError, match="expected a main control of every bug, found none of reinit"):
-        matrix(results, {"reinit": "spearman@sum"}, main_control={})
+        matrix(results, {"reinit": "spearman@sum"}, main_control={}, headlines=headlines)
