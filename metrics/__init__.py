@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from attribug.contracts.pieces import Metric
-from attribug.errors import InputError
+from attribug.contracts.shapes import expect_images, spatial
+from attribug.errors import InputError, Unsupported
 from attribug.registry import Registry
 
 if TYPE_CHECKING:
@@ -55,9 +56,15 @@ def refusal(metric: Metric, post: str) -> str:
 
 
 def prepared(metric: Metric, maps: Tensor, post: str) -> object:
-    """The form of attributions (N, C, H, W) that a metric receives after a post."""
+    """The form of attributions (N, *shape) that a metric receives after a post; raises `Unsupported` for maps of
+    another kind than the metric is defined for."""
     from attribug.metrics.postprocessing import postprocess
 
+    if metric.images:
+        try:
+            expect_images(maps.shape)
+        except Unsupported as reason:
+            raise Unsupported(f"metric {metric.name!r}: {reason}") from None
     processed = postprocess(maps, post)
     return processed if metric.prepare is None else metric.prepare(processed)
 
@@ -65,10 +72,11 @@ def prepared(metric: Metric, maps: Tensor, post: str) -> object:
 def measure(name: str, maps: Tensor, other: Tensor, beside: Tensor | None = None) -> Tensor:
     """One number an example, (N,) float64: `name` is `metric@post`, or a metric with its default post.
 
-    maps (N, C, H, W), or probabilities (N, K) for a metric that reads these. other: as maps for a similarity; masks
-    (N, H, W) bool for an alignment; for a response, as maps, of the same inputs' other version. beside: as maps, for an
-    alignment that reads a second version (`gt2_ssim`). NaN where undefined. Raises `InputError` for wrong names and
-    shapes, `Unsupported` where a metric declines.
+    maps: of images (N, C, H, W), sequences (N, C, L) or vectors (N, D); probabilities (N, K) for a metric that reads
+    these. other: as maps for a similarity; masks (N, *spatial) bool, of the maps' shape without channels, for an
+    alignment; for a response, as maps, of the same inputs' other version. beside: as maps, for an alignment that reads
+    a second version (`gt2_ssim`). NaN where undefined. Raises `InputError` for wrong names and shapes, `Unsupported`
+    where a metric declines.
     """
     metric, post = measured_as(name)[0]
     _check_operands(name, metric, maps, other, beside)
@@ -97,5 +105,9 @@ def _check_operands(name: str, metric: Metric, maps: Tensor, other: Tensor, besi
         raise InputError(f"{name}: expected two versions' outputs of one shape, {found}")
     if metric.reads == "attributions" and metric.kind != "alignment" and maps.shape != other.shape:
         raise InputError(f"{name}: expected two maps of one shape, {found}")
+    if metric.reads == "attributions" and metric.kind == "alignment":
+        masks = (len(maps), *spatial(maps.shape))
+        if tuple(other.shape) != masks or other.dtype != torch.bool:
+            raise InputError(f"{name}: expected masks {masks} torch.bool, found {tuple(other.shape)} {other.dtype}")
     if beside is not None and beside.shape != maps.shape:
         raise InputError(f"{name}: expected two maps of one shape, found {tuple(maps.shape)} and {tuple(beside.shape)}")

@@ -72,6 +72,7 @@ class Plan:
                 sorted(metric.required),
                 metric.inputs,
                 metric.beside,
+                metric.images,
             )
             for metric, post in self.measured
             if metric.reads == chosen.output
