@@ -1,5 +1,5 @@
-"""Maps of vectors (N, D) and sequences (N, C, L): which metrics take them, and SciPy, scikit-learn and NumPy on the same
-numbers laid out flat."""
+"""Maps of vectors (N, D) and sequences (N, C, L): which metrics take them, and SciPy, scikit-learn and NumPy on the
+same numbers laid out flat."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ ALIGNMENTS = {
     "pointing_game": lambda a, inside: float(inside[a.argmax()]),
     "auroc": lambda a, inside: roc_auc_score(inside, a),
     "average_precision": lambda a, inside: average_precision_score(inside, a),
-    "iou": lambda a, inside: np.sum(above(a) & inside) / np.sum(above(a) | inside),
-    "ground_truth_coverage": lambda a, inside: np.sum(above(a) & inside) / inside.sum(),
+    "iou": lambda a, inside: np.sum(above(a) & inside) / np.sum(above(a) | inside) if above(a).any() else math.nan,
+    "ground_truth_coverage": lambda a, inside: above(a)[inside].mean() if above(a).any() else math.nan,
 }
 
 
