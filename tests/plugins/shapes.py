@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from attribug import tasks
 from attribug.contracts.models import Data, Examples, Recipe
 from attribug.contracts.tasks import Task
+from attribug.errors import Unsupported
 
 FEATURES = ("height", "width", "weight", "colour", "noise 1", "noise 2", "noise 3", "noise 4")
 TOLD = 4  # features that tell the label
@@ -15,13 +16,13 @@ LENGTH, WIDE = 24, 5
 
 
 @tasks.register("vectors", source="two Gaussian clouds", licence="none", size="0")
-def vectors(*, seed: int, other: Callable[[str], Task], train: int = 120, test: int = 30, epochs: int = 6) -> Task:
+def vectors(*, seed: int, other: Callable[[str], Task], train: int = 120, test: int = 60, epochs: int = 8) -> Task:
     """Which of two clouds? (8,); the mask covers the features that tell."""
     return _task("vectors", ("left", "right"), (len(FEATURES),), dense, clouds, (train, test, epochs), seed, other)
 
 
 @tasks.register("sequences", source="noise with a bump", licence="none", size="0")
-def sequences(*, seed: int, other: Callable[[str], Task], train: int = 120, test: int = 30, epochs: int = 6) -> Task:
+def sequences(*, seed: int, other: Callable[[str], Task], train: int = 120, test: int = 60, epochs: int = 8) -> Task:
     """Does the bump rise or fall? (2, 24); the mask covers the bump."""
     return _task("sequences", ("falls", "rises"), (2, LENGTH), convolving, bumps, (train, test, epochs), seed, other)
 
@@ -32,7 +33,9 @@ def _task(
 ) -> Task:  # fmt: skip
     train, test, epochs = sizes
 
-    def examples(split: str) -> Examples:
+    def examples(split: str, **variant: object) -> Examples:
+        if variant:
+            raise Unsupported(f"task {name} has no background")
         return Examples.of(draw, seed=seed, split=split, size={"train": train, "test": test}[split])
 
     features = FEATURES if name == "vectors" else ()
@@ -55,7 +58,7 @@ def bumps(*, seed: int, split: str, size: int) -> Data:
     starts = torch.randint(LENGTH - WIDE, (size, 1), generator=stream)
     places = torch.arange(LENGTH)
     masks = (places >= starts) & (places < starts + WIDE)
-    inputs = 0.3 * torch.randn(size, 2, LENGTH, generator=stream)
+    inputs = 0.2 * torch.randn(size, 2, LENGTH, generator=stream)
     inputs[:, 0] += masks * (2.0 * labels[:, None] - 1.0)
     return Data(inputs, labels, ids, masks)
 
