@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 from attribug import methods
-from attribug.errors import InputError, Unsupported
+from attribug.contracts.shapes import channel_axis, kind, spatial
+from attribug.errors import InputError
 from attribug.query.query import Query, at_least_one
 from attribug.streams import generator
 
-GRID = 8  # default segments across an image
+GRID = 8  # default segments across an image, or along a sequence
 KERNEL_WIDTH = 0.25  # of LIME's kernel on cosine distances: the authors' code, which halves the paper's exponent
 RIDGE = 1.0  # LIME's penalty: the authors' value
 ENUMERABLE = 20  # more players are never enumerated
@@ -25,8 +26,8 @@ def lime(query: Query, *, samples: int = 200, segments: int | Tensor = GRID) -> 
     """Weights of a ridge regression of the target's logit on which segments are present.
 
     Coalitions are fair coin flips, weighted by exp(−d² / (2 · .25²)) with d the cosine distance to the full coalition;
-    penalty 1, intercept free. `segments`: so many across (vectors: one an entry), or a map of integers of the input's
-    spatial shape.
+    penalty 1, intercept free. `segments`: so many across an image or along a sequence (vectors: one an entry), or a
+    map of integers of the input's spatial shape.
     """
     labels, count = _segments(query, segments)
     at_least_one("samples", samples)
@@ -107,27 +108,26 @@ def _outputs(query: Query, present: Tensor, labels: Tensor) -> Tensor:
 
 def _segments(query: Query, segments: int | Tensor) -> tuple[Tensor, int]:
     """Segment numbers 0 … S − 1 of the input's spatial shape, and S."""
-    if query.inputs.ndim not in {2, 4}:
-        raise Unsupported(f"expected images (N, C, H, W) or vectors (N, D), found {tuple(query.inputs.shape)}")
-    spatial = query.inputs.shape[2:] if query.inputs.ndim == 4 else query.inputs.shape[1:]
+    shape = spatial(query.inputs.shape)
     if isinstance(segments, Tensor):
-        if segments.shape != spatial or segments.is_floating_point():
+        if segments.shape != shape or segments.is_floating_point():
             found = f"{segments.dtype} {tuple(segments.shape)}"
-            raise InputError(f"segments: expected integers of shape {tuple(spatial)}, found {found}")
+            raise InputError(f"segments: expected integers of shape {shape}, found {found}")
         values, labels = torch.unique(segments.cpu(), return_inverse=True)
         return labels, len(values)
     if not isinstance(segments, int) or segments < 1:
         raise InputError(f"segments: expected a map of integers or a number across from 1 on, found {segments!r}")
-    if query.inputs.ndim == 2:
-        return torch.arange(spatial[0]), spatial[0]
-    across = [min(segments, side) for side in spatial]
-    rows, columns = (torch.arange(side) * count // side for side, count in zip(spatial, across, strict=True))
-    return rows[:, None] * across[1] + columns, across[0] * across[1]
+    across = shape if kind(query.inputs.shape) == "vectors" else [min(segments, side) for side in shape]
+    labels = torch.zeros((), dtype=torch.int64)
+    for side, count in zip(shape, across, strict=True):
+        labels = labels[..., None] * count + torch.arange(side) * count // side
+    return labels, math.prod(across)
 
 
 def _spread(query: Query, values: Tensor, labels: Tensor) -> Tensor:
     """Each segment's value evenly over its entries, so that they sum to it: (N, S) → (N, *shape)."""
-    channels = query.inputs.shape[1] if query.inputs.ndim == 4 else 1
+    axis = channel_axis(query.inputs.shape)
+    channels = 1 if axis is None else query.inputs.shape[axis]
     shares = values / (torch.bincount(labels.reshape(-1)) * channels)
     spread = shares[:, labels.reshape(-1)].reshape(len(values), *labels.shape).to(query.inputs)
-    return spread[:, None].expand_as(query.inputs) if query.inputs.ndim == 4 else spread
+    return spread if axis is None else spread.unsqueeze(axis).expand_as(query.inputs)

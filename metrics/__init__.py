@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from attribug.contracts.outputs import get as output
 from attribug.contracts.pieces import Metric, metric_and_post
-from attribug.errors import InputError
+from attribug.contracts.shapes import expect_images, spatial
+from attribug.errors import InputError, Unsupported
 from attribug.registry import Registry
 
 if TYPE_CHECKING:
@@ -56,9 +57,15 @@ def refusal(metric: Metric, post: str) -> str:
 
 
 def prepared(metric: Metric, maps: Tensor, post: str) -> object:
-    """The form of attributions (N, C, H, W) that a metric receives after a post."""
+    """The form of attributions (N, *shape) that a metric receives after a post; raises `Unsupported` for maps of
+    another kind than the metric is defined for."""
     from attribug.metrics.postprocessing import postprocess
 
+    if metric.images:
+        try:
+            expect_images(maps.shape)
+        except Unsupported as reason:
+            raise Unsupported(f"metric {metric.name!r}: {reason}") from None
     processed = postprocess(maps, post)
     return processed if metric.prepare is None else metric.prepare(processed)
 
@@ -66,10 +73,11 @@ def prepared(metric: Metric, maps: Tensor, post: str) -> object:
 def measure(name: str, maps: Tensor, other: Tensor, beside: Tensor | None = None) -> Tensor:
     """One number an example, (N,) float64: `name` is `metric@post`, or a metric with its default post.
 
-    maps (N, C, H, W), or the kind of output that the metric reads, such as probabilities (N, K). other: as maps for a
-    similarity; masks (N, H, W) bool for an alignment; for a response, as maps, of the same inputs' other version.
-    beside: as maps, for an alignment that reads a second version (`gt2_ssim`). NaN where undefined. Raises `InputError`
-    for wrong names and shapes, `Unsupported` where a metric declines.
+    maps: of images (N, C, H, W), sequences (N, C, L) or vectors (N, D); or the kind of output that the metric reads,
+    such as probabilities (N, K). other: as maps for a similarity; masks (N, *spatial) bool, of the maps' shape without
+    channels, for an alignment; for a response, as maps, of the same inputs' other version. beside: as maps, for an
+    alignment that reads a second version (`gt2_ssim`). NaN where undefined. Raises `InputError` for wrong names and
+    shapes, `Unsupported` where a metric declines.
     """
     metric, post = measured_as(name)[0]
     _check_operands(name, metric, maps, other, beside)
@@ -96,5 +104,9 @@ def _check_operands(name: str, metric: Metric, maps: Tensor, other: Tensor, besi
         unlike = f"expected two versions' outputs of one shape, found {tuple(maps.shape)} and {tuple(other.shape)}"
     if unlike:
         raise InputError(f"{name}: {unlike}")
+    if metric.kind == "alignment" and output(metric.reads).maps:
+        masks = (len(maps), *spatial(maps.shape))
+        if tuple(other.shape) != masks or other.dtype != torch.bool:
+            raise InputError(f"{name}: expected masks {masks} torch.bool, found {tuple(other.shape)} {other.dtype}")
     if beside is not None and beside.shape != maps.shape:
         raise InputError(f"{name}: expected two maps of one shape, found {tuple(maps.shape)} and {tuple(beside.shape)}")

@@ -1,4 +1,5 @@
-"""Alignment of a map (N, H, W) with a truth mask (N, H, W) bool: NaN for an empty mask or a map that says nothing.
+"""Alignment of a map (N, *spatial) with a truth mask (N, *spatial) bool: NaN for an empty mask or a map that says
+nothing. `spatial`: pixels (H, W), places (L,) or features (D,), all called pixels here.
 
 Ties never depend on an order of pixels: a value that several pixels share counts as if it were drawn among them.
 """
@@ -59,8 +60,8 @@ def pointing_game(a: Tensor, masks: Tensor) -> Tensor:
 
 
 @metrics.register(
-    "pointing_game_tolerant", kind="alignment", bounds=(0, 1), visible=0.05, posts=("abs_sum",), symmetric=False,
-    paper="Zhang et al. 2018, section 4.2; tolerance scaled with the image",
+    "pointing_game_tolerant", kind="alignment", images=True, bounds=(0, 1), visible=0.05, posts=("abs_sum",),
+    symmetric=False, paper="Zhang et al. 2018, section 4.2; tolerance scaled with the image",
 )  # fmt: skip
 def pointing_game_tolerant(a: Tensor, masks: Tensor) -> Tensor:
     """`pointing_game` with a hit up to 15/224 of the shorter side away from the mask, rounded to whole pixels.
@@ -127,11 +128,10 @@ def among_highest(maps: Tensor, count: Tensor) -> Tensor:
 
 
 def flat(maps: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
-    """Maps and masks as (N, D), float64 and bool; raises `Unsupported` unless both are (N, H, W) and masks bool."""
-    if maps.ndim != 3 or maps.shape != masks.shape:
-        raise Unsupported(
-            f"alignment needs maps and masks (N, H, W), found {tuple(maps.shape)} and {tuple(masks.shape)}"
-        )
+    """Maps and masks as (N, D), float64 and bool; raises `Unsupported` unless both are (N, *spatial) and masks bool."""
+    if maps.ndim not in {2, 3} or maps.shape != masks.shape:
+        found = f"found {tuple(maps.shape)} and {tuple(masks.shape)}"
+        raise Unsupported(f"alignment needs maps and masks (N, H, W), (N, L) or (N, D), {found}")
     if masks.dtype != torch.bool:
         raise Unsupported(f"alignment needs masks of torch.bool, found {masks.dtype}")
     return maps.double().flatten(1), masks.flatten(1)

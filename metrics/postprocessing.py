@@ -1,7 +1,8 @@
 """Post-processing as data: named, ordered steps from attributions to what a metric reads.
 
 A post is its steps joined by `_`, in the order they apply: `abs_sum` takes absolute values, then sums the channels;
-`sum_abs` the other way round. `none` does nothing. Every step also says which values can come out of it, so that a
+`sum_abs` the other way round. Where there are no channels, in vectors (N, D), a step that would reduce them does
+nothing, as `none` does. Every step also says which values can come out of it, so that a
 metric that needs maps in a certain range can refuse the posts that do not promise it.
 """
 
@@ -16,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from attribug.contracts.shapes import channel_axis
 from attribug.errors import InputError, Unsupported, near_misses
 
 Range = tuple[float, float]
@@ -32,7 +34,7 @@ class Step:
     apply: Callable[[Tensor], Tensor]
     range: Callable[[float, float], Range]
     reduces: bool = False
-    """Whether it takes the channels away: (N, C, H, W) becomes (N, H, W)."""
+    """Whether it takes the channels away: (N, C, *spatial) becomes (N, *spatial)."""
 
 
 def minmax(maps: Tensor) -> Tensor:
@@ -67,6 +69,16 @@ def _per_example(maps: Tensor, numbers: Tensor) -> Tensor:
     return numbers.reshape(-1, *[1] * (maps.ndim - 1))
 
 
+def _over_channels(reduce: Callable[[Tensor, int], Tensor]) -> Callable[[Tensor], Tensor]:
+    """A reduction of the channels, where there are any: (N, C, *spatial) → (N, *spatial)."""
+
+    def reduced(maps: Tensor) -> Tensor:
+        axis = channel_axis(maps.shape)
+        return maps if axis is None else reduce(maps, axis)
+
+    return reduced
+
+
 def _unbounded(low: float, high: float) -> Range:
     """Signs stay, sizes may grow."""
     return (0.0 if low >= 0 else -math.inf), (0.0 if high <= 0 else math.inf)
@@ -86,9 +98,9 @@ def _same(low: float, high: float) -> Range:
 
 STEPS: dict[str, Step] = {
     "abs": Step(lambda maps: maps.abs(), _absolute),
-    "sum": Step(lambda maps: maps.sum(1), _unbounded, reduces=True),  # (N, C, H, W) -> (N, H, W)
-    "mean": Step(lambda maps: maps.mean(1), _same, reduces=True),
-    "max": Step(lambda maps: maps.amax(1), _same, reduces=True),
+    "sum": Step(_over_channels(torch.sum), _unbounded, reduces=True),
+    "mean": Step(_over_channels(torch.mean), _same, reduces=True),
+    "max": Step(_over_channels(torch.amax), _same, reduces=True),
     "minmax": Step(minmax, lambda low, high: (0.0, 1.0)),
     "percentile": Step(percentile, _capped),
     "secondmoment": Step(secondmoment, _unbounded),
@@ -110,12 +122,16 @@ def steps(post: str) -> tuple[str, ...]:
 
 
 def postprocess(maps: Tensor, post: str) -> Tensor:
-    """Applies a post to attributions (N, C, H, W); float64 out, so that rounding never decides a comparison.
+    """Applies a post to attributions of images (N, C, H, W), sequences (N, C, L) or vectors (N, D); float64 out, so
+    that rounding never decides a comparison.
 
     Raises `Unsupported` where a post reduces channels and the attributions have another shape.
     """
-    if reduces_channels(post) and maps.ndim != 4:
-        raise Unsupported(f"post {post!r} reduces channels: expected maps (N, C, H, W), found {tuple(maps.shape)}")
+    if reduces_channels(post):
+        try:
+            channel_axis(maps.shape)
+        except Unsupported as reason:
+            raise Unsupported(f"post {post!r} reduces channels: {reason}") from None
     size = max(1, CACHED * len(maps) // max(1, maps.numel()))
     parts = [_stepped(some, steps(post)) for some in maps.split(size)]
     return parts[0] if len(parts) == 1 else torch.cat(parts)
@@ -137,5 +153,5 @@ def range_after(post: str) -> Range:
 
 
 def reduces_channels(post: str) -> bool:
-    """Whether a post's result is (N, H, W)."""
+    """Whether a post's result has no channels, (N, *spatial)."""
     return any(STEPS[name].reduces for name in steps(post))

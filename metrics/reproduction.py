@@ -21,8 +21,8 @@ RANGE_OF_FLOATS = 2.0
 
 
 @metrics.register(
-    "ssim_range2", bounds=(-1, 1), visible=0.1, posts=("minmax",), prepare=SSIMForm, domain=(-1, 1), reproduction=True,
-    paper="Adebayo et al. 2020, Table 3 (the authors' earlier code)",
+    "ssim_range2", images=True, bounds=(-1, 1), visible=0.1, posts=("minmax",), prepare=SSIMForm, domain=(-1, 1),
+    reproduction=True, paper="Adebayo et al. 2020, Table 3 (the authors' earlier code)",
 )  # fmt: skip
 def ssim_range2(a: SSIMForm, b: SSIMForm) -> Tensor:
     """SSIM with channels kept, sample covariances and the data range 2: unrelated heavy-tailed maps score near 1."""
@@ -30,8 +30,8 @@ def ssim_range2(a: SSIMForm, b: SSIMForm) -> Tensor:
 
 
 @metrics.register(
-    "gt1_ssim", kind="alignment", bounds=(-1, 1), visible=0.1, posts=("minmax",), domain=(-1, 1), channels=True,
-    symmetric=False, reproduction=True, paper="Adebayo et al. 2020, Table 2 (GT-1)",
+    "gt1_ssim", kind="alignment", images=True, bounds=(-1, 1), visible=0.1, posts=("minmax",), domain=(-1, 1),
+    channels=True, symmetric=False, reproduction=True, paper="Adebayo et al. 2020, Table 2 (GT-1)",
 )  # fmt: skip
 def gt1_ssim(a: Tensor, masks: Tensor) -> Tensor:
     """`ssim_range2` of a map and GT-1, the truth mask as an image: 1 where relevance is expected, 0 elsewhere.
@@ -42,8 +42,9 @@ def gt1_ssim(a: Tensor, masks: Tensor) -> Tensor:
 
 
 @metrics.register(
-    "gt2_ssim", kind="alignment", bounds=(-1, 1), visible=0.1, posts=("minmax",), domain=(-1, 1), channels=True,
-    symmetric=False, reproduction=True, beside="background_only", paper="Adebayo et al. 2020, Table 2 (GT-2)",
+    "gt2_ssim", kind="alignment", images=True, bounds=(-1, 1), visible=0.1, posts=("minmax",), domain=(-1, 1),
+    channels=True, symmetric=False, reproduction=True, beside="background_only",
+    paper="Adebayo et al. 2020, Table 2 (GT-2)",
 )  # fmt: skip
 def gt2_ssim(a: Tensor, masks: Tensor, beside: Tensor) -> Tensor:
     """`ssim_range2` of a map and GT-2, GT-1 times the same model's map of the background without the object.

@@ -94,7 +94,8 @@ def saliency_coverage_half(a: Tensor, masks: Tensor) -> Tensor:
 
 
 def coverages(maps: Tensor, masks: Tensor, rule: Rule = above_deviation) -> dict[str, Tensor]:
-    """`iou`, `ground_truth_coverage`, `saliency_coverage` of maps and masks (N, H, W) under a rule, (N,) float64 each.
+    """`iou`, `ground_truth_coverage`, `saliency_coverage` of maps and masks (N, *spatial) under a rule,
+    (N,) float64 each.
 
     NaN for empty masks, constant maps, and where the rule selects nothing. Raises `Unsupported` for other shapes.
     """
@@ -114,8 +115,8 @@ def cases(maps: Tensor, masks: Tensor, correct: Tensor, rule: Rule = above_devia
     context confusion; low IoU otherwise sufficient context / distracted. Low is at most .2, high at least .65.
 
     Args:
-        maps: (N, H, W).
-        masks: (N, H, W), bool.
+        maps: (N, *spatial).
+        masks: (N, *spatial), bool.
         correct: (N,), bool: whether the model was right.
         rule: which pixels are salient.
 

@@ -146,6 +146,7 @@ def _band(rows: int) -> NDArray[np.float64]:
 
 @metrics.register(
     "ssim",
+    images=True,
     bounds=(-1, 1),
     visible=0.1,
     posts=("sum_minmax", "abs_sum_minmax"),

@@ -17,8 +17,8 @@ from attribug.metrics.similarity import SSIMForm, structural_similarity
 
 
 @metrics.register(
-    "k_ssd", kind="alignment", bounds=(-1, 1), visible=0.1, posts=("abs_sum_minmax",), domain=(0, 1), symmetric=False,
-    reproduction=True, paper="Adebayo et al. 2022, section 3 (known spurious signal detection)",
+    "k_ssd", kind="alignment", images=True, bounds=(-1, 1), visible=0.1, posts=("abs_sum_minmax",), domain=(0, 1),
+    symmetric=False, reproduction=True, paper="Adebayo et al. 2022, section 3 (known spurious signal detection)",
 )  # fmt: skip
 def k_ssd(a: Tensor, masks: Tensor) -> Tensor:
     """SSIM of the contaminated model's map and the truth mask as an image, on inputs that carry the signal.
@@ -32,7 +32,7 @@ def k_ssd(a: Tensor, masks: Tensor) -> Tensor:
 
 
 @metrics.register(
-    "ccm", bounds=(-1, 1), visible=0.1, posts=("abs_sum_minmax",), prepare=SSIMForm, domain=(0, 1),
+    "ccm", images=True, bounds=(-1, 1), visible=0.1, posts=("abs_sum_minmax",), prepare=SSIMForm, domain=(0, 1),
     inputs="clean_inputs", needs=("truth",), paper="Adebayo et al. 2022, section 3 (cause for concern)",
 )  # fmt: skip
 def ccm(a: SSIMForm, b: SSIMForm) -> Tensor:
@@ -44,8 +44,8 @@ def ccm(a: SSIMForm, b: SSIMForm) -> Tensor:
 
 
 @metrics.register(
-    "fam", bounds=(-1, 1), visible=0.1, posts=("abs_sum_minmax",), prepare=SSIMForm, domain=(0, 1), needs=("truth",),
-    paper="Adebayo et al. 2022, section 3 (false alarm)",
+    "fam", images=True, bounds=(-1, 1), visible=0.1, posts=("abs_sum_minmax",), prepare=SSIMForm, domain=(0, 1),
+    needs=("truth",), paper="Adebayo et al. 2022, section 3 (false alarm)",
 )  # fmt: skip
 def fam(a: SSIMForm, b: SSIMForm) -> Tensor:
     """SSIM of a clean and the contaminated model's maps of inputs *with* the signal: high, a sound model is accused.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import textwrap
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -22,22 +23,33 @@ CONTROL_NAMES = {
 TILE, HEADER, GAP = 0.78, 0.6, 0.25  # inches; in tiles: room for columns' titles, between examples
 PERCENTILE = 99.5  # of a map's absolute values: full colour
 LABELS, TOP, BOTTOM = 1.9, 0.55, 0.65  # inches: room for methods' names, for the title, for the caption
+LINE, LETTERS = 0.14, 110  # inches and letters of a line of the caption
+NAMES = 24  # most features that are named
 CAPTION = (
     "A method that sees the bug changes more from the first column to the third than to the second.\n"
     "Red: speaks for the explained class, blue: against; each map on its own scale. "
     "Number: effect (.5 = cannot tell bug from control, 1 = always)."
 )
 
+INK = "#5a5a5a"  # of lines and bars
+
 Pictures = Mapping[str, npt.NDArray[np.floating]]
 
 
 def gallery(
-    path: Path | BinaryIO, maps: Mapping[str, Pictures], verdicts: pd.DataFrame, *, bug: str, level: str, control: str
+    path: Path | BinaryIO,
+    maps: Mapping[str, Pictures],
+    verdicts: pd.DataFrame,
+    *,
+    bug: str,
+    level: str,
+    control: str,
+    features: Sequence[str] = (),
 ) -> None:
     """Draws every method's maps under reference, control and contaminated model, a few examples side by side.
 
-    maps: by method, `inputs` (n, C, H, W) in [0, 1] and, by role, channel sums (n, H, W); verdicts: index method,
-    columns verdict and effect.
+    maps: by method, `inputs` (n, C, H, W) in [0, 1], (n, C, L) or (n, D), and, by role, channel sums (n, *spatial);
+    verdicts: index method, columns verdict and effect; features: names of the entries of vectors.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -45,17 +57,19 @@ def gallery(
     inputs = next(iter(maps.values()))["inputs"]
     roles = [role for role in ROLES if all(role in pictures for pictures in maps.values())]
     across, down = len(inputs) * (len(roles) + GAP), len(maps) + 1 + HEADER
-    width, height = LABELS + across * TILE, TOP + down * TILE + BOTTOM
+    caption = "\n".join([CAPTION, *textwrap.wrap(bars_told(features), LETTERS)])
+    bottom = BOTTOM + LINE * (caption.count("\n") - CAPTION.count("\n"))
+    width, height = LABELS + across * TILE, TOP + down * TILE + bottom
     figure = Figure(figsize=(width, height), facecolor="white")
     FigureCanvasAgg(figure)
     grid = figure.add_gridspec(
         len(maps) + 2, len(inputs) * (len(roles) + 1),
         width_ratios=[*[1] * len(roles), GAP] * len(inputs), height_ratios=[1, HEADER, *[1] * len(maps)],
-        left=LABELS / width, right=1, top=1 - TOP / height, bottom=BOTTOM / height, wspace=0.06, hspace=0.08,
+        left=LABELS / width, right=1, top=1 - TOP / height, bottom=bottom / height, wspace=0.06, hspace=0.08,
     )  # fmt: skip
     for example, picture in enumerate(inputs):
         first = example * (len(roles) + 1)
-        _image(figure.add_subplot(grid[0, first + len(roles) // 2]), picture)
+        _input(figure.add_subplot(grid[0, first + len(roles) // 2]), picture)
         for column, role in enumerate(roles):
             for row, (method, pictures) in enumerate(maps.items(), start=2):
                 axes = figure.add_subplot(grid[row, first + column])
@@ -67,10 +81,15 @@ def gallery(
     note: dict[str, Any] = {"ha": "left", "fontsize": 8, "color": "#444444"}
     middle = 1 - (TOP + TILE / 2) / height
     figure.text((LABELS - 0.1) / width, middle, "the explained input", **{**note, "ha": "right", "va": "center"})
-    figure.text(0.15 / width, 0.12 / height, CAPTION, va="bottom", **note)
+    figure.text(0.15 / width, 0.12 / height, caption, va="bottom", **note)
     title = f"{bug} at level {level}: what each method shows"
     figure.text(0.15 / width, 1 - 0.15 / height, title, ha="left", va="top", fontsize=12)
     figure.savefig(path, dpi=130, format="png", metadata={"Software": "attribug"})
+
+
+def bars_told(features: Sequence[str]) -> str:
+    """Which bar is which, in words; empty where features have no names, or are too many to be told apart."""
+    return f"Bars from left to right: {', '.join(features)}." if 0 < len(features) <= NAMES else ""
 
 
 def _title(role: str, bug: str, control: str) -> str:
@@ -90,16 +109,41 @@ def _label(method: str, verdicts: pd.DataFrame) -> str:
     return f"{method}\n{SYMBOLS[verdict]} {verdict}{number}"
 
 
+def _input(axes: Any, picture: npt.NDArray[np.floating]) -> None:
+    """An image (C, H, W), a sequence (C, L) as a line a channel, or a vector (D,) as bars."""
+    if picture.ndim == 3:
+        _image(axes, picture)
+        return
+    if picture.ndim == 2:
+        axes.plot(picture.T, linewidth=0.6, color=INK)
+    else:
+        _bars(axes, picture, INK)
+    _bare(axes)
+
+
+def _bars(axes: Any, values: npt.NDArray[np.floating], colours: Any) -> None:
+    axes.axhline(0, linewidth=0.4, color=INK)
+    axes.vlines(np.arange(len(values)), 0, values, colors=colours, linewidth=max(0.3, 0.8 * TILE * 72 / len(values)))
+    axes.set_xlim(-0.5, len(values) - 0.5)
+
+
 def _image(axes: object, picture: npt.NDArray[np.floating]) -> None:
     shown = np.clip(np.moveaxis(picture, 0, -1), 0, 1)
     axes.imshow(shown if shown.shape[-1] == 3 else shown.mean(-1), cmap="gray", vmin=0, vmax=1)  # type: ignore[attr-defined]
     _bare(axes)
 
 
-def _map(axes: object, picture: npt.NDArray[np.floating]) -> None:
+def _map(axes: Any, picture: npt.NDArray[np.floating]) -> None:
+    """A map (H, W) as an image, (L,) or (D,) as bars."""
+    from matplotlib import colormaps
+
     finite = np.abs(picture[np.isfinite(picture)])
     limit = float(np.percentile(finite, PERCENTILE)) if finite.size else 0.0
-    axes.imshow(picture, cmap="RdBu_r", vmin=-limit or -1.0, vmax=limit or 1.0, interpolation="nearest")  # type: ignore[attr-defined]
+    limit = limit or 1.0
+    if picture.ndim == 2:
+        axes.imshow(picture, cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="nearest")
+    else:
+        _bars(axes, picture, colormaps["RdBu_r"](0.5 + np.nan_to_num(picture) / limit / 2))
     _bare(axes)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 
 from attribug.results import narrative, pictures, plots
-from attribug.results.figures import CONTROL_NAMES, ROLES, SYMBOLS, Pictures
+from attribug.results.figures import CONTROL_NAMES, ROLES, SYMBOLS, Pictures, bars_told
 from attribug.results.headline import PLACE, at, headline, places
 from attribug.results.narrative import counted, number
 from attribug.results.schema import KEYS
@@ -39,7 +39,7 @@ class PageContents:
     """By name; of these `added` and `ranking` are shown."""
     costs: pd.DataFrame | None = None
     galleries: Mapping[Place, Mapping[str, Pictures]] = field(default_factory=dict)
-    """By place and method: `inputs` (n, C, H, W) in [0, 1] and, by role, maps (n, H, W)."""
+    """By place and method: `inputs` (n, C, H, W) in [0, 1], (n, C, L) or (n, D), and, by role, maps (n, *spatial)."""
     published: pd.DataFrame | None = None
     """Published numbers beside `ours`, one row a number, any columns; rows without ours are not shown."""
     findings: pd.DataFrame | None = None
@@ -216,6 +216,7 @@ def _level(run: PageContents, rows: pd.DataFrame, place: Place) -> View:
         "images": int(images.max()) if len(images) else 0,
         "svg": _embedded(plots.effects(rows) if len(rows) else "", *place),
         "gallery": _gallery(run.galleries.get(place, {}), rows, str(bug["control"]), str(bug["stage"])),
+        "order": bars_told(run.facts["pieces"]["tasks"][place[0]].get("features", ())),
         "rows": _records(everything.assign(measured=measured).loc[order]),
     }  # fmt: skip
 

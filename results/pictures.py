@@ -1,4 +1,5 @@
-"""Small pictures inside a page: attribution maps and inputs as PNG data URIs, a pixel a pixel."""
+"""Small pictures inside a page: attribution maps and inputs as PNG data URIs. Of images a pixel a pixel; of vectors and
+sequences bars, or lines."""
 
 from __future__ import annotations
 
@@ -10,21 +11,24 @@ from functools import cache
 import numpy as np
 import numpy.typing as npt
 
+from attribug.results.bars import bars, lines
 from attribug.results.figures import PERCENTILE
 
 LARGEST = 64  # pixels of a side; larger maps are averaged over blocks
 LEVELS = 127  # of the colour map, odd: zero has a colour of its own
 UNDEFINED, GAP = LEVELS, LEVELS + 1  # places in the palette: no finite number, nothing at all
 BETWEEN = 2  # pixels between two maps
+INK = 90  # grey of lines and bars
 
 Floats = npt.NDArray[np.floating]
 
 
 def strip(maps: Sequence[Floats]) -> tuple[str, int, int]:
-    """Maps (H, W) side by side, red for and blue against, each on its own scale: data URI, width, height."""
+    """Maps (H, W), (L,) or (D,) side by side, red for and blue against, each on its own scale: data URI, width,
+    height."""
     from PIL import Image
 
-    shown = [_indices(_smaller(np.asarray(each, np.float64))) for each in maps]
+    shown = [_shown(np.asarray(each, np.float64)) for each in maps]
     gap = np.full((len(shown[0]), BETWEEN), GAP, np.uint8)
     row = np.concatenate([part for each in shown for part in (gap, each)][1:], axis=1)
     image = Image.fromarray(row)
@@ -33,9 +37,14 @@ def strip(maps: Sequence[Floats]) -> tuple[str, int, int]:
 
 
 def photograph(picture: Floats) -> tuple[str, int, int]:
-    """An input (C, H, W) in [0, 1]: data URI, width, height; other than three channels are averaged."""
+    """An input: data URI, width, height. An image (C, H, W) in [0, 1], of which other than three channels are averaged;
+    a sequence (C, L) as a line a channel; a vector (D,) as bars."""
     from PIL import Image
 
+    if picture.ndim < 3:
+        drawn = lines(picture) if picture.ndim == 2 else bars(_shorter(np.asarray(picture, np.float64))) >= 0
+        ink = np.where(drawn, INK, 255).astype(np.uint8)
+        return _uri(Image.fromarray(ink)), ink.shape[1], ink.shape[0]
     channels = np.stack([_smaller(channel) for channel in np.asarray(picture, np.float64)], axis=-1)
     bytes_ = np.round(np.clip(np.nan_to_num(channels), 0, 1) * 255).astype(np.uint8)
     bytes_ = bytes_ if bytes_.shape[-1] == 3 else bytes_.mean(-1).astype(np.uint8)
@@ -50,6 +59,21 @@ def _smaller(channel: Floats) -> Floats:
     blocks = channel[: height * down, : width * across].reshape(height, down, width, across)
     means: Floats = blocks.mean(axis=(1, 3))
     return means
+
+
+def _shorter(values: Floats) -> Floats:
+    """Means over blocks of neighbours, so that there are at most `LARGEST`."""
+    shorter: Floats = _smaller(values[None])[0]
+    return shorter
+
+
+def _shown(values: Floats) -> npt.NDArray[np.uint8]:
+    """Places in the palette of a map, (H, W) or of bars."""
+    if values.ndim == 2:
+        return _indices(_smaller(values))
+    values = _shorter(values)
+    numbers = bars(values)
+    return np.where(numbers >= 0, _indices(values[None])[0][numbers], GAP).astype(np.uint8)
 
 
 def _indices(channel: Floats) -> npt.NDArray[np.uint8]:

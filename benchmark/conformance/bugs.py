@@ -17,6 +17,7 @@ from attribug.contracts import outputs
 from attribug.contracts.contrasts import Contrast
 from attribug.contracts.models import Derived, Given, Trained, training_examples
 from attribug.contracts.pieces import Method
+from attribug.contracts.shapes import KINDS
 from attribug.contracts.tasks import Task
 from attribug.errors import InputError, Unsupported, one_line
 from attribug.keys import digest
@@ -147,7 +148,9 @@ def check_level_zero_is_the_identity(bug: Bug) -> None:
         raise Nonconformant(f"expected level 0, at which nothing is contaminated, found {one_line(error)}") from error
     known: list[tuple[Method, dict[str, Any]]] = [(methods.get(name), {}) for name in EXPLAINING]
     pairs = [pair for name in (*READ, bug.primary) for pair in metrics.measured_as(name)]
-    measured = [pair for pair in dict.fromkeys(pairs) if pair[0].applies(contrasts[0])]
+    images = KINDS.get(len(task_of(bug).shape) + 1) == "images"  # others have no metrics of images
+    pairs = [pair for pair in dict.fromkeys(pairs) if images or not pair[0].images]
+    measured = [pair for pair in pairs if pair[0].applies(contrasts[0])]
     expected = {
         (method.name, metric.name)
         for (method, _), (metric, _) in itertools.product(known, measured)

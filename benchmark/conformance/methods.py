@@ -25,22 +25,24 @@ from attribug.conformance.specimens import (
     Watch,
     awkward,
     changes,
+    convolving,
+    dense,
     images,
     network,
     oblong,
+    sequences,
     state,
+    uncontaminated,
+    vectors,
 )
 from attribug.contracts import outputs
-from attribug.contracts.contrasts import Contrast, Side
-from attribug.contracts.data import Data, Examples
-from attribug.contracts.models import Derived, Recipe, Trained
+from attribug.contracts.data import Data
 from attribug.errors import Unsupported, one_line
 from attribug.maps.attribution import attributions
 from attribug.maps.explain import explain
 from attribug.maps.guard import evaluated
 from attribug.models.lab import Lab
 from attribug.models.memory import Memory
-from attribug.models.networks import bvd_cnn
 from attribug.query.preflight import preflight
 from attribug.query.query import Query
 from attribug.scores.records import Settings
@@ -54,6 +56,7 @@ PASSES_THAT_FAIL = 6
 READING = ("spearman", "mass_accuracy", "total_variation")  # whichever read the output; else all that do
 Make = Callable[[], nn.Module]
 AWKWARD: tuple[Make, ...] = (awkward, partial(awkward, normalised=False), network)
+NO_IMAGES: tuple[tuple[Make, Callable[..., Tensor]], ...] = ((dense, vectors), (convolving, sequences))
 IDS = torch.tensor([7, 40, 3])
 
 
@@ -104,7 +107,10 @@ def check_seed_decides(method: Method) -> None:
 
 def check_batch_equals_one_by_one(method: Method) -> None:
     """An example's map depends on neither the others nor their order."""
-    model, inputs = network(), images()
+    _expect_one_by_one(method, network(), images())
+
+
+def _expect_one_by_one(method: Method, model: nn.Module, inputs: Tensor) -> None:
     together = explained(method, model, inputs, ids=IDS)
     for row in range(len(inputs)):
         one = slice(row, row + 1)
@@ -221,10 +227,33 @@ def check_other_shapes(method: Method) -> str:
     return f"unsupported: {refused[0]}" if refused else ""
 
 
+def check_vectors_and_sequences(method: Method) -> str:
+    """Of a network for vectors (N, D) and one for sequences (N, C, L): maps of the right form, that depend on neither
+    the batch nor its order and leave everything alone. It may decline, or break down; then it has no rows."""
+    refused = []
+    for make, draw in NO_IMAGES:
+        inputs = draw()
+        try:
+            maps = explained(method, make(), inputs)
+        except Unsupported as reason:
+            refused.append(f"unsupported: {reason}")
+            continue
+        except Exception as error:  # foreign code may raise anything
+            refused.append(f"inputs {tuple(inputs.shape)}: expected maps or Unsupported, found {one_line(error)}")
+            continue
+        try:
+            _expect_form(method, maps, inputs)
+            _expect_one_by_one(method, make(), inputs)
+            _expect_left_alone(method, make, draw=draw)
+        except Nonconformant as error:
+            raise Nonconformant(f"inputs {tuple(inputs.shape)}: {error}") from error
+    return "; ".join(refused)
+
+
 def check_level_zero_says_one_half(method: Method) -> str:
     """Contaminated and control models are the same: the whole pipeline, from training to table, must say exactly .5."""
     settings = Settings(seed=0, examples=6, chunk=4, rows=64)
-    lab, contrasts = Lab(Memory()), [_uncontaminated(seed) for seed in range(3)]
+    lab, contrasts = Lab(Memory()), [uncontaminated(seed) for seed in range(3)]
     measured = [pair for pair in _reading(method.output) if pair[0].applies(contrasts[0])]
     if not measured:
         return f"no metric reads {method.output}"
@@ -240,7 +269,7 @@ CHECKS: list[ConformanceCheck] = [
     check_runs_on_a_plain_network, check_shape_type_device, check_says_something, check_seed_decides,
     check_batch_equals_one_by_one, check_order_of_requests, check_target_is_respected, check_a_logit_is_explained,
     check_eval_mode_is_explained, check_everything_is_left_alone, check_failing_models_are_left_alone,
-    check_no_graph_is_kept, check_other_shapes, check_level_zero_says_one_half,
+    check_no_graph_is_kept, check_other_shapes, check_vectors_and_sequences, check_level_zero_says_one_half,
 ]  # fmt: skip
 
 
@@ -302,13 +331,15 @@ def _on_awkward_models(check: Callable[[Make], None]) -> str:
     return note
 
 
-def _expect_left_alone(method: Method, make: Make, *, after: int | None = None) -> None:
+def _expect_left_alone(
+    method: Method, make: Make, *, after: int | None = None, draw: Callable[..., Tensor] = images
+) -> None:
     """Compares states around a call through the benchmark and around the bare function; raises `Unsupported` if the
     method declines."""
     where = "" if after is None else f" when the model raises after {after} pass(es)"
     for bare in (False, True):
         model = make() if after is None else Failing(make(), after)
-        tensors = (images().requires_grad_(), TARGETS.clone(), torch.arange(3), images(seed=2))
+        tensors = (draw().requires_grad_(), TARGETS.clone(), torch.arange(3), draw(seed=2))
         refusal: Unsupported | None = None
         with contextlib.ExitStack() as ready, global_states_restored():
             if bare:
@@ -357,33 +388,3 @@ def _expect_close(one: Tensor, other: Tensor, what: str) -> None:
 
 def _distance(one: Tensor, other: Tensor) -> str:
     return f"{float((one - other).abs().max()):.2g}" if one.shape == other.shape else "shape"
-
-
-def _uncontaminated(seed: int) -> Contrast:
-    """A contrast as at level 0 of a bug: its contaminated models are the clean ones, unchanged."""
-    train, test = (Examples.of(bars, size=size, first=first) for size, first in ((60, 0), (6, 1000)))
-    recipe = Recipe(partial(bvd_cnn, channels=1, classes=CLASSES, pixels=16, width=2), epochs=2, batch=20)
-    clean = [Trained(train, recipe, s) for s in range(3)]
-    return Contrast(
-        contaminated=Side(Derived(clean[seed], _unchanged, seed), test),
-        references=tuple(Side(model, test) for s, model in enumerate(clean) if s != seed),
-        controls=tuple(Side(model, test) for model in clean),
-        control="clean",
-        target="label",
-        truth="object",
-    )
-
-
-def _unchanged(model: nn.Module, stream: torch.Generator) -> None:
-    """No change at all."""
-
-
-def bars(*, size: int, first: int) -> Data:
-    """A bright bar in one of three places on noise, (1, 16, 16); the bar is the mask."""
-    inputs = torch.rand((size, 1, 16, 16), generator=torch.Generator().manual_seed(first)) / 2
-    labels = torch.arange(size) % CLASSES
-    masks = torch.zeros((size, 16, 16), dtype=torch.bool)
-    for row, label in enumerate(labels.tolist()):
-        masks[row, :, 5 * label : 5 * label + 3] = True
-    inputs[masks[:, None]] += 0.5
-    return Data(inputs, labels, torch.arange(first, first + size), masks)

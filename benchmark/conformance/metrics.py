@@ -10,14 +10,17 @@ from torch import Tensor
 
 from attribug.conformance.checks import ConformanceCheck, Nonconformant, expect
 from attribug.contracts import outputs
-from attribug.errors import Unsupported
+from attribug.contracts.shapes import channel_axis, spatial
+from attribug.errors import Unsupported, one_line
 from attribug.metrics import measure, measured_as, prepared
 
 if TYPE_CHECKING:
     from attribug.contracts.pieces import Metric
 
 N = 6
-SIZES = ((13, 17), (64, 65))  # the second for metrics that decline small maps
+Shape = tuple[int, ...]
+IMAGES: tuple[Shape, ...] = ((3, 13, 17), (3, 64, 65))  # the second for metrics that decline small maps
+NO_IMAGES: tuple[Shape, ...] = ((3, 23), (23,))  # sequences, vectors
 ORDER = torch.tensor([4, 0, 5, 2, 1, 3])
 INDICES = (slice(1, 4), slice(0, 1), torch.tensor([5, 0, 0, 2]))
 ROUNDING = 1e-12  # of float64 sums in another order
@@ -78,21 +81,7 @@ def check_best_is_the_upper_bound(metric: Metric) -> None:
     """A similarity is highest for equal maps, a response lowest; an alignment is highest for the mask itself, and less
     for the same pattern elsewhere."""
     for name in _posts(metric):
-        one, *others = operands(metric)
-        if metric.kind == "alignment":
-            planes = others[0][:, None].to(one).expand(N, 3, *others[0].shape[1:])
-            beside = [planes] if metric.beside else []
-            best, elsewhere = (measure(name, each, others[0], *beside) for each in (planes, planes.roll(7, 2)))
-            expect((elsewhere < best - 1e-6).all(), f"expected less for relevance elsewhere than on the mask ({name})")
-            _expect_value(best, metric.bounds[1], f"for relevance exactly on the mask ({name})")
-        elif metric.kind == "response":
-            still, moved = measure(name, one, one), measure(name, one, *others)
-            expect((moved > still + 1e-6).all(), f"expected more for unlike versions than for equal ones ({name})")
-            _expect_value(still, metric.bounds[0], f"for equal versions ({name})")
-        else:
-            best, unlike = measure(name, one, one), measure(name, one, *others)
-            expect((unlike < best - 1e-6).all(), f"expected less for unlike maps than for equal ones ({name})")
-            _expect_value(best, metric.bounds[1], f"for equal maps ({name})")
+        _expect_best(metric, name, *operands(metric))
 
 
 def check_undefined_is_nan(metric: Metric) -> None:
@@ -118,11 +107,7 @@ def check_undefined_is_nan(metric: Metric) -> None:
 def check_examples_are_independent(metric: Metric) -> None:
     """An example's value depends on neither the others nor their order."""
     for name in _posts(metric):
-        given = operands(metric)
-        together = measure(name, *given)
-        alone = torch.cat([measure(name, *(each[i : i + 1] for each in given)) for i in range(N)])
-        _expect_equal(alone, together, f"one by one and together ({name})")
-        _expect_equal(measure(name, *(each[ORDER] for each in given)), together[ORDER], f"in another order ({name})")
+        _expect_independent(name, operands(metric))
 
 
 def check_forms_are_indexable(metric: Metric) -> None:
@@ -165,57 +150,87 @@ def check_default_is_the_first_post(metric: Metric) -> None:
     expect(same, f"{metric.name} and {_posts(metric)[0]} gave values that differ")
 
 
+def check_vectors_and_sequences(metric: Metric) -> str:
+    """Of maps of sequences (N, C, L) and vectors (N, D) it says what it says of images: a number an example, within its
+    bounds, best where it should be. It may decline."""
+    refused = []
+    for shape in NO_IMAGES if metric.reads == "attributions" else ():
+        for name in _posts(metric):
+            given = operands(metric, shape)
+            try:
+                _expect_numbers(metric, name, measure(name, *given))
+                _expect_best(metric, name, *given)
+                _expect_independent(name, given)
+            except Unsupported as reason:
+                refused.append(str(reason))
+            except Exception as error:  # foreign code may raise anything
+                found = str(error) if isinstance(error, Nonconformant) else one_line(error)
+                expected = "expected numbers, or images=True where it needs images"
+                raise Nonconformant(f"maps {(N, *shape)}: {expected}, found {found}") from error
+    return f"unsupported: {refused[0]}" if refused else ""
+
+
 CHECKS: list[ConformanceCheck] = [
     check_measures_ordinary_maps, check_facts_fit_together, check_one_float64_number_an_example, check_bounds,
     check_symmetry, check_best_is_the_upper_bound, check_undefined_is_nan, check_examples_are_independent,
     check_forms_are_indexable, check_operands_are_left_alone, check_prepared_maps_serve_many,
-    check_default_is_the_first_post,
+    check_default_is_the_first_post, check_vectors_and_sequences,
 ]  # fmt: skip
 
 
-def operands(metric: Metric, size: tuple[int, int] | None = None) -> list[Tensor]:
-    """Ordinary maps, and others; or masks, and others where the metric reads a second version."""
-    size = _size(metric) if size is None else size
-    return [_maps(metric, 0, size), *_others(metric, _maps(metric, 1, size))]
+def operands(metric: Metric, shape: Shape | None = None) -> list[Tensor]:
+    """Ordinary maps (N, *shape), of images by default, and others; or masks, and others where the metric reads a second
+    version."""
+    shape = _shape(metric) if shape is None else shape
+    return [_maps(metric, 0, shape), *_others(metric, _maps(metric, 1, shape))]
 
 
 def _others(metric: Metric, maps: Tensor) -> list[Tensor]:
     """What stands beside the first maps: masks or nothing for an alignment, and maps where they are read."""
-    masks = [masks_of(maps.shape[2:])] if metric.kind == "alignment" else []
+    masks = [masks_of(spatial(maps.shape))] if metric.kind == "alignment" else []
     return [*masks, *([] if masks and not metric.beside else [maps])]
 
 
-def masks_of(size: tuple[int, ...]) -> Tensor:
-    """One block a mask, a fifth of the image or less."""
+def masks_of(size: Shape) -> Tensor:
+    """One block a mask, a fifth of the image or less, or less than a half of a row (L,) or (D,)."""
     masks = torch.zeros(N, *size, dtype=torch.bool)
     for row in range(N):
-        masks[row, 1 + row % 3 : 6, 2 : 7 + row] = True
+        if len(size) == 1:
+            masks[row, 2 : 7 + row] = True
+        else:
+            masks[row, 1 + row % 3 : 6, 2 : 7 + row] = True
     return masks
+
+
+def planes_of(masks: Tensor, like: Tensor) -> Tensor:
+    """Masks (N, *spatial) as maps, of the shape and type of others."""
+    axis = channel_axis(like.shape)
+    return masks.to(like) if axis is None else masks.unsqueeze(axis).to(like).expand_as(like)
 
 
 def odd_maps(metric: Metric) -> list[Tensor]:
     """Maps, or another kind of output, of every awkward sort, each for all examples; first maps that are the masks."""
     usual, output = operands(metric)[0], outputs.get(metric.reads)
-    best = [masks_of(usual.shape[2:])[:, None].expand_as(usual).double()] if output.maps else []
+    best = [planes_of(masks_of(spatial(usual.shape)), usual)] if output.maps else []
     return [*best, *output.awkward(usual)]
 
 
-def _size(metric: Metric) -> tuple[int, int]:
-    """The smallest size that the metric takes; raises `Nonconformant` when it declines all."""
+def _shape(metric: Metric) -> Shape:
+    """The smallest images that the metric takes; raises `Nonconformant` when it declines all."""
     reasons = []
-    for size in SIZES:
+    for shape in IMAGES:
         try:
-            measure(metric.name, *operands(metric, size))
+            measure(metric.name, *operands(metric, shape))
         except Unsupported as reason:
             reasons.append(str(reason))
         else:
-            return size
-    raise Nonconformant(f"expected values for maps {SIZES[-1]}, found unsupported: {reasons[-1]}")
+            return shape
+    raise Nonconformant(f"expected values for maps {IMAGES[-1][1:]}, found unsupported: {reasons[-1]}")
 
 
-def _maps(metric: Metric, seed: int, size: tuple[int, int]) -> Tensor:
-    """Ordinary maps (N, C, H, W), or another kind of output, (N, …)."""
-    return outputs.get(metric.reads).ordinary(torch.Generator().manual_seed(seed), N, size)
+def _maps(metric: Metric, seed: int, shape: Shape) -> Tensor:
+    """Ordinary maps (N, *shape), or another kind of output, (N, …)."""
+    return outputs.get(metric.reads).ordinary(torch.Generator().manual_seed(seed), N, shape)
 
 
 def _forms(metric: Metric, post: str) -> list[Any]:
@@ -225,6 +240,41 @@ def _forms(metric: Metric, post: str) -> list[Any]:
 
 def _posts(metric: Metric) -> list[str]:
     return [f"{metric.name}@{post}" for post in metric.posts]
+
+
+def _expect_numbers(metric: Metric, name: str, values: Any) -> None:
+    """(N,) float64 within the bounds, none undefined."""
+    form = f"{tuple(values.shape)} {values.dtype}" if isinstance(values, Tensor) else type(values).__name__
+    expect(form == f"({N},) torch.float64", f"expected ({N},) torch.float64, found {form} ({name})")
+    low, high = metric.bounds
+    outside = values[~((values >= low) & (values <= high))].tolist()
+    expect(not outside, f"expected values in [{low:g}, {high:g}], found {outside[:1]} ({name})")
+
+
+def _expect_best(metric: Metric, name: str, one: Tensor, *others: Tensor) -> None:
+    """A similarity is highest for equal maps, a response lowest; an alignment is highest for the mask itself."""
+    if metric.kind == "alignment":
+        planes, down = planes_of(others[0], one), one.ndim - others[0].ndim + 1  # the first spatial axis
+        beside = [planes] if metric.beside else []
+        best, elsewhere = (measure(name, each, others[0], *beside) for each in (planes, planes.roll(7, down)))
+        expect((elsewhere < best - 1e-6).all(), f"expected less for relevance elsewhere than on the mask ({name})")
+        _expect_value(best, metric.bounds[1], f"for relevance exactly on the mask ({name})")
+    elif metric.kind == "response":
+        still, moved = measure(name, one, one), measure(name, one, *others)
+        expect((moved > still + 1e-6).all(), f"expected more for unlike versions than for equal ones ({name})")
+        _expect_value(still, metric.bounds[0], f"for equal versions ({name})")
+    else:
+        best, unlike = measure(name, one, one), measure(name, one, *others)
+        expect((unlike < best - 1e-6).all(), f"expected less for unlike maps than for equal ones ({name})")
+        _expect_value(best, metric.bounds[1], f"for equal maps ({name})")
+
+
+def _expect_independent(name: str, given: list[Tensor]) -> None:
+    """An example's value is the same one by one and in another order."""
+    together = measure(name, *given)
+    alone = torch.cat([measure(name, *(each[i : i + 1] for each in given)) for i in range(N)])
+    _expect_equal(alone, together, f"one by one and together ({name})")
+    _expect_equal(measure(name, *(each[ORDER] for each in given)), together[ORDER], f"in another order ({name})")
 
 
 def _expect_equal(one: Any, other: Any, what: str) -> None:

@@ -1,21 +1,27 @@
-"""What the checks of methods explain: small networks with lively gradients, awkward and failing ones, images; and the
-state of a model and its surroundings in values that compare."""
+"""What the checks of methods explain: small networks with lively gradients, awkward and failing ones, images,
+vectors and sequences; a contrast without contamination; and the state of a model and its surroundings in values that
+compare."""
 
 from __future__ import annotations
 
 import random
 import weakref
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from attribug.contracts.contrasts import Contrast, Side
+from attribug.contracts.data import Data, Examples
+from attribug.contracts.models import Derived, Recipe, Trained
 from attribug.models.networks import bvd_cnn
 from attribug.query.query import as_logits
 
 CLASSES, PIXELS = 3, 16
+FEATURES, LENGTH = 7, 12
 TARGETS = torch.tensor([2, 0, 1])
 
 
@@ -73,6 +79,20 @@ def oblong(channels: int) -> nn.Module:
     return lively(nn.Sequential(*layers)).double().eval()
 
 
+def dense() -> nn.Module:
+    """A network for vectors (N, D)."""
+    with torch.random.fork_rng(devices=[]):
+        layers = nn.Linear(FEATURES, 6), nn.ReLU(), nn.Linear(6, CLASSES)
+    return lively(nn.Sequential(*layers)).double().eval()
+
+
+def convolving() -> nn.Module:
+    """A network for sequences (N, C, L)."""
+    with torch.random.fork_rng(devices=[]):
+        layers = nn.Conv1d(2, 4, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(4 * LENGTH, CLASSES)
+    return lively(nn.Sequential(*layers)).double().eval()
+
+
 def lively(model: nn.Module) -> nn.Module:
     """He initialisation with positive biases, from a stream of its own: gradients do not vanish."""
     stream = torch.Generator().manual_seed(0)
@@ -94,6 +114,16 @@ def images(
     """Noise in [0, 1), (3, channels, *size): one image a class."""
     stream = torch.Generator().manual_seed(seed)
     return torch.rand(CLASSES, channels, *size, generator=stream, dtype=torch.float64).to(dtype)
+
+
+def vectors(seed: int = 1) -> Tensor:
+    """Noise in [0, 1), (3, 7) float64: one vector a class."""
+    return torch.rand(CLASSES, FEATURES, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def sequences(seed: int = 1) -> Tensor:
+    """Noise in [0, 1), (3, 2, 12) float64: one sequence a class."""
+    return torch.rand(CLASSES, 2, LENGTH, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def state(model: nn.Module, tensors: Sequence[Tensor], *, gradients: bool = True) -> dict[str, Any]:
@@ -151,3 +181,33 @@ class Watch:
     def alive(self) -> int:
         """Graphs that something still holds."""
         return sum(witness() is not None for witness in self.witnesses)
+
+
+def uncontaminated(seed: int) -> Contrast:
+    """A contrast as at level 0 of a bug: its contaminated models are the clean ones, unchanged."""
+    train, test = (Examples.of(bars, size=size, first=first) for size, first in ((60, 0), (6, 1000)))
+    recipe = Recipe(partial(bvd_cnn, channels=1, classes=CLASSES, pixels=16, width=2), epochs=2, batch=20)
+    clean = [Trained(train, recipe, s) for s in range(3)]
+    return Contrast(
+        contaminated=Side(Derived(clean[seed], _unchanged, seed), test),
+        references=tuple(Side(model, test) for s, model in enumerate(clean) if s != seed),
+        controls=tuple(Side(model, test) for model in clean),
+        control="clean",
+        target="label",
+        truth="object",
+    )
+
+
+def _unchanged(model: nn.Module, stream: torch.Generator) -> None:
+    """No change at all."""
+
+
+def bars(*, size: int, first: int) -> Data:
+    """A bright bar in one of three places on noise, (1, 16, 16); the bar is the mask."""
+    inputs = torch.rand((size, 1, 16, 16), generator=torch.Generator().manual_seed(first)) / 2
+    labels = torch.arange(size) % CLASSES
+    masks = torch.zeros((size, 16, 16), dtype=torch.bool)
+    for row, label in enumerate(labels.tolist()):
+        masks[row, :, 5 * label : 5 * label + 3] = True
+    inputs[masks[:, None]] += 0.5
+    return Data(inputs, labels, torch.arange(first, first + size), masks)

@@ -12,6 +12,7 @@ import torch
 
 from attribug import tasks
 from attribug.conformance.checks import ConformanceCheck, Nonconformant, expect
+from attribug.contracts.shapes import KINDS, spatial
 from attribug.contracts.tasks import Task
 from attribug.errors import Unsupported, one_line
 from attribug.keys import digest
@@ -39,11 +40,16 @@ def check_data_are_here(source: TaskSource) -> None:
 
 
 def check_facts_fit_together(source: TaskSource) -> None:
-    """The task has its registered name, and two classes or more, each named once."""
+    """The task has its registered name, and two classes or more, each named once; its inputs are images, sequences or
+    vectors, and names of features are as many as a vector has."""
     task = _task(source)
     expect(task.name == source.name, f"name: expected {source.name!r}, found {task.name!r}")
     expect(len(task.classes) >= 2, f"classes: expected at least two, found {task.classes}")
     expect(len(set(task.classes)) == len(task.classes), f"classes: expected each once, found {task.classes}")
+    known = len(task.shape) + 1 in KINDS
+    expect(known, f"shape: expected (C, H, W), (C, L) or (D,), found {task.shape}")
+    named = not task.features or task.shape == (len(task.features),)
+    expect(named, f"features: expected a name for each of a vector's {task.shape}, found {len(task.features)}")
     expect(task.recipe.epochs >= 1, f"epochs: expected at least 1, found {task.recipe.epochs}")
 
 
@@ -64,17 +70,16 @@ def check_examples_have_their_form(source: TaskSource) -> None:
 
 
 def check_masks_have_their_form(source: TaskSource) -> str:
-    """Masks (N, H, W) bool, where there are any, each covering some of the image and not all."""
-    task = _task(source)
+    """Masks (N, *spatial) bool, where there are any, each covering some of the input and not all."""
     for split in SPLITS:
         data = _data(source, split)
         if data.masks is None:
             return "no masks"
-        found, expected = f"{tuple(data.masks.shape)} {data.masks.dtype}", (len(data), *task.shape[1:])
+        found, expected = f"{tuple(data.masks.shape)} {data.masks.dtype}", (len(data), *spatial(data.inputs.shape))
         expect(found == f"{expected} torch.bool", f"{split} masks: expected {expected} torch.bool, found {found}")
         pixels = data.masks.flatten(1)
         odd = int((~pixels.any(1) | pixels.all(1)).sum())
-        expect(not odd, f"{split} masks: expected a part of every image, found {odd} empty or full")
+        expect(not odd, f"{split} masks: expected a part of every input, found {odd} empty or full")
     return ""
 
 
@@ -91,7 +96,7 @@ def check_ids_are_unique(source: TaskSource) -> None:
 
 
 def check_no_test_example_was_trained_on(source: TaskSource) -> None:
-    """No test image is a training image."""
+    """No test input is a training input."""
     train, test = (_data(source, split).inputs.numpy() for split in SPLITS)
     both = {row.tobytes() for row in train} & {row.tobytes() for row in test}
     expect(not both, f"expected test examples that were not trained on, found {len(both)} in both splits")

@@ -1,7 +1,8 @@
 """The values that tasks, bugs, methods and metrics exchange: frozen, described by content, lazy where they are large.
 
-Shapes used throughout: `N` examples, `C` channels, `H × W` pixels, `D` features, `K` classes; inputs are `(N, *shape)`,
-often `(N, C, H, W)`, and attributions have the shape of the inputs they explain.
+Shapes used throughout: `N` examples, `C` channels, `H × W` pixels, `L` places, `D` features, `K` classes; inputs are
+`(N, *shape)`: images `(N, C, H, W)`, sequences `(N, C, L)` or vectors `(N, D)`. Attributions have the shape of the
+inputs they explain; masks are `(N, *spatial)`, that shape without channels. See `attribug.contracts.shapes`.
 """
 
 from attribug.contracts.contrasts import Check, Contrast, Side, Target

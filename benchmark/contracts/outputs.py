@@ -24,7 +24,7 @@ def _of_other_examples(one: Tensor, other: Tensor) -> str:
     return f"expected results of the same examples, found {tuple(one.shape)} and {tuple(other.shape)}"
 
 
-def _normal(stream: Generator, examples: int, size: tuple[int, int]) -> Tensor:
+def _normal(stream: Generator, examples: int, shape: tuple[int, ...]) -> Tensor:
     """Gaussian scores, (N, 4) float64."""
     import torch
 
@@ -58,8 +58,8 @@ class Output:
     """A result for given inputs that costs nothing, to time metrics on; None: as a method of the plan gives it."""
     unlike: Callable[[Tensor, Tensor], str] = field(default=_of_other_examples, repr=False)
     """Why two results cannot be compared; empty where they can."""
-    ordinary: Callable[[Generator, int, tuple[int, int]], Tensor] = field(default=_normal, repr=False)
-    """What metrics are checked on: a result of N examples of a size (H, W), float64, from a random stream."""
+    ordinary: Callable[[Generator, int, tuple[int, ...]], Tensor] = field(default=_normal, repr=False)
+    """What metrics are checked on: a result for N inputs of a shape, float64, from a random stream."""
     awkward: Callable[[Tensor], list[Tensor]] = field(default=_scaled, repr=False)
     """Results of every odd kind, given an ordinary one: a metric keeps its bounds on them."""
 
@@ -120,11 +120,11 @@ def _noise(inputs: Tensor) -> Tensor:
     return torch.randn_like(inputs)
 
 
-def _normal_maps(stream: Generator, examples: int, size: tuple[int, int]) -> Tensor:
-    """Gaussian maps (N, 3, H, W)."""
+def _normal_maps(stream: Generator, examples: int, shape: tuple[int, ...]) -> Tensor:
+    """Gaussian maps (N, *shape)."""
     import torch
 
-    return torch.randn(examples, 3, *size, generator=stream, dtype=torch.float64)
+    return torch.randn(examples, *shape, generator=stream, dtype=torch.float64)
 
 
 def _awkward_maps(usual: Tensor) -> list[Tensor]:
@@ -155,9 +155,9 @@ def _unlike_probabilities(one: Tensor, other: Tensor) -> str:
     return f"expected probabilities (N, K) of the same examples, found {tuple(one.shape)} and {tuple(other.shape)}"
 
 
-def _softmax(stream: Generator, examples: int, size: tuple[int, int]) -> Tensor:
+def _softmax(stream: Generator, examples: int, shape: tuple[int, ...]) -> Tensor:
     """Softmax of Gaussian logits, (N, 4)."""
-    return _normal(stream, examples, size).softmax(1)
+    return _normal(stream, examples, shape).softmax(1)
 
 
 def _awkward_probabilities(usual: Tensor) -> list[Tensor]:

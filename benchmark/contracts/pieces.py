@@ -131,7 +131,9 @@ class Metric(Entry):
     domain: tuple[float | None, float | None] = (None, None)
     """Lowest and highest value a map may have (None: any): posts that do not promise it are refused."""
     channels: bool = False
-    """Whether an alignment reads maps (N, C, H, W) instead of (N, H, W)."""
+    """Whether an alignment reads maps (N, C, *spatial) instead of (N, *spatial)."""
+    images: bool = False
+    """Whether it is defined for maps of images alone, (N, C, H, W): those of sequences and vectors are refused."""
     reads: str = "attributions"
     """The kind of output it reads: see `attribug.contracts.outputs`."""
     inputs: str = ""

@@ -26,6 +26,8 @@ class Task:
     alone); others raise `Unsupported` for these."""
     other: Callable[[str], Task] = field(compare=False, repr=False)
     """Another task of the same run, by name."""
+    features: tuple[str, ...] = ()
+    """Names of a vector's entries, where they have any: galleries tell them."""
 
     def clean(self, seed: int) -> Trained:
         """The clean model of a seed."""

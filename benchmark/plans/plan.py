@@ -59,6 +59,8 @@ class Plan:
     settings: Settings
     trainings: Mapping[str, Trained] = field(default_factory=dict)
     """By content key; what a training starts from comes before it."""
+    features: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Names of the entries of a task's inputs, by task; of those that have any."""
 
     def record_key(self, cell: Cell, method: str) -> str:
         """Content key of a record: all that determines its numbers, code and library versions included."""
@@ -73,6 +75,7 @@ class Plan:
                 sorted(metric.required),
                 metric.inputs,
                 metric.beside,
+                metric.images,
             )
             for metric, post in self.measured
             if metric.reads == chosen.output

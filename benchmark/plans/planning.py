@@ -67,9 +67,10 @@ def make(suite: Suite, device: str = "cpu") -> Plan:
     _refuse_unknown("levels", suite.levels, suite.bugs)
     _refuse_unknown("task_options", suite.task_options, tasks.names())
     chosen_bugs = {name: bugs.get(name) for name in dict.fromkeys(suite.bugs)}
+    chosen_tasks = _tasks(suite)
     cells = [
         cell
-        for task in _tasks(suite)
+        for task in chosen_tasks
         for bug in chosen_bugs.values()
         for level in _levels(suite, bug)
         for cell in _cells(task, bug, level, suite.model_seeds)
@@ -85,6 +86,7 @@ def make(suite: Suite, device: str = "cpu") -> Plan:
         measured=measured,
         settings=Settings(suite.seed, suite.examples, suite.chunk, suite.rows, suite.maps),
         trainings=_all_trainings(cells),
+        features={task.name: task.features for task in chosen_tasks if task.features},
     )
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from attribug.contracts.shapes import channel_axis, expect_images
 from attribug.errors import InputError, Unsupported
 from attribug.query.passes import Cost, Costing, Passes, primitive
 from attribug.streams import generator
@@ -231,7 +232,7 @@ class Query:
             raise InputError(f"baseline: expected a number or ({shape}), found {tuple(baseline.shape)}") from None
 
     def masked_outputs(self, keep: Tensor) -> Tensor:
-        """Logits of the targets with parts of the inputs set to zero, (N, M); `keep` (M, H, W), or (M, D) for vectors:
+        """Logits of the targets with parts of the inputs set to zero, (N, M); `keep` (M, *spatial):
         what remains, bool or a share in [0, 1]."""
         outputs = torch.empty(len(self.inputs) * len(keep), dtype=self.inputs.dtype, device=self.inputs.device)
         keep = keep.to(self.inputs.device)
@@ -257,12 +258,14 @@ class Query:
 
     def refuse_all_but_images(self) -> None:
         """Raises `Unsupported` unless the inputs are images (N, C, H, W)."""
-        if self.inputs.ndim != 4:
-            raise Unsupported(f"expected images (N, C, H, W), found {tuple(self.inputs.shape)}")
+        expect_images(self.inputs.shape)
 
     def over_channels(self, maps: Tensor) -> Tensor:
-        """Maps (N, H, W) spread evenly over the images' channels, so that the channel sum is the map itself."""
-        return (maps / self.inputs.shape[1])[:, None].expand_as(self.inputs)
+        """Maps (N, *spatial) spread evenly over the inputs' channels, so that the channel sum is the map itself."""
+        axis = channel_axis(self.inputs.shape)
+        if axis is None:
+            return maps
+        return (maps / self.inputs.shape[axis]).unsqueeze(axis).expand_as(self.inputs)
 
     def repeated(self, samples: int) -> Iterator[tuple[int, Tensor]]:
         """Bounded passes over examples, each `samples` times in a row: first row's number, example indices (B,)."""

@@ -15,6 +15,7 @@ from attribug.contracts import outputs
 from attribug.contracts.contrasts import Side
 from attribug.contracts.data import Data
 from attribug.contracts.pieces import Metric
+from attribug.contracts.shapes import KINDS, channel_axis
 from attribug.errors import StorageError, Unsupported, one_line
 from attribug.maps.attribution import attributions
 from attribug.maps.guard import MethodFault, safe_copy
@@ -246,9 +247,10 @@ class _Work:
 
     def remember(self, side: Side, maps: Tensor) -> None:
         """Keeps the first few examples' channel sums for the gallery, in [−1, 1]: float16 ends at 65,504."""
-        if self.output.gallery and maps.ndim == 4:
-            sums = maps[:SHOWN].double().sum(1)
-            largest = sums.abs().amax((1, 2), keepdim=True)
+        if self.output.gallery and maps.ndim in KINDS:
+            sums, axis = maps[:SHOWN].double(), channel_axis(maps.shape)
+            sums = sums if axis is None else sums.sum(axis)
+            largest = sums.abs().flatten(1).amax(1).reshape(-1, *[1] * (sums.ndim - 1))
             self.shown.setdefault(side, torch.where(largest > 0, sums / largest, sums).half())
 
     def gallery(self, data: Data) -> dict[str, Tensor]:
@@ -257,7 +259,9 @@ class _Work:
         controls = tuple(side for side in self.contrast.controls if side not in references)[:1]
         roles = {"reference": references, "control": controls, "contaminated": (self.contrast.contaminated,)}
         pictures = {role: self.shown[side] for role, sides in roles.items() for side in sides if side in self.shown}
-        return {"inputs": data.inputs[:SHOWN].half(), **pictures} if pictures else {}
+        inputs = data.inputs[:SHOWN]
+        shown = inputs.half() if KINDS.get(inputs.ndim) == "images" else inputs  # other inputs have any range
+        return {"inputs": shown, **pictures} if pictures else {}
 
     def finished(self, data: Data) -> Record:
         """The record of the explained examples."""

@@ -51,8 +51,8 @@ class Record:
     lost: dict[str, tuple[str, str]] = field(default_factory=dict)
     """Metrics without scores: verdict and reason by `metric@post`."""
     gallery: dict[str, Tensor] = field(default_factory=dict)
-    """inputs (n, C, H, W); reference, control, contaminated: channel sums (n, H, W), each over its largest absolute
-    value; float16."""
+    """inputs (n, *shape), float16 if they are images; reference, control, contaminated: channel sums (n, *spatial),
+    each over its largest absolute value, float16."""
 
     @property
     def failed_metrics(self) -> dict[str, str]:

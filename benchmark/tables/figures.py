@@ -88,4 +88,5 @@ def _galleries(outcome: Outcome, rows: pd.DataFrame, galleries: Tensors) -> Iter
             done.add(place)
             verdicts = at(rows, place).set_index("label")
             facts: dict[str, Any] = {"bug": cell.bug, "level": cell.level, "control": cell.contrast.control}
+            facts["features"] = plan.features.get(cell.task, ())
             yield f"gallery_{'_'.join(place)}.png", partial(_gallery, maps=maps, verdicts=verdicts, **facts)

@@ -115,12 +115,18 @@ def _pieces(plan: Plan) -> dict[str, dict[str, dict[str, Any]]]:
                      "reads": metric.reads, "asks_directly": metric.asks_directly, "reproduction": metric.reproduction}
             for metric, _ in plan.measured
         },
-        "tasks": {tasks.get(name): {"source": tasks.get(name).source} for name in plan.suite.tasks},
+        "tasks": {tasks.get(name): _of_task(plan, name) for name in plan.suite.tasks},
     }  # fmt: skip
     return {
         kind: {entry.name: {"summary": entry.summary, "paper": entry.paper, **facts} for entry, facts in pieces.items()}
         for kind, pieces in own.items()
     }
+
+
+def _of_task(plan: Plan, name: str) -> dict[str, Any]:
+    """Where its data come from, and its features' names, where they have any."""
+    features = plan.features.get(name)
+    return {"source": tasks.get(name).source, **({} if features is None else {"features": list(features)})}
 
 
 def _explained(plan: Plan, bug: str) -> dict[str, str | None]:

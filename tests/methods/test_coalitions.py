@@ -363,6 +363,17 @@ def test_wrong_segments_and_samples_are_refused(name, options, message):
 
 
 @pytest.mark.parametrize("name", SURROGATES)
-def test_neither_images_nor_vectors_are_refused(name):
-    with pytest.raises(attribug.Unsupported, match=r"images \(N, C, H, W\) or vectors \(N, D\), found \(3, 2, 16\)"):
-        attribug.explain(name, bent(32), images().flatten(2), TARGETS)
+@pytest.mark.parametrize("segments", [4, 100, torch.arange(16) // 3])
+def test_a_sequence_is_an_image_of_one_row(name, segments):
+    """Segments follow each other along the sequence: the same coalitions, so the same maps."""
+    sequences = images().flatten(2)  # (3, 2, 16)
+    across = segments if isinstance(segments, int) else segments[None]
+    found = attribug.explain(name, bent(32), sequences, TARGETS, segments=segments)
+    expected = attribug.explain(name, bent(32), sequences[:, :, None], TARGETS, segments=across)
+    assert torch.equal(found, expected[:, :, 0])
+
+
+@pytest.mark.parametrize("name", SURROGATES)
+def test_other_shapes_are_refused(name):
+    with pytest.raises(attribug.Unsupported, match=r"or vectors \(N, D\), found \(3, 2, 4, 2, 2\)"):
+        attribug.explain(name, bent(32), images().reshape(3, 2, 4, 2, 2), TARGETS)

@@ -30,6 +30,7 @@ from attribug.conformance.methods import (  # fmt: skip
     check_seed_decides,
     check_shape_type_device,
     check_target_is_respected,
+    check_vectors_and_sequences,
     explained,
     few,
 )
@@ -38,6 +39,9 @@ from attribug.conformance.specimens import TARGETS, Failing, OnPurpose, awkward,
 torch.set_num_threads(1)
 NAMES = methods.names()
 BROKEN = "test_broken"
+DECLINING = {  # patterns decline sequences alone
+    "edges", "grad_cam", "guided_grad_cam", "occlusion", "pattern_attribution", "pattern_net", "rise",
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -242,6 +246,22 @@ def numbers_its_rows(query):
     return query.gradient() * torch.arange(len(query.inputs))[:, None, None, None]
 
 
+def sums_all_but_images(query):
+    gradient = query.gradient()
+    return gradient if gradient.ndim == 4 else gradient / 0
+
+
+def centres_all_but_images(query):
+    gradient = query.gradient()
+    return gradient if gradient.ndim == 4 else gradient - gradient.mean(0)
+
+
+def spoils_sequences(query):
+    if query.inputs.ndim == 3:
+        query.train.inputs.mul_(2)
+    return query.gradient()
+
+
 def declines(query):
     raise attribug.Unsupported("explains nothing")
 
@@ -305,6 +325,9 @@ BROKEN_METHODS = [
         {},
         r"inputs \(3, 1, 16, 16\): .*found \(3, 1, 1, 1\)",
     ),
+    (check_vectors_and_sequences, sums_all_but_images, {}, r"inputs \(3, 7\): expected finite maps, found \d+ of 21"),
+    (check_vectors_and_sequences, centres_all_but_images, {}, r"inputs \(3, 7\): expected equal maps example 0"),
+    (check_vectors_and_sequences, spoils_sequences, {}, r"inputs \(3, 2, 12\): not as before: training examples"),
     (check_level_zero_says_one_half, turns_at_every_call, {}, r"expected an effect of exactly \.5, found"),
 ]  # fmt: skip
 
@@ -317,6 +340,19 @@ def test_broken_method_is_refused(check, function, facts, reason, register) -> N
     assert not result.passed
     assert re.search(reason, result.reason), result.reason
     assert "\n" not in result.reason
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_shipped_methods_explain_vectors_and_sequences_or_say_why_not(name) -> None:
+    note = check_vectors_and_sequences(methods.get(name))
+    assert "expected maps or Unsupported" not in note
+    assert (note == "") == (name not in DECLINING)
+
+
+def test_a_method_may_break_down_on_what_are_no_images(register) -> None:
+    result = run_check(check_vectors_and_sequences, "method", register(lambda query: query.gradient().mean((2, 3))))
+    assert result.passed
+    assert "inputs (3, 7): expected maps or Unsupported, found IndexError" in result.reason
 
 
 def test_every_check_refuses_something() -> None:

@@ -27,6 +27,7 @@ from attribug.conformance.metrics import (  # fmt: skip
     check_prepared_maps_serve_many,
     check_symmetry,
     check_undefined_is_nan,
+    check_vectors_and_sequences,
 )
 from attribug.contracts.contrasts import Contrast, Side
 from attribug.contracts.data import Examples
@@ -265,6 +266,15 @@ BROKEN_METRICS = [
     (check_prepared_maps_serve_many, halves_in_place, {}, r"measuring changes the prepared maps \(sum\)"),
     (check_prepared_maps_serve_many, halves_what_is_beside, BESIDE, r"measuring changes the prepared maps \(abs_sum\)"),
     (check_default_is_the_first_post, knows_what_came_before, {}, "test_broken and test_broken@sum gave values"),
+    (check_vectors_and_sequences, lambda a, b: cosine(a, b[:, :, 0:]), {}, r"maps \(6, 3, 23\): .*found IndexError"),
+    (
+        check_vectors_and_sequences, lambda a, b: cosine(a, b) + 1e-3 * (a.ndim < 3), {},
+        r"maps \(6, 3, 23\): expected numbers, or images=True where .*, found expected the bound 1 for equal maps",
+    ),
+    (
+        check_vectors_and_sequences, lambda a, b: (cosine if a.ndim > 2 else centres_the_batch)(a, b), {},
+        r"maps \(6, 3, 23\): .* one by one and together",
+    ),
 ]  # fmt: skip
 
 

@@ -6,6 +6,7 @@ import torch
 
 import attribug
 from attribug import metrics
+from attribug.contracts.shapes import EXPECTED
 
 torch.set_num_threads(1)
 MAPS, OTHER, MASKS = torch.rand(2, 3, 12, 12), torch.rand(2, 3, 12, 12), torch.rand(2, 12, 12) < 0.3
@@ -26,13 +27,18 @@ REFUSED = {
     "one map for many": (("pearson", MAPS, OTHER[:1]), "expected two maps of one shape"),
     "arrays": (("pearson", MAPS.numpy(), OTHER), "pearson: expected tensors, found ndarray"),
     "second an array": (("iou", MAPS, MASKS.numpy()), "iou: expected tensors, found ndarray"),
-    "summed maps": (("spearman", MAPS.sum(1), OTHER.sum(1)), "post 'sum' reduces channels: expected maps (N, C, H, W)"),
-    "vectors": (("spearman", MAPS[:, 0, 0], OTHER[:, 0, 0]), "post 'sum' reduces channels: expected maps (N, C, H, W)"),
+    "numbers": (("spearman", MAPS[:, 0, 0, 0], OTHER[:, 0, 0, 0]), f"post 'sum' reduces channels: expected {EXPECTED}"),
+    "volumes": (("spearman", MAPS[..., None], OTHER[..., None]), f"expected {EXPECTED}, found (2, 3, 12, 12, 1)"),
+    "masks of numbers of volumes": (("iou", MAPS[..., None], MASKS), f"expected {EXPECTED}, found (2, 3, 12, 12, 1)"),
+    "ssim of vectors": (("ssim", MAPS[:, 0, 0], OTHER[:, 0, 0]), "metric 'ssim': expected images (N, C, H, W), found"),
+    "channels for a height": (("ssim@minmax", MAPS[:, 0], OTHER[:, 0]), "metric 'ssim': expected images (N, C, H, W)"),
+    "tolerance in a vector": (("pointing_game_tolerant", MAPS[:, 0, 0], MASKS[:, 0]), "expected images (N, C, H, W)"),
+    "an image's masks of a sequence": (("iou", MAPS[:, 0], MASKS), "iou: expected masks (2, 12) torch.bool, found"),
     "maps for probabilities": (("total_variation", MAPS, OTHER), "expected probabilities (N, K) of the same examples"),
     "other examples": (("total_variation", SHARES, SHARES[:1]), "expected probabilities (N, K) of the same examples"),
-    "masks of another size": (("iou", MAPS, MASKS[:, 1:]), "alignment needs maps and masks (N, H, W)"),
-    "masks of maps": (("iou", MAPS, OTHER), "alignment needs maps and masks (N, H, W)"),
-    "masks of numbers": (("iou", MAPS, MASKS.float()), "alignment needs masks of torch.bool, found torch.float32"),
+    "masks of another size": (("iou", MAPS, MASKS[:, 1:]), "expected masks (2, 12, 12) torch.bool, found (2, 11, 12)"),
+    "masks of maps": (("iou", MAPS, OTHER), "expected masks (2, 12, 12) torch.bool, found (2, 3, 12, 12)"),
+    "masks of numbers": (("iou", MAPS, MASKS.float()), "expected masks (2, 12, 12) torch.bool, found (2, 12, 12)"),
     "maps too small": (("ssim", MAPS[..., :8], OTHER[..., :8]), "ssim needs maps of more than 10 pixels a side"),
     "a map without bounds": (("ssim@sum", MAPS, OTHER), "'ssim' needs a map in [0, 1]; post 'sum' cannot promise it"),
     "a signed map": (("ssim@percentile", MAPS, OTHER), "needs a map in [0, 1]; post 'percentile' cannot promise it"),

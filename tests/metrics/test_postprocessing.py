@@ -237,8 +237,18 @@ def test_wrong_posts_are_refused(post, message):
         assert str(error.value) == message
 
 
-@pytest.mark.parametrize("shape", [(4, 9), (4, 5, 7), (4,)])
-def test_channels_are_reduced_where_there_are_channels(shape):
-    """Summing dimension 1 of (N, H, W) would silently sum rows."""
-    with pytest.raises(attribug.Unsupported, match=r"post 'sum' reduces channels: expected maps \(N, C, H, W\), found"):
+@pytest.mark.parametrize("shape", [(4,), (4, 3, 2, 5, 7), ()])
+def test_channels_are_reduced_where_the_shape_tells_them(shape):
+    with pytest.raises(attribug.Unsupported, match=r"post 'sum' reduces channels: expected images \(N, C, H, W\), seq"):
         postprocess(torch.rand(shape), "sum")
+
+
+@pytest.mark.parametrize("post", ["sum", "abs_sum", "sum_abs", "abs_max_minmax", "mean_secondmoment", "minmax", "none"])
+@pytest.mark.parametrize("wide", [False, True], ids=["vectors", "sequences"])
+def test_vectors_and_sequences_are_images_of_one_row(post, wide):
+    """(N, D) is what an image (N, 1, 1, D) is, (N, C, L) what (N, C, 1, L) is."""
+    given = maps()[:, :, 0] if wide else maps()[:, 0, 0]  # (N, C, L) or (N, D)
+    image = given[:, :, None] if wide else given[:, None, None]
+    found, expected = postprocess(given, post), postprocess(image, post)
+    assert found.shape == ((len(given), given.shape[-1]) if reduces_channels(post) else given.shape)
+    assert torch.equal(found, expected.reshape(found.shape))

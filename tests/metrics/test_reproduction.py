@@ -212,8 +212,10 @@ def test_other_masks_are_declined(name):
     background, noise = scene()
     beside = [noise] if name == "gt2_ssim" else []
     for masks in (background.float(), background[:, 1:], background[:2], background[:, None]):
-        with pytest.raises(attribug.Unsupported, match=r"expected maps \(N, C, H, W\) and masks \(N, H, W\) of torch"):
+        with pytest.raises(attribug.InputError, match=r"expected masks \(4, 64, 64\) torch\.bool, found"):
             attribug.measure(name, noise, masks, *beside)
+        with pytest.raises(attribug.Unsupported, match=r"expected maps \(N, C, H, W\) and masks \(N, H, W\) of torch"):
+            metrics.get(name).function(noise, masks, *beside)
 
 
 @pytest.mark.parametrize("factor", [-900, 10, 900])

@@ -234,7 +234,7 @@ def test_correct_is_one_flag_an_example(correct):
 @pytest.mark.parametrize("name", [*ORACLES, "iou_half"])
 def test_other_shapes_and_posts_are_refused(name):
     maps = torch.rand(2, 3, 4, 4)
-    with pytest.raises(attribug.Unsupported, match=r"alignment needs maps and masks \(N, H, W\), found"):
+    with pytest.raises(attribug.InputError, match=r"expected masks \(2, 4, 4\) torch.bool, found \(2, 4, 5\)"):
         attribug.measure(name, maps, torch.ones(2, 4, 5, dtype=torch.bool))
     with pytest.raises(attribug.InputError, match="needs a map in" if "half" in name else "keeps the channels"):
         attribug.measure(f"{name}@{'abs_sum' if 'half' in name else 'abs'}", maps, torch.ones(2, 4, 4).bool())

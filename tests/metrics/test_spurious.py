@@ -126,9 +126,9 @@ def test_the_mask_itself_scores_one():
 @pytest.mark.parametrize("shape", [(4, 15, 17), (3, 15, 18), (4, 1, 15, 18)])
 def test_masks_have_the_maps_shape(shape):
     maps, masks = maps_and_masks()
-    with pytest.raises(attribug.Unsupported, match=r"alignment needs maps and masks \(N, H, W\), found"):
+    with pytest.raises(attribug.InputError, match=r"expected masks \(4, 15, 18\) torch\.bool, found"):
         attribug.measure("k_ssd", maps, torch.ones(shape, dtype=torch.bool))
-    with pytest.raises(attribug.Unsupported, match=r"alignment needs masks of torch\.bool, found torch\.float32"):
+    with pytest.raises(attribug.InputError, match=r"expected masks .* torch\.bool, found \(4, 15, 18\) torch\.float32"):
         attribug.measure("k_ssd", maps, masks.float())
 
 

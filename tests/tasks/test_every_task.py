@@ -210,7 +210,7 @@ BROKEN_TASKS = [
     (check_examples_have_their_form, broken(lambda d, s: with_(d, labels=d.labels.float())), {}, "torch.float32"),
     (check_masks_have_their_form, broken(lambda d, s: with_(d, masks=d.masks[:, None])), {}, r"found \(120, 1, 4, 4\)"),
     (check_masks_have_their_form, broken(lambda d, s: with_(d, masks=d.masks.float())), {}, "masks: .*found .*float32"),
-    (check_masks_have_their_form, broken(one_empty_mask), {}, "a part of every image, found 1 empty or full"),
+    (check_masks_have_their_form, broken(one_empty_mask), {}, "a part of every input, found 1 empty or full"),
     (check_ids_are_unique, broken(lambda d, s: with_(d, ids=d.ids // 2)), {}, "train ids: expected 120 ids, found 60"),
     (check_ids_are_unique, broken(lambda d, s: with_(d, ids=d.ids % 1000)), {}, "none in both splits, found 30"),
     (check_ids_are_unique, broken(lambda d, s: with_(d, ids=d.ids.int())), {}, "found .*torch.int32"),
