@@ -119,8 +119,8 @@ class Registry(Generic[E]):
         if self._declared is None:
             spec = importlib.util.find_spec(self.package)
             folder = Path(spec.origin).parent if spec is not None and spec.origin else Path()
-            found = [piece for path in sorted(folder.glob("*.py")) for piece in _read(path, self.package)]
-            self._declared = {piece.name: piece for piece in found}
+            pieces = [piece for path in sorted(folder.glob("*.py")) for piece in _read(path, self.package)]
+            self._declared = {piece.name: piece for piece in pieces}
         return self._declared
 
     def described(self) -> list[dict[str, Any]]:

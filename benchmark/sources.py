@@ -44,10 +44,10 @@ def code(module: str, *names: str) -> str:
 
 def covered(module: str, *names: str) -> dict[str, tuple[str, ...]]:
     """What `code` covers: by module, its definitions; `""` stands for all of them."""
-    found: dict[str, set[str]] = {}
+    definitions: dict[str, set[str]] = {}
     for where, name, _ in _closure(module, names):
-        found.setdefault(where, set()).add(name)
-    return {where: tuple(sorted(found[where])) for where in sorted(found)}
+        definitions.setdefault(where, set()).add(name)
+    return {where: tuple(sorted(definitions[where])) for where in sorted(definitions)}
 
 
 @functools.cache
@@ -88,7 +88,7 @@ class _Module:
 
 def _closure(module: str, names: tuple[str, ...]) -> set[tuple[str, str, str]]:
     """Module, name and digest of everything that is reached."""
-    found: set[tuple[str, str, str]] = set()
+    closure: set[tuple[str, str, str]] = set()
     seen: set[tuple[str, str]] = set()
     waiting = [(module, name) for name in names or (EVERYTHING,)]
     for name in names:
@@ -104,19 +104,19 @@ def _closure(module: str, names: tuple[str, ...]) -> set[tuple[str, str, str]]:
             continue
         where, name = place
         if name == EVERYTHING or not _in_house(where):
-            found.add((where, EVERYTHING, read.whole))
+            closure.add((where, EVERYTHING, read.whole))
             waiting += _of_whole(where, read, module)
             continue
         definition = read.definitions.get(name)
         if definition is None:
             waiting += _taken_from(where, read, name)
             continue
-        found.add((where, name, definition.digest))
+        closure.add((where, name, definition.digest))
         waiting += _reached(where, read, definition)
         for number, effect in enumerate(read.effects):
-            found.add((where, f"statement {number}", effect.digest))
+            closure.add((where, f"statement {number}", effect.digest))
             waiting += _reached(where, read, effect)
-    return found
+    return closure
 
 
 def _knows(module: str, name: str) -> bool:

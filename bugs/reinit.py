@@ -105,15 +105,15 @@ def _checked(task: Task, bug: str, level: Level) -> int:
 def layers(model: nn.Module) -> list[list[str]]:
     """Layers from the input on: modules with parameters of their own in order of definition; a normalisation belongs to
     the layer before it."""
-    found: list[list[str]] = []
+    grouped: list[list[str]] = []
     for name, module in model.named_modules():
         if not list(module.parameters(recurse=False)):
             continue
-        if isinstance(module, NORMALISATIONS) and found:
-            found[-1].append(name)
+        if isinstance(module, NORMALISATIONS) and grouped:
+            grouped[-1].append(name)
         else:
-            found.append([name])
-    return found
+            grouped.append([name])
+    return grouped
 
 
 def top(model: nn.Module, *, number: int) -> list[str]:

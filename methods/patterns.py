@@ -78,10 +78,10 @@ _kept: weakref.WeakKeyDictionary[nn.Module, _Fitted] = weakref.WeakKeyDictionary
 def patterns(query: Query) -> Patterns:
     """The patterns of the query's model, shaped as its weights; fitted once for a model and its training examples."""
     inputs, kept = query.train_inputs, _kept.get(query.model)
-    found = stamp(query.model), keys.digest(*query.model.parameters(), inputs)
-    if kept is None or (kept.stamp, kept.digest) != found:
+    stamped = stamp(query.model), keys.digest(*query.model.parameters(), inputs)
+    if kept is None or (kept.stamp, kept.digest) != stamped:
         fitted, cost = query.priced(lambda: fit(query.model, inputs, query.rows, query.forward))
-        kept = _Fitted(*found, tuple(fitted.values()), cost)
+        kept = _Fitted(*stamped, tuple(fitted.values()), cost)
         _kept[query.model] = kept
     else:
         query.charge(kept.cost)

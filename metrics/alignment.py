@@ -103,8 +103,8 @@ def average_precision(a: Tensor, masks: Tensor) -> Tensor:
     Not interpolated. A map that knows nothing scores about the mask's share of the image, not one half.
     """
     maps, inside = flat(a, masks)
-    found = [_precision_by_recall(*row) for row in zip(maps.cpu(), inside.cpu(), strict=True)]
-    precision = torch.tensor(found, dtype=torch.float64, device=maps.device)
+    precisions = [_precision_by_recall(*row) for row in zip(maps.cpu(), inside.cpu(), strict=True)]
+    precision = torch.tensor(precisions, dtype=torch.float64, device=maps.device)
     return defined(precision / inside.sum(1), inside, varies(maps))
 
 

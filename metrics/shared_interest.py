@@ -125,8 +125,8 @@ def cases(maps: Tensor, masks: Tensor, correct: Tensor, rule: Rule = above_devia
     """
     if correct.shape != (len(maps),) or correct.dtype != torch.bool:
         raise InputError(f"correct: expected ({len(maps)},) torch.bool, found {tuple(correct.shape)} {correct.dtype}")
-    found = coverages(maps, masks, rule)
-    numbers = zip(*(values.tolist() for values in found.values()), correct.tolist(), strict=True)
+    shares = coverages(maps, masks, rule)
+    numbers = zip(*(values.tolist() for values in shares.values()), correct.tolist(), strict=True)
     return [_case(*row) for row in numbers]
 
 

@@ -50,16 +50,18 @@ def _surrogate(plane: Tensor, generator: torch.Generator, iterations: int) -> Te
         return torch.full_like(plane, torch.nan)
     scale = plane.abs().amax().clamp(min=torch.finfo(plane.dtype).tiny)  # squares of tiny and huge values stay finite
     amplitudes = torch.fft.rfft2(plane / scale).abs()
-    found = values[order].reshape(plane.shape)
+    surrogate = values[order].reshape(plane.shape)
     for _ in range(iterations):
-        phases = torch.fft.rfft2(found / scale).angle()
+        phases = torch.fft.rfft2(surrogate / scale).angle()
         coloured = torch.fft.irfft2(torch.polar(amplitudes, phases), s=plane.shape)
-        before, found = found, torch.empty_like(values)
-        found[torch.from_numpy(np.argsort(coloured.flatten().numpy()))] = values  # NumPy sorts numbers twice as fast
-        found = found.reshape(plane.shape)
-        if torch.equal(found, before):
+        before, surrogate = surrogate, torch.empty_like(values)
+        surrogate[torch.from_numpy(np.argsort(coloured.flatten().numpy()))] = (
+            values  # NumPy sorts numbers twice as fast
+        )
+        surrogate = surrogate.reshape(plane.shape)
+        if torch.equal(surrogate, before):
             break
-    return found
+    return surrogate
 
 
 def gaussian(shape: Sequence[int], generator: torch.Generator) -> Tensor:

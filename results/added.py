@@ -17,7 +17,7 @@ COLUMNS = (
 )  # fmt: skip
 
 
-def added(found: Evidence, *, bare: Sequence[str]) -> pd.DataFrame:
+def added(resting: Evidence, *, bare: Sequence[str]) -> pd.DataFrame:
     """One row an effect and yardstick, columns `COLUMNS`, in the order of the effects.
 
     A yardstick is what a `bare` method, which gives what models themselves say, tells of the same bug, level and
@@ -25,26 +25,26 @@ def added(found: Evidence, *, bare: Sequence[str]) -> pd.DataFrame:
     difference takes into account that both rest on the same models and images; it is clipped to [−1, 1]. `adds`: `more`
     where it lies above 0, `less` where below, `undecided` where it contains 0 or does not exist.
     """
-    places = found.keys.groupby(CONTROLLED_PLACE, sort=False).ngroup().to_numpy()
-    parts = [_of_place(found.select(places == number), bare) for number in range(int(places.max(initial=-1)) + 1)]
+    places = resting.keys.groupby(CONTROLLED_PLACE, sort=False).ngroup().to_numpy()
+    parts = [_of_place(resting.select(places == number), bare) for number in range(int(places.max(initial=-1)) + 1)]
     rows = pd.concat([part for part in parts if len(part)] or [pd.DataFrame(columns=list(COLUMNS))])
     return rows.reset_index(drop=True)
 
 
-def _of_place(found: Evidence, bare: Sequence[str]) -> pd.DataFrame:
+def _of_place(resting: Evidence, bare: Sequence[str]) -> pd.DataFrame:
     """The differences of one bug, level and control."""
-    is_bare = found.keys["method"].isin(bare)
+    is_bare = resting.keys["method"].isin(bare)
     asked, explained = np.flatnonzero(is_bare), np.flatnonzero(~is_bare)
     rows, yardsticks = np.repeat(explained, len(asked)), np.tile(asked, len(explained))
     pairs = np.arange(len(rows))
-    weights = np.zeros((len(found.keys), len(rows)))
+    weights = np.zeros((len(resting.keys), len(rows)))
     weights[rows, pairs] = 1
     weights[yardsticks, pairs] = -1
-    difference = found.combine(weights)
+    difference = resting.combine(weights)
     low, high = (np.clip(bound, -1.0, 1.0) for bound in difference.interval())
-    return found.keys.iloc[rows].reset_index(drop=True).assign(
-        yardstick=_names(found.keys, bare)[yardsticks],
-        effect=found.effect[rows], yardstick_effect=found.effect[yardsticks],
+    return resting.keys.iloc[rows].reset_index(drop=True).assign(
+        yardstick=_names(resting.keys, bare)[yardsticks],
+        effect=resting.effect[rows], yardstick_effect=resting.effect[yardsticks],
         added=difference.value, ci_low=low, ci_high=high,
         adds=np.select([low > 0, high < 0], ["more", "less"], "undecided"),
     )[list(COLUMNS)]  # fmt: skip

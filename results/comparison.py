@@ -92,8 +92,8 @@ class Comparison:
     @property
     def counts(self) -> dict[str, int]:
         """Rows by status, in the order of `STATUSES`."""
-        found = Counter(self.table["status"])
-        return {status: found[status] for status in STATUSES if found[status]}
+        counted = Counter(self.table["status"])
+        return {status: counted[status] for status in STATUSES if counted[status]}
 
     @property
     def compared(self) -> bool:
@@ -213,12 +213,12 @@ def _same_models(rows: pd.DataFrame, baseline: ComparedTable, candidate: Compare
     sides = []
     for side in (baseline, candidate):
         suite = side.facts.get("suite", {})
-        found: dict[str, list[Any]] = {}
+        models_of: dict[str, list[Any]] = {}
         for name, contrast in sorted(side.facts.get("contrasts", {}).items()):
             key, weights = side.weights(contrast)
             told = (key, weights, suite.get("examples"), suite.get("seed")) if all(weights) else object()
-            found.setdefault(name.rpartition(" / seed ")[0], []).append(told)
-        sides.append(found)
+            models_of.setdefault(name.rpartition(" / seed ")[0], []).append(told)
+        sides.append(models_of)
     same = {name for name in sides[0].keys() & sides[1].keys() if sides[0][name] == sides[1][name]}
     cells = zip(rows["task"], rows["bug"], rows["level"], strict=True)
     return pd.Series([f"{task} / {bug} {level}" in same for task, bug, level in cells], index=rows.index)

@@ -129,14 +129,14 @@ OURS = ("ours", "control", "floor")
 
 def _published(beside: pd.DataFrame, findings: pd.DataFrame) -> list[tuple[str, list[str], list[list[str]]]]:
     """Title, columns and rows of the tables of findings and of values."""
-    found = findings[["finding", "agrees", "ours", "evidence"]].astype(str).to_numpy().tolist()
+    listed = findings[["finding", "agrees", "ours", "evidence"]].astype(str).to_numpy().tolist()
     values = [
         [row["source"], row["setting"], row["method"], row["quantity"], _number(row["paper"]),
          f"{row['task']} / {row['bug']} {row['level']}", row["measured_as"], *map(_number, row[list(OURS)])]
         for _, row in beside[beside["ours"].notna()].iterrows()
     ]  # fmt: skip
     columns = ["source", "setting", "method", "quantity", "paper", "our cell", "as", "ours", "control", "floor"]
-    tables = [(FINDINGS, ["finding", "agrees", "rows", "which"], found)]
+    tables = [(FINDINGS, ["finding", "agrees", "rows", "which"], listed)]
     return tables + ([("Published values beside ours", columns, values)] if values else [])
 
 

@@ -86,14 +86,14 @@ def _detection(part: pd.DataFrame, seeds_total: int) -> tuple[float, float, floa
     def rate(kept: Flags) -> float:
         return _passed(place, _weights(triple, model, kept))
 
-    found, seeds = rate(np.ones(len(part), dtype=bool)), int(model.max()) + 1
+    detected, seeds = rate(np.ones(len(part), dtype=bool)), int(model.max()) + 1
     models = [~(units == unit).any(axis=1) for unit in np.unique(units[units >= 0])]
     images = range(int(image.max()) + 1)
     if seeds < FEWEST_MODELS or len(images) < 2 or not all(kept.any() for kept in models):
-        return found, np.nan, np.nan
+        return detected, np.nan, np.nan
     variance = _variance([rate(kept) for kept in models]) + _variance([rate(image != number) for number in images])
     half = float(stdtrit(seeds - 1, (1 + CONFIDENCE) / 2) * np.sqrt(variance))
-    return found, max(found - half, 0.0), min(found + half, 1.0)
+    return detected, max(detected - half, 0.0), min(detected + half, 1.0)
 
 
 def _variance(left: list[float]) -> float:

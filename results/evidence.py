@@ -142,7 +142,7 @@ def joined(parts: Sequence[Evidence]) -> Evidence:
     return Evidence(keys, **columns, image=image, images=images).select(order)
 
 
-def q_values(found: Evidence, *, bare: Collection[str]) -> Floats:
+def q_values(resting: Evidence, *, bare: Collection[str]) -> Floats:
     """Of the detections, (G,): Benjamini–Hochberg over the explanations of one task, bug and level, of "effect ≤ .6".
 
     An effect without an interval has none (NaN); nor has one whose scores all agree, for a few models that agree leave
@@ -150,11 +150,11 @@ def q_values(found: Evidence, *, bare: Collection[str]) -> Floats:
     by construction, it would loosen the bound for the others. All effects share their models, so errors come in
     clusters: a false detection is seldom alone.
     """
-    each = found.combine(np.eye(len(found.keys)))
+    each = resting.combine(np.eye(len(resting.keys)))
     p = each.exceeds(DETECTS)
     q = np.full(len(p), np.nan)
-    tested = (each.variance > ROUNDING) & ~found.keys["method"].isin(bare).to_numpy()
-    family = found.keys.groupby(["task", "bug", "level"], sort=False).ngroup().to_numpy()
+    tested = (each.variance > ROUNDING) & ~resting.keys["method"].isin(bare).to_numpy()
+    family = resting.keys.groupby(["task", "bug", "level"], sort=False).ngroup().to_numpy()
     for number in np.unique(family[tested]):
         at = tested & (family == number)
         q[at] = false_discovery_control(p[at], method="bh")

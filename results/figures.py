@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -37,15 +38,9 @@ Pictures = Mapping[str, npt.NDArray[np.floating]]
 
 
 def gallery(
-    path: Path | BinaryIO,
-    maps: Mapping[str, Pictures],
-    verdicts: pd.DataFrame,
-    *,
-    bug: str,
-    level: str,
-    control: str,
+    path: Path | BinaryIO, maps: Mapping[str, Pictures], verdicts: pd.DataFrame, *, bug: str, level: str, control: str,
     features: Sequence[str] = (),
-) -> None:
+) -> None:  # fmt: skip
     """Draws every method's maps under reference, control and contaminated model, a few examples side by side.
 
     maps: by method, `inputs` (n, C, H, W) in [0, 1], (n, C, L) or (n, D), and, by role, channel sums (n, *spatial);
@@ -70,21 +65,25 @@ def gallery(
     for example, picture in enumerate(inputs):
         first = example * (len(roles) + 1)
         _input(figure.add_subplot(grid[0, first + len(roles) // 2]), picture)
-        for column, role in enumerate(roles):
-            for row, (method, pictures) in enumerate(maps.items(), start=2):
-                axes = figure.add_subplot(grid[row, first + column])
-                _map(axes, pictures[role][example])
-                if row == 2:
-                    axes.set_title(_title(role, bug, control), fontsize=7, pad=4)
-                if example == 0 and column == 0:
-                    axes.set_ylabel(_label(method, verdicts), rotation=0, ha="right", va="center", fontsize=8)
+        for (column, role), (row, method) in product(enumerate(roles), enumerate(maps, start=2)):
+            axes = figure.add_subplot(grid[row, first + column])
+            _map(axes, maps[method][role][example])
+            if row == 2:
+                axes.set_title(_title(role, bug, control), fontsize=7, pad=4)
+            if example == 0 and column == 0:
+                axes.set_ylabel(_label(method, verdicts), rotation=0, ha="right", va="center", fontsize=8)
+    _write_around(figure, (width, height), f"{bug} at level {level}: what each method shows", caption)
+    figure.savefig(path, dpi=130, format="png", metadata={"Software": "attribug"})
+
+
+def _write_around(figure: Any, size: tuple[float, float], title: str, caption: str) -> None:
+    """What stands above, beside and below the pictures; size in inches."""
+    width, height = size
     note: dict[str, Any] = {"ha": "left", "fontsize": 8, "color": "#444444"}
     middle = 1 - (TOP + TILE / 2) / height
     figure.text((LABELS - 0.1) / width, middle, "the explained input", **{**note, "ha": "right", "va": "center"})
     figure.text(0.15 / width, 0.12 / height, caption, va="bottom", **note)
-    title = f"{bug} at level {level}: what each method shows"
     figure.text(0.15 / width, 1 - 0.15 / height, title, ha="left", va="top", fontsize=12)
-    figure.savefig(path, dpi=130, format="png", metadata={"Software": "attribug"})
 
 
 def bars_told(features: Sequence[str]) -> str:

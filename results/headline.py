@@ -65,13 +65,13 @@ def headline(results: pd.DataFrame, suite: Mapping[str, Any], pieces: Pieces) ->
 
 def places(results: pd.DataFrame, suite: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     """Task, bug and level of all cells of a run: tasks and bugs as the suite names them, weak levels first."""
-    found = results[PLACE].drop_duplicates().itertuples(index=False, name=None)
+    present = results[PLACE].drop_duplicates().itertuples(index=False, name=None)
 
     def order(place: tuple[str, str, str]) -> tuple[Any, ...]:
         task, bug, level = place
         return _position(suite, "tasks", task), task, _position(suite, "bugs", bug), bug, level_order(level)
 
-    return sorted(found, key=order)
+    return sorted(present, key=order)
 
 
 def at(rows: pd.DataFrame, place: Sequence[str]) -> pd.DataFrame:

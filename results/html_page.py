@@ -312,30 +312,32 @@ def _trouble(run: PageContents) -> View:
 
 def _reasons(rows: pd.DataFrame) -> list[View]:
     """Rows without numbers, grouped by bug, method and reason."""
-    found = []
+    views = []
     for (bug, level, method, reason), part in rows.groupby(["bug", "level", "method", "reason"], sort=False):
         metrics = list(dict.fromkeys(part["metric"] + "@" + part["post"]))
-        found.append({"bug": bug, "level": level, "method": method, "reason": reason, "metrics": metrics})
-    return found
+        views.append({"bug": bug, "level": level, "method": method, "reason": reason, "metrics": metrics})
+    return views
 
 
 def _by_method(counts: Mapping[str, int]) -> list[tuple[str, str]]:
     """Method and how many maps; facts name a record `task / bug level / seed n / method`."""
-    found: dict[str, list[int]] = {}
+    totals: dict[str, list[int]] = {}
     for name, count in counts.items():
-        found.setdefault(_method(name), []).append(int(count))
+        totals.setdefault(_method(name), []).append(int(count))
     return [
         (method, f"{counted(sum(each), 'map')} in {counted(len(each), 'record')}")
-        for method, each in sorted(found.items())
+        for method, each in sorted(totals.items())
     ]
 
 
 def _imbalance(shares: Mapping[str, float]) -> list[tuple[str, float, float]]:
     """Method, least and largest share by which a record's maps miss their sum, of those that miss it by too much."""
-    found: dict[str, list[float]] = {}
+    shares_by_method: dict[str, list[float]] = {}
     for name, share in shares.items():
-        found.setdefault(_method(name), []).append(float(share))
-    return [(method, min(each), max(each)) for method, each in sorted(found.items()) if max(each) > IMBALANCE]
+        shares_by_method.setdefault(_method(name), []).append(float(share))
+    return [
+        (method, min(each), max(each)) for method, each in sorted(shares_by_method.items()) if max(each) > IMBALANCE
+    ]
 
 
 def _method(record: str) -> str:

@@ -57,18 +57,18 @@ def summary(rows: pd.DataFrame, facts: Mapping[str, Any], everything: Sequence[t
 def warnings(rows: pd.DataFrame, facts: Mapping[str, Any]) -> list[str]:
     """What a reader must know before trusting the page, a sentence each."""
     failed = len(facts.get("failures", ()))
-    found = [f"{counted(failed, 'record')} failed: see the last but one section."] if failed else []
+    sentences = [f"{counted(failed, 'record')} failed: see the last but one section."] if failed else []
     wrong = rows[(rows["role"] == NULL) & (rows["verdict"] == "detects")]
     for name, part in wrong.groupby("method", sort=False):
         where = _listed([f"{bug} {level}" for _, bug, level in part[PLACE].itertuples(index=False)])
-        found.append(f"{name}, which knows no model, detects {where}: there the bug changes what is explained.")
+        sentences.append(f"{name}, which knows no model, detects {where}: there the bug changes what is explained.")
     if facts["suite"].get("seeds", 0) < FEWEST_MODELS:
-        found.append(f"Fewer than {FEWEST_MODELS} models a side: no intervals, so every verdict is open.")
+        sentences.append(f"Fewer than {FEWEST_MODELS} models a side: no intervals, so every verdict is open.")
     if facts.get("unanalysed"):
-        found.append(f"The analysis is missing: {facts['unanalysed']}")
+        sentences.append(f"The analysis is missing: {facts['unanalysed']}")
     if facts.get("undrawn"):
-        found.append(f"{counted(len(facts['undrawn']), 'figure')} could not be drawn.")
-    return found
+        sentences.append(f"{counted(len(facts['undrawn']), 'figure')} could not be drawn.")
+    return sentences
 
 
 def took(checks: Sequence[Mapping[str, Any]], place: tuple[str, str, str]) -> tuple[int, int]:

@@ -46,15 +46,15 @@ HREF = "{http://www.w3.org/1999/xlink}href"
 def drawings(results: pd.DataFrame, suite: Mapping[str, Any], pieces: Pieces) -> dict[str, Callable[[], str]]:
     """What a run draws, by file name: functions that return SVG. Raises as `headline`."""
     rows = headline(results, suite, pieces)
-    found: dict[str, Callable[[], str]] = {}
+    drawn: dict[str, Callable[[], str]] = {}
     for task, part in rows.groupby("task", sort=False):
-        found[f"verdict_matrix_{task}.svg"] = partial(verdict_matrix, part)
+        drawn[f"verdict_matrix_{task}.svg"] = partial(verdict_matrix, part)
     for place, part in rows.groupby(PLACE, sort=False):
-        found["_".join(("effects", *map(str, place))) + ".svg"] = partial(effects, part)
+        drawn["_".join(("effects", *map(str, place))) + ".svg"] = partial(effects, part)
     for pair, part in rows.groupby(["task", "bug"], sort=False):
         if pieces["bugs"][str(pair[1])]["graded"] and part["level"].nunique() > 1:
-            found["_".join(("curve", *map(str, pair))) + ".svg"] = partial(curve, part)
-    return found
+            drawn["_".join(("curve", *map(str, pair))) + ".svg"] = partial(curve, part)
+    return drawn
 
 
 def verdict_matrix(rows: pd.DataFrame) -> str:

@@ -77,9 +77,9 @@ def _likest(results: pd.DataFrame, bug: str, method: str, quantity: str, control
     rows = results[(results["bug"] == bug) & (results["method"] == method) & ~results["verdict"].isin(OUTCOMES)]
     rows = rows[rows["control"] == controls.get(bug, rows["control"].min())]
     for measured_as in LIKEST[quantity]:
-        found = rows[rows["metric"] + "@" + rows["post"] == measured_as]
-        if len(found):
-            strongest: pd.DataFrame = sort_results(found).drop_duplicates("task", keep="last")
+        measured = rows[rows["metric"] + "@" + rows["post"] == measured_as]
+        if len(measured):
+            strongest: pd.DataFrame = sort_results(measured).drop_duplicates("task", keep="last")
             return strongest
     return results.iloc[:0]
 

@@ -14,7 +14,7 @@ CELL = ["task", "bug", "level", "control"]
 COLUMNS = ("method", "cells", "missing", "mean_effect", "ci_low", "ci_high", "rank_low", "rank_high", "reason")
 
 
-def ranking(found: Evidence, methods: tuple[str, ...] = (), *, bare: Collection[str]) -> pd.DataFrame:
+def ranking(resting: Evidence, methods: tuple[str, ...] = (), *, bare: Collection[str]) -> pd.DataFrame:
     """One row a method, columns `COLUMNS`: best mean effect first, those without a mean last.
 
     Takes one effect a method and cell (task, bug, level, control): the bugs' primary metrics. A method's mean is over
@@ -27,27 +27,25 @@ def ranking(found: Evidence, methods: tuple[str, ...] = (), *, bare: Collection[
     mean is lower for certain. The intervals hold pair by pair, not for all pairs at once.
 
     Args:
-        found: the effects.
+        resting: the effects.
         methods: further methods that belong to the table without an effect: refused, failed.
         bare: methods that give what models themselves say.
 
-    Raises:
-        ValueError: two effects of one method and cell.
-    """
-    if found.keys.duplicated([*CELL, "method"]).any():
+    Raises `ValueError` for two effects of one method and cell."""
+    if resting.keys.duplicated([*CELL, "method"]).any():
         raise ValueError("expected one effect a method and cell, found two: choose one metric and post a bug")
-    names = list(dict.fromkeys([*found.keys["method"], *methods]))
-    found = _explained(found, bare)
-    cells = found.keys.groupby(CELL, sort=False).ngroup().to_numpy()
+    names = list(dict.fromkeys([*resting.keys["method"], *methods]))
+    resting = _explained(resting, bare)
+    cells = resting.keys.groupby(CELL, sort=False).ngroup().to_numpy()
     at = np.full((len(names), int(cells.max()) + 1), -1)  # (methods, cells): which effect
-    at[[names.index(name) for name in found.keys["method"]], cells] = np.arange(len(found.keys))
-    usable = (at >= 0) & (found.undefined[at] <= UNDEFINED)
+    at[[names.index(name) for name in resting.keys["method"]], cells] = np.arange(len(resting.keys))
+    usable = (at >= 0) & (resting.undefined[at] <= UNDEFINED)
     complete = usable.all(axis=1)
-    weights = _means(at[complete], len(found.keys))
-    mean = found.combine(weights)
+    weights = _means(at[complete], len(resting.keys))
+    mean = resting.combine(weights)
     low, high = (np.clip(bound, 0.0, 1.0) for bound in mean.interval())
     ranked = np.array([name not in bare for name in np.array(names)[complete]], dtype=bool)
-    best, worst = _ranks(found, weights, ranked)
+    best, worst = _ranks(resting, weights, ranked)
     reasons = [_reason(row, here) for row, here in zip(at, usable, strict=True)]
     counts = {"cells": usable.sum(axis=1), "missing": (~usable).sum(axis=1)}
     table = pd.DataFrame({"method": names, **counts, "reason": reasons})
@@ -57,11 +55,11 @@ def ranking(found: Evidence, methods: tuple[str, ...] = (), *, bare: Collection[
     return order.reset_index(drop=True)[list(COLUMNS)]
 
 
-def _explained(found: Evidence, bare: Collection[str]) -> Evidence:
+def _explained(resting: Evidence, bare: Collection[str]) -> Evidence:
     """The effects in cells that some explanation has; all of them where there is no explanation at all."""
-    cells = found.keys.groupby(CELL, sort=False).ngroup()
-    of_explanations = cells[~found.keys["method"].isin(bare)]
-    return found.select(cells.isin(of_explanations).to_numpy()) if len(of_explanations) else found
+    cells = resting.keys.groupby(CELL, sort=False).ngroup()
+    of_explanations = cells[~resting.keys["method"].isin(bare)]
+    return resting.select(cells.isin(of_explanations).to_numpy()) if len(of_explanations) else resting
 
 
 def _means(at: Integers, effects: int) -> Floats:
@@ -72,11 +70,11 @@ def _means(at: Integers, effects: int) -> Floats:
     return weights
 
 
-def _ranks(found: Evidence, weights: Floats, ranked: Flags) -> tuple[Floats, Floats]:
+def _ranks(resting: Evidence, weights: Floats, ranked: Flags) -> tuple[Floats, Floats]:
     """Best and worst possible rank among the ranked methods, (methods,) each; NaN for the others."""
     count = weights.shape[1]
     one, other = np.meshgrid(np.arange(count), np.arange(count), indexing="ij")
-    low, high = found.combine(weights[:, one.ravel()] - weights[:, other.ravel()]).interval()
+    low, high = resting.combine(weights[:, one.ravel()] - weights[:, other.ravel()]).interval()
     counted = ranked[None, :] & (one != other)
     above = (high.reshape(count, count) < 0) & counted  # the other one is better for certain
     below = (low.reshape(count, count) > 0) & counted

@@ -19,7 +19,8 @@ from attribug.conformance.bugs import READ
 from attribug.conformance.checks import check
 from attribug.conformance.specimens import TARGETS, convolving, dense, sequences, vectors
 from attribug.contracts.contrasts import Contrast
-from attribug.contracts.models import Data, Examples, Recipe
+from attribug.contracts.data import Data, Examples
+from attribug.contracts.models import Recipe
 from attribug.contracts.tasks import Task
 from attribug.maps.attribution import attributions
 from attribug.models.lab import Lab

@@ -160,8 +160,8 @@ def check_level_zero_is_the_identity(bug: Bug) -> None:
     for visible in (None, 0.0):
         results = table(contrasts, known, measured, _lab(), EXPLAINED, visible)
         expect_one_half(results)
-        found = set(zip(results["method"], results["metric"], strict=True))
-        silent = sorted(f"{method}, {metric}" for method, metric in expected - found)
+        scored = set(zip(results["method"], results["metric"], strict=True))
+        silent = sorted(f"{method}, {metric}" for method, metric in expected - scored)
         expect(not silent, f"expected rows of every method and metric, found none of {'; '.join(silent)}")
         seeds, n = set(results["seeds"]), set(results["n"])
         expect(seeds == {len(SEEDS)}, f"expected {len(SEEDS)} contaminated models, found {sorted(seeds)}")

@@ -71,19 +71,21 @@ class KeptMaps:
         known = None if self.fresh else self.store.load(key)
         if known is not None:
             return _unpacked(known)
-        found = explain()
-        packed = _packed(found, half=self.precision == "float16" and output.halved)
+        explanation = explain()
+        packed = _packed(explanation, half=self.precision == "float16" and output.halved)
         if self.keep:
             self.store.save(key, packed)
         return _unpacked(packed)
 
 
-def _packed(found: Explained, *, half: bool) -> dict[str, Tensor]:
-    cost = torch.tensor([found.cost.seconds, found.cost.forward, found.cost.backward], dtype=torch.float64)
-    tensors = {"maps": found.maps, "cost": cost, "rows": torch.tensor(found.rows)}
+def _packed(explanation: Explained, *, half: bool) -> dict[str, Tensor]:
+    cost = torch.tensor(
+        [explanation.cost.seconds, explanation.cost.forward, explanation.cost.backward], dtype=torch.float64
+    )
+    tensors = {"maps": explanation.maps, "cost": cost, "rows": torch.tensor(explanation.rows)}
     if half:
-        tensors |= _halved(found.maps)
-    return tensors if found.promised is None else {**tensors, "promised": found.promised.cpu()}
+        tensors |= _halved(explanation.maps)
+    return tensors if explanation.promised is None else {**tensors, "promised": explanation.promised.cpu()}
 
 
 def _halved(maps: Tensor) -> dict[str, Tensor]:

@@ -152,11 +152,11 @@ def _cells(task: Task, bug: Bug, level: Level, seeds: tuple[int, ...]) -> Iterab
 
 
 def _all_trainings(cells: Iterable[Cell]) -> dict[str, Trained]:
-    found: dict[str, Trained] = {}
+    needed: dict[str, Trained] = {}
     for cell in cells:
         for model in cell.contrast.models() if cell.contrast is not None else ():
-            found.update({training.key: training for training in trainings(model) if training.key not in found})
-    return found
+            needed.update({training.key: training for training in trainings(model) if training.key not in needed})
+    return needed
 
 
 def _tasks(suite: Suite) -> list[Task]:

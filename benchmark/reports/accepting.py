@@ -35,17 +35,17 @@ def accept(baseline: str | Path, candidate: str | Path | FinishedRun) -> Path:
     """
     if isinstance(candidate, str | Path) and not is_url(candidate) and not Path(candidate).is_dir():
         raise InputError(f"{candidate}: expected a run's folder, which knows where numbers come from, found none")
-    found = load_table(candidate, RunFacts)
-    if found.facts["failures"]:
-        raise InputError(f"{found.name}: expected a whole run, found {len(found.facts['failures'])} failed records")
+    run = load_table(candidate, RunFacts)
+    if run.facts["failures"]:
+        raise InputError(f"{run.name}: expected a whole run, found {len(run.facts['failures'])} failed records")
     path = _reference(baseline)
     folder, notes = path.with_suffix(""), path.with_suffix(".json")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if folder.is_dir():
-            _keep_models(found, folder, _kept_before(notes))
-        write_atomically(path, partial(Path.write_bytes, data=results_csv(found.results)))
-        write_json(notes, _provenance(found.facts) | {"files": {path.name: checksum(path)}})
+            _keep_models(run, folder, _kept_before(notes))
+        write_atomically(path, partial(Path.write_bytes, data=results_csv(run.results)))
+        write_json(notes, _provenance(run.facts) | {"files": {path.name: checksum(path)}})
     except (OSError, StorageError) as error:
         told = error.found if isinstance(error, StorageError) else error.strerror or error
         raise InputError(f"--accept {path}: cannot be written: {told}") from error

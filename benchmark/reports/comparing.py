@@ -55,13 +55,13 @@ def compare_published(candidate: str | Path | FinishedRun) -> tuple[pd.DataFrame
     return beside_published(load_table(candidate))
 
 
-def beside_published(found: ComparedTable) -> tuple[pd.DataFrame, pd.DataFrame]:
+def beside_published(table: ComparedTable) -> tuple[pd.DataFrame, pd.DataFrame]:
     """As `compare_published`, of a table that was loaded."""
-    bugs = found.facts.get("pieces", {}).get("bugs")
+    bugs = table.facts.get("pieces", {}).get("bugs")
     if not bugs:
-        raise InputError(f"{found.name}: expected a run's folder or a reference, which know their bugs, found a table")
+        raise InputError(f"{table.name}: expected a run's folder or a reference, which know their bugs, found a table")
     primary, controls = ({name: bug[fact] for name, bug in bugs.items()} for fact in ("primary", "control"))
-    return published.beside(found.results, controls), published.findings(found.results, primary, controls)
+    return published.beside(table.results, controls), published.findings(table.results, primary, controls)
 
 
 def _tolerances(tolerance: float | Mapping[str, float] | None) -> dict[str, float]:

@@ -107,13 +107,13 @@ def _analysis(path: Path) -> pd.DataFrame | None:
 def _galleries(galleries: Tensors, costs: pd.DataFrame, facts: Mapping[str, Any]) -> dict[Place, dict[str, Any]]:
     """By place: the maps of the first model in which the bug took, as in the run's own figures."""
     records = costs[costs["kind"] == "record"]
-    found: dict[Place, dict[str, Any]] = {}
+    by_place: dict[Place, dict[str, Any]] = {}
     for (*names, seed), part in records.groupby([*PLACE, "seed"], sort=True):
         place: Place = (str(names[0]), str(names[1]), str(names[2]))
         held, checked = took([check for check in facts["checks"] if check["seed"] == seed], place)
-        if place not in found and held == checked:
+        if place not in by_place and held == checked:
             keys = dict(zip(part["method"], part["key"], strict=True))
             order = [name for name in facts["suite"].get("methods", ()) if name in keys]
             maps = pictures(galleries, {name: keys[name] for name in [*order, *(keys.keys() - set(order))]})
-            found |= {place: maps} if maps else {}
-    return found
+            by_place |= {place: maps} if maps else {}
+    return by_place

@@ -44,8 +44,8 @@ def run(
             schedule.work(engine, reporter)
     reporter.end()
     schedule.outcome.trainings = {key: models.load_cost(key) for key in plan.trainings}
-    found = {*schedule.outcome.damaged, *schedule.records.found_damaged, *models.found_damaged}
-    schedule.outcome.damaged = sorted(found)
+    damaged = {*schedule.outcome.damaged, *schedule.records.found_damaged, *models.found_damaged}
+    schedule.outcome.damaged = sorted(damaged)
     schedule.outcome.weights = {key: models.checksum(key) for key in plan.trainings}
     schedule.outcome.seconds["wall"] = time.perf_counter() - started
     return schedule.outcome

@@ -197,12 +197,12 @@ class _Work:
 
         Where it fails on another version than the explained one, the metrics that read this one lose their rows.
         """
-        found = {}
+        seen_maps = {}
         for version in self.versions:
             seen = self.contrast.seen(side, version)
             query, data = queries[seen]
             try:
-                found[version] = self.explain(seen, query, parameters), data
+                seen_maps[version] = self.explain(seen, query, parameters), data
             except Exception as error:
                 if not version or isinstance(error, StorageError):
                     raise
@@ -210,25 +210,25 @@ class _Work:
                 for measurement in self.measurements:
                     if version in measurement.metric.versions and not measurement.verdict:
                         measurement.lose(error)
-        maps = found[""][0]
+        maps = seen_maps[""][0]
         self.remember(side, maps)
         if self.output.explains:
             promised = queries[side][0].promised if self.method.conserves else None
             self.record.census.count(maps, promised)
-        return found
+        return seen_maps
 
     def explain(self, side: Side, query: Query, parameters: Mapping[str, Any]) -> Tensor:
         """The method's maps of one query."""
         started = time.perf_counter()
-        found = self.attributed(query, parameters) if self.kept is None else self.kept.explained(
+        explanation = self.attributed(query, parameters) if self.kept is None else self.kept.explained(
             self.method, parameters, side, query, partial(self.attributed, query, parameters)
         )  # fmt: skip
-        query.promised = found.promised
-        self.record.cost.add(found.cost)
+        query.promised = explanation.promised
+        self.record.cost.add(explanation.cost)
         self.explaining_seconds += time.perf_counter() - started
-        if found.rows < self.rows:
-            self.record.rows = min(found.rows, self.record.rows or found.rows)
-        return found.maps
+        if explanation.rows < self.rows:
+            self.record.rows = min(explanation.rows, self.record.rows or explanation.rows)
+        return explanation.maps
 
     def attributed(self, query: Query, parameters: Mapping[str, Any]) -> Explained:
         """What the method makes of a query."""

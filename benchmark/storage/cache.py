@@ -32,8 +32,8 @@ class Cache:
         """What lies on this machine, then what lies at the cache's URL, if it has one."""
         remote = self._place.remote
         here = str(self._place.folder) if remote is None else f"{self._place.folder}, copy of {remote.name}"
-        found = [sorted_out(here, self._files(), self._copies())]
-        return found if remote is None else [*found, sorted_out(remote.name, _remote_files(remote))]
+        inventories = [sorted_out(here, self._files(), self._copies())]
+        return inventories if remote is None else [*inventories, sorted_out(remote.name, _remote_files(remote))]
 
     def prune(
         self, seconds: float | None, limit: int | None, *, dry: bool = False
@@ -96,10 +96,10 @@ class Cache:
                 files[f"{path.name}/"] = File(0, 0.0)
             elif path.is_file():
                 files[path.name] = _file(path)
-        found = _files_below(copies_folder(), COPIES)
+        copies = _files_below(copies_folder(), COPIES)
         if self._place.remote is None:
-            return files | found
-        return files | {path: file for path, file in found.items() if not path.startswith(f"{COPIES}/{own}")}
+            return files | copies
+        return files | {path: file for path, file in copies.items() if not path.startswith(f"{COPIES}/{own}")}
 
     def _copies(self) -> dict[str, str]:
         labels = copies_folder().glob("*.url")

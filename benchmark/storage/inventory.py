@@ -76,17 +76,17 @@ def sorted_out(place: str, files: Mapping[str, File], copies: Mapping[str, str] 
     items: list[Item] = []
     parts: dict[str, list[str]] = {}
     foreign = []
-    keys = {found.group("folder", "key") for found in map(MODEL.fullmatch, files) if found}
+    keys = {match.group("folder", "key") for match in map(MODEL.fullmatch, files) if match}
     for path in sorted(files):
-        if found := COPY.fullmatch(path):
-            parts.setdefault(found["name"], []).append(path)
-        elif found := MODEL.fullmatch(path):
-            items.append(_model(path, files, found["folder"], found["key"], found["device"] or "cpu"))
+        if match := COPY.fullmatch(path):
+            parts.setdefault(match["name"], []).append(path)
+        elif match := MODEL.fullmatch(path):
+            items.append(_model(path, files, match["folder"], match["key"], match["device"] or "cpu"))
         elif ASIDE.fullmatch(path):
             items.append(_single("damaged", path, files))
-        elif found := COST.fullmatch(path) or LEFT.fullmatch(path):
-            lock = _lock(found["folder"], found["key"]) if found["key"] else ""
-            if found.group("folder", "key") not in keys or path not in _beside(found["folder"], found["key"]):
+        elif match := COST.fullmatch(path) or LEFT.fullmatch(path):
+            lock = _lock(match["folder"], match["key"]) if match["key"] else ""
+            if match.group("folder", "key") not in keys or path not in _beside(match["folder"], match["key"]):
                 items.append(_single("left", path, files, lock))
         else:
             foreign.append(path)

@@ -40,8 +40,8 @@ class Remote:
 
     def sizes(self, below: str = "") -> dict[str, int]:
         """Bytes of every file below a folder, by path from the root; none that is hidden."""
-        found = {path: int(info["size"] or 0) for path, info in self._listed(below).items()}
-        return {path: size for path, size in found.items() if not hidden(path)}
+        sizes = {path: int(info["size"] or 0) for path, info in self._listed(below).items()}
+        return {path: size for path, size in sizes.items() if not hidden(path)}
 
     def files(self) -> dict[str, tuple[int, float]]:
         """Bytes of every file, and when it was written, in seconds since 1970; the hidden ones, too."""
@@ -111,11 +111,11 @@ class Remote:
         with self._told():
             self._files.invalidate_cache()
             try:
-                found = self._files.find(self._place(below), detail=True, **self._within(ANSWER_SECONDS))
+                listing = self._files.find(self._place(below), detail=True, **self._within(ANSWER_SECONDS))
             except FileNotFoundError:
                 return {}
         start = len(self._root.rstrip("/")) + 1
-        return {name[start:]: info for name, info in found.items() if info["type"] == "file"}
+        return {name[start:]: info for name, info in listing.items() if info["type"] == "file"}
 
     def _time(self, info: Mapping[str, Any]) -> float:
         """When a listed file was written: its listing tells with some file systems."""

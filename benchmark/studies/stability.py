@@ -65,7 +65,6 @@ def fold_study(
     lab: Lab | None = None,
 ) -> pd.DataFrame:
     """MeGe and ReCo, one row a method (Fel et al. 2022): are maps stable where models are, and only there?
-
     `folds` models with initialisations of their own are trained, each without one fold of the task's training examples;
     a training image is explained, for its label, by the model that never saw it and by each of the others. S⁼ holds the
     pairs on `examples` random images. Images on which exactly one of two models is right are few, so S≠ is drawn from
@@ -74,13 +73,13 @@ def fold_study(
     Columns: see `FOLD_COLUMNS`.
 
     Args:
-        task: a registered task's name, made with `seed` and `task_options`, or a task.
+        task: a registered name, made with `seed` and `task_options`, or a task.
         methods: registered names, or methods; `method_options` by name.
         seed: of the folds, the first model and the methods' random streams.
         metric: `metric@post`, a correlation.
         lab: trains and keeps the models; by default in the cache.
 
-    Raises `InputError` for unknown names and options, a metric that is no correlation, too few folds or examples."""
+    Raises `InputError` for unknown names and options, another metric, too few folds or examples."""
     expect_whole(examples=examples, folds=folds)
     refuse_single_images(examples)
     similarity_post(metric, CORRELATIONS)

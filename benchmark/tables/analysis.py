@@ -62,16 +62,16 @@ class Distilled:
 def distilled(scores: pd.DataFrame, plan: Plan) -> Distilled:
     """Of all scores of a run, or of a part of them that has all rows of its keys."""
     seeds_total, kinds, visible = plan.suite.seeds, metric_kinds(plan), visible_differences(plan)
-    found = estimates(scores, seeds_total=seeds_total, kinds=kinds, visible=visible)
+    estimated = estimates(scores, seeds_total=seeds_total, kinds=kinds, visible=visible)
     if not len(scores):
-        return Distilled(found, None, NOTHING)
+        return Distilled(estimated, None, NOTHING)
     try:
         rests_on = evidence(scores, seeds_total=seeds_total, kinds=kinds, visible=visible)
         shown = scores[is_shown(scores, plan)]
         judged = decisions(shown, seeds_total=seeds_total, kinds=kinds) if len(shown) else NOTHING
     except Exception as error:  # not worth the results
-        return Distilled(found, None, NOTHING, one_line(error))
-    return Distilled(found, rests_on, judged)
+        return Distilled(estimated, None, NOTHING, one_line(error))
+    return Distilled(estimated, rests_on, judged)
 
 
 def joined(parts: Sequence[Distilled]) -> Distilled:
@@ -90,18 +90,18 @@ def joined(parts: Sequence[Distilled]) -> Distilled:
     )
 
 
-def analyses(found: Distilled, results: pd.DataFrame, plan: Plan) -> dict[str, pd.DataFrame]:
+def analyses(known: Distilled, results: pd.DataFrame, plan: Plan) -> dict[str, pd.DataFrame]:
     """By name: `headline` (the matrix, with q-values, decisions and what is added), `added`, `ranking`, `severity`,
     `posts`; each with its columns, also where there is nothing to tell."""
     graded = [name for name, bug in plan.bugs.items() if bug.graded]
     tables = {name: pd.DataFrame(columns=list(columns)) for name, columns in EMPTY.items()}
     tables |= {"severity": severity(results, graded), "posts": by_post(results)}
     headline = is_shown(results, plan)
-    if found.evidence is None:
+    if known.evidence is None:
         return tables | {"headline": _merged(results[headline], {})}
     bare = bare_methods(plan)
     counted = pd.MultiIndex.from_frame(results.loc[~results["effect"].isna(), list(KEYS)])
-    shown = found.evidence.select(pd.MultiIndex.from_frame(found.evidence.keys).isin(counted))  # the table's effects
+    shown = known.evidence.select(pd.MultiIndex.from_frame(known.evidence.keys).isin(counted))  # the table's effects
     tables["added"] = added(shown, bare=bare)
     main = shown.select(is_shown(shown.keys, plan).to_numpy())
     if not len(main.keys):
@@ -109,7 +109,7 @@ def analyses(found: Distilled, results: pd.DataFrame, plan: Plan) -> dict[str, p
     others = tuple(method.name for method, _ in plan.methods if method.name not in bare)
     tables["ranking"] = ranking(main, others, bare=bare)
     keys = list(KEYS)
-    judged = found.decisions[pd.MultiIndex.from_frame(found.decisions[keys]).isin(pd.MultiIndex.from_frame(main.keys))]
+    judged = known.decisions[pd.MultiIndex.from_frame(known.decisions[keys]).isin(pd.MultiIndex.from_frame(main.keys))]
     more = {"q": main.keys.assign(q=q_values(main, bare=bare)), "judged": judged,
             "added": _beside_first_yardstick(tables["added"], plan)}  # fmt: skip
     return tables | {"headline": _merged(results[headline], more)}

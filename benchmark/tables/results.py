@@ -97,8 +97,8 @@ def _mark_constructed(results: pd.DataFrame, plan: Plan) -> pd.DataFrame:
         for name, metric in bare.items()
         if cell.contrast is not None and _is_checked(plan.bugs[cell.bug], cell.contrast, metric)
     }
-    found = pd.MultiIndex.from_frame(results[["bug", "metric"]]).isin(list(constructed))
-    marked = found & (results["verdict"] == "detects")
+    concerned = pd.MultiIndex.from_frame(results[["bug", "metric"]]).isin(list(constructed))
+    marked = concerned & (results["verdict"] == "detects")
     return results.assign(reason=results["reason"].mask(marked, "true by construction"))
 
 
@@ -112,13 +112,13 @@ def _is_checked(bug: Bug, contrast: Contrast, metric: Metric) -> bool:
 
 def _warn_of_imbalance(results: pd.DataFrame, outcome: Outcome) -> pd.DataFrame:
     """Rows of methods whose maps miss the sums that their definition promises say by how much."""
-    found: dict[tuple[str, ...], Census] = {}
+    censuses: dict[tuple[str, ...], Census] = {}
     for (number, method), record in outcome.records.items():
         if outcome.took(number):
-            found.setdefault((*place_of(outcome.plan.cells[number]), method), Census()).add(record.census)
+            censuses.setdefault((*place_of(outcome.plan.cells[number]), method), Census()).add(record.census)
     warnings = {
         place: f"maps miss the sum they promise by {census.imbalance:.0%}"
-        for place, census in found.items()
+        for place, census in censuses.items()
         if census.imbalance > TOLERANCE
     }
     places = zip(*(results[name] for name in ("task", "bug", "level", "method")), strict=True)

@@ -45,8 +45,8 @@ def _portions(frames: list[pd.DataFrame]) -> Iterator[pd.DataFrame]:
     measured = ["control", "metric", "post"]
     groups = [dict(iter(frame.groupby(measured, sort=False))) for frame in frames]
     for key in dict.fromkeys(key for group in groups for key in group):
-        found = [group.pop(key).drop(columns=measured) for group in groups if key in group]
-        yield labelled(pd.concat(found, ignore_index=True), dict(zip(measured, map(str, key), strict=True)))
+        portions = [group.pop(key).drop(columns=measured) for group in groups if key in group]
+        yield labelled(pd.concat(portions, ignore_index=True), dict(zip(measured, map(str, key), strict=True)))
 
 
 def gathered(parts: Iterable[pd.DataFrame]) -> Iterator[pd.DataFrame]:

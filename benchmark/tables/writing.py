@@ -29,11 +29,11 @@ def write(outcome: Outcome, out: Path) -> pd.DataFrame:
     """Writes all files of a run; returns the results."""
     parts: list[Distilled] = []
     write_atomically(out / SCORES, lambda path: _write_scores(outcome, path, parts))
-    found = joined(parts)
-    results = results_of(outcome, found.estimates)
+    known = joined(parts)
+    results = results_of(outcome, known.estimates)
     _write_csv(costs_of(outcome), out / COSTS)
     write_atomically(out / RESULTS, partial(Path.write_bytes, data=results_csv(results)))
-    unanalysed = _analyse(found, results, outcome.plan, out / ANALYSIS)
+    unanalysed = _analyse(known, results, outcome.plan, out / ANALYSIS)
     facts = run_facts(outcome, results)
     missing = {"undrawn": draw(outcome, results, facts["pieces"], out), "unanalysed": unanalysed}
     write_json(out / RUN, facts | {"files": checksums(out), **missing})
@@ -60,12 +60,12 @@ def _write_csv(table: pd.DataFrame, path: Path) -> None:
     write_atomically(path, lambda place: table.to_csv(place, index=False, float_format="%.6g", lineterminator="\n"))
 
 
-def _analyse(found: Distilled, results: pd.DataFrame, plan: Plan, folder: Path) -> str:
+def _analyse(known: Distilled, results: pd.DataFrame, plan: Plan, folder: Path) -> str:
     """Writes one file a table of the analysis; returns why there are none, for they are not worth the results."""
-    if found.fault:
-        return found.fault
+    if known.fault:
+        return known.fault
     try:
-        tables = analyses(found, results, plan)
+        tables = analyses(known, results, plan)
     except Exception as error:
         return one_line(error)
     make_folder(folder)

@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 def seconds(text: str) -> float:
     """An age such as 90min, 12h, 30d or 4w. Raises `InputError` for anything else."""
-    found = re.fullmatch(rf"(\d+(?:\.\d+)?)({'|'.join(SECONDS)})", text.strip(), re.ASCII)
-    if found is None:
+    match = re.fullmatch(rf"(\d+(?:\.\d+)?)({'|'.join(SECONDS)})", text.strip(), re.ASCII)
+    if match is None:
         raise InputError(f"--older-than: expected an age such as 90min, 12h, 30d or 4w, found {text!r}")
-    return float(found[1]) * SECONDS[found[2]]
+    return float(match[1]) * SECONDS[match[2]]
 
 
 def size(text: str) -> int:
@@ -52,8 +52,8 @@ def as_json(places: Iterable[Inventory]) -> list[dict[str, Any]]:
 
 
 def _sum(items: Iterable[Item]) -> dict[str, int]:
-    found = list(items)
-    return {"count": len(found), "bytes": sum(item.bytes for item in found)}
+    summed = list(items)
+    return {"count": len(summed), "bytes": sum(item.bytes for item in summed)}
 
 
 def lines(place: Inventory) -> Iterator[str]:

@@ -174,11 +174,11 @@ def list_(
         raise InputError(f"list: expected one of {', '.join(KINDS)}, found {kind!r}{near_misses(kind, KINDS)}")
     for each in plugin or []:
         load_plugin(each)
-    found = {each: listing.listed(each) for each in ([kind] if kind else KINDS)}
+    rows = {each: listing.listed(each) for each in ([kind] if kind else KINDS)}
     if as_json:
-        _say(json.dumps(found, indent=2))
+        _say(json.dumps(rows, indent=2))
     else:
-        _say(listing.text(found), nl=False)
+        _say(listing.text(rows), nl=False)
 
 
 @app.command()
@@ -229,10 +229,10 @@ def compare(
     if accept:
         _say(f"written: {accepting.accept(baseline, candidate)}")
         return
-    found = comparing.compare(baseline, candidate, tolerance=allowed, only_verdicts=only is not None)
-    _say(FORMATS[format_](found), nl=False)
-    if not found.ok:
-        raise Alarm(found)
+    comparison = comparing.compare(baseline, candidate, tolerance=allowed, only_verdicts=only is not None)
+    _say(FORMATS[format_](comparison), nl=False)
+    if not comparison.ok:
+        raise Alarm(comparison)
 
 
 @app.command()

@@ -17,10 +17,10 @@ def listed(kind: str) -> Rows:
     return next(registry for registry in all_registries().values() if registry.plural == kind).described()
 
 
-def text(found: dict[str, Rows]) -> str:
+def text(listed_rows: dict[str, Rows]) -> str:
     """The lists as plain text, a line a piece."""
     lines = []
-    for kind, rows in found.items():
+    for kind, rows in listed_rows.items():
         lines.append(f"{kind}:")
         width = max((len(row["name"]) for row in rows), default=0)
         lines += [f"  {row['name']:<{width}}  {row['summary']}" for row in rows]

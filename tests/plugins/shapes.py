@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from attribug import tasks
-from attribug.contracts.models import Data, Examples, Recipe
+from attribug.contracts.data import Data, Examples
+from attribug.contracts.models import Recipe
 from attribug.contracts.tasks import Task
 from attribug.errors import Unsupported
 
