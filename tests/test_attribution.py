@@ -14,8 +14,6 @@ from attribug.maps.attribution import attributions
 from attribug.maps.guard import MethodFault, evaluated, guarded, safe_copy
 from attribug.query.query import Query
 
-torch.set_num_threads(1)
-
 
 def model() -> nn.Module:
     torch.manual_seed(0)

@@ -12,7 +12,6 @@ import attribug
 from attribug.metrics.postprocessing import postprocess
 from attribug.metrics.surrogates import LAWS
 
-torch.set_num_threads(1)
 DOCS = Path(__file__).parent.parent / "docs"
 SSIM = ("ssim_range2@minmax", "ssim@sum_minmax", "ssim@abs_sum_minmax")
 LARGEST = {"calibration.svg": 200_000, "calibration_maps.svg": 200_000, "high_ssim.svg": 100_000}  # bytes

@@ -22,8 +22,8 @@ from attribug.query.query import Query
 from attribug.results.schema import VERDICTS, read_results
 from attribug.scores.records import Record
 from attribug.tables.results import TOLERANCE, _warn_of_imbalance
+from doubles.engine import used
 
-torch.set_num_threads(1)
 PLUGINS = Path(__file__).parent / "plugins"
 RAN_OUT: dict[str, Callable[[], BaseException]] = {
     "cuda": lambda: torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
@@ -222,10 +222,11 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     before = {kind: pieces.registered() for kind, pieces in plugins.all_registries().items()}
     (folder / "counted.py").write_text(PLUGIN)
     names = [f"census_{name}" for name in ("exact", "near", "far", "flat", "holes", "starved")]
-    yield attribug.run(
-        str(PLUGINS / "tiny.yaml"), methods=["gradient", *names], metrics=["spearman", "census_failing"], workers=1,
-        plugins=[str(PLUGINS / "tiny.py"), str(folder / "counted.py")], out=folder / "run",
-    )  # fmt: skip
+    with used():
+        yield attribug.run(
+            str(PLUGINS / "tiny.yaml"), methods=["gradient", *names], metrics=["spearman", "census_failing"],
+            plugins=[str(PLUGINS / "tiny.py"), str(folder / "counted.py")], out=folder / "run",
+        )  # fmt: skip
     for kind, pieces in plugins.all_registries().items():
         for name in set(pieces.registered()) - {*before[kind], *pieces.declared()}:
             pieces.forget(name)

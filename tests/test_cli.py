@@ -82,7 +82,7 @@ class TestRun:
         assert (folder / "results.csv").read_bytes() == before
 
     def test_workers_do_not_change_a_byte(self, attribug, tiny_run, tmp_path):
-        answer = attribug("run", TINY, "--workers", "2", "--out", "two", "--fresh", tiny=True)
+        answer = attribug("run", TINY, "--workers", "2", "--out", "two", "--fresh", tiny=True, start="script")
         assert answer.returncode == 0, answer.stderr
         assert (tiny_run / "results.csv").read_bytes() == (tmp_path / "two" / "results.csv").read_bytes()
         attribug("run", TINY, "--seed", "1", "--out", "other", tiny=True)
@@ -106,8 +106,8 @@ class TestRun:
         ],
     )
     def test_bad_method_costs_only_its_own_rows(self, attribug, tiny_run, tmp_path, body, reason):
-        bad = plugin(tmp_path, "bad", body)
-        answer = attribug("run", TINY, "--plugin", bad, "--workers", "1", tiny=True)
+        bad, ends = plugin(tmp_path, "bad", body), "worker" in reason
+        answer = attribug("run", TINY, "--plugin", bad, "--workers", "1", tiny=True, workers=ends)
         assert answer.returncode == 3, answer.stderr
         assert "Traceback" not in answer.stderr
         results = read_results(tmp_path / "runs" / "tiny" / "results.csv")
@@ -119,7 +119,8 @@ class TestRun:
 
     def test_slow_method_is_stopped(self, attribug, tmp_path):
         slow = plugin(tmp_path, "slow", "import time; time.sleep(60)")
-        answer = attribug("run", TINY, "--plugin", slow, "--timeout", "3", "--seeds", "1", "--workers", "1", tiny=True)
+        typed = ["--plugin", slow, "--timeout", "3", "--seeds", "1", "--workers", "1"]
+        answer = attribug("run", TINY, *typed, tiny=True, workers=True)
         assert answer.returncode == 3
         results = read_results(tmp_path / "runs" / "tiny" / "results.csv")
         assert set(results.loc[results["method"] == "slow", "reason"]) == {"timeout after 3 s"}
@@ -184,15 +185,15 @@ class TestRun:
         (tmp_path / "broken.py").write_text(interrupt + "raise RuntimeError('numpy.core.multiarray failed to import')")
         (tmp_path / "typer.py").write_text(interrupt + "raise KeyboardInterrupt")
         for answer in (
-            attribug("run", TINY, "--plugin", "broken.py", tiny=True),
-            attribug("list", environment={"PYTHONPATH": str(tmp_path)}),
+            attribug("run", TINY, "--plugin", "broken.py", tiny=True, start="script"),
+            attribug("list", environment={"PYTHONPATH": str(tmp_path)}, start="script"),
         ):
             assert one_line(answer, 130) == "attribug: interrupted; the same command goes on from here"
 
     def test_module_runs_beside_stray_files(self, attribug, tmp_path):
         for name in ("metrics", "bugs", "methods", "results", "benchmark"):
             (tmp_path / f"{name}.py").write_text("raise ImportError('a stray file')")
-        answer = attribug("run", TINY, "--methods", "gradient", tiny=True, module=True)
+        answer = attribug("run", TINY, "--methods", "gradient", tiny=True, start="module")
         assert answer.returncode == 0, answer.stderr
 
     def test_given_models_are_used_and_never_trained(self, attribug, tiny_run, tmp_path):
@@ -253,7 +254,7 @@ def test_wrong_input_is_one_line(inside, case):
 
 def test_wrong_input_ends_the_real_process_so_too(attribug):
     arguments, expected = WRONG["unknown method"]
-    assert expected in one_line(attribug(*arguments), 2)
+    assert expected in one_line(attribug(*arguments, start="script"), 2)
 
 
 def test_suite_file_errors_name_the_key(attribug, tmp_path):

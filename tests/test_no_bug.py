@@ -6,7 +6,6 @@ from functools import partial
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 
 from attribug import metrics, tasks
 from attribug.contracts.models import Recipe
@@ -25,7 +24,6 @@ ALIGNMENTS = ("mass_accuracy@abs_sum", "iou@abs_sum")
 @pytest.fixture(scope="module")
 def explained() -> dict[str, dict[str, np.ndarray]]:
     """Of clean models, by method and metric: similarities (MODELS, MODELS, EXAMPLES), alignments (MODELS, EXAMPLES)."""
-    torch.set_num_threads(1)
     task = tasks.get("digits").function(seed=0, other=lambda name: None, train=300, test=EXAMPLES)
     recipe = Recipe(partial(bvd_cnn, width=6), epochs=16)
     training, test = task.examples("train").load(), task.examples("test", share=1.0).load()

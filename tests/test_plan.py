@@ -20,7 +20,6 @@ from attribug.plans.planning import make
 from attribug.registry import Registry
 from attribug.suites.suite import Suite, load, shipped
 
-torch.set_num_threads(1)
 Function = Callable[..., Any]
 
 

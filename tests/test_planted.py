@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,15 +28,13 @@ METHODS = ("knows_the_truth", "painted_softmax", *BLINDFOLDED, "predictions")
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def run(shared_run: Callable[..., Path]) -> Path:
     """The folder of a smoke run of planted methods."""
-    folder = tmp_path_factory.mktemp("planted")
-    command = [sys.executable, "-m", "attribug", "run", "smoke", "--plugin", str(PLUGIN), "--out", "run",
-               "--bugs", ",".join(BUGS), "--methods", ",".join(METHODS), "--metrics",
-               "spearman,ssim,pearson,iou,auroc,mass_accuracy,total_variation,background_swap"]  # fmt: skip
-    answer = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-    assert answer.returncode == 0, answer.stderr + answer.stdout
-    return folder / "run"
+    metrics = "spearman,ssim,pearson,iou,auroc,mass_accuracy,total_variation,background_swap"
+    return shared_run(
+        "planted", "smoke", "--plugin", str(PLUGIN), "--bugs", ",".join(BUGS), "--methods", ",".join(METHODS),
+        "--metrics", metrics,
+    )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -168,7 +165,6 @@ def load_and_get(name: str) -> Any:
 
 @pytest.fixture(scope="module")
 def noise() -> pd.DataFrame:
-    torch.set_num_threads(1)
     return pd.concat([simulated(number) for number in range(RUNS)], ignore_index=True)
 
 

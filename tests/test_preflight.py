@@ -15,7 +15,6 @@ from attribug.query.preflight import PREFLIGHT, preflight, stamp
 from attribug.query.query import Query
 from attribug.query.trace import trace
 
-torch.set_num_threads(1)
 CLASSES = 3
 TARGETS = torch.tensor([2, 0, 1])
 

@@ -11,7 +11,6 @@ import attribug
 from attribug.contracts.models import Data
 from attribug.query.query import Query
 
-torch.set_num_threads(1)
 N, CLASSES = 5, 3
 
 

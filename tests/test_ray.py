@@ -16,7 +16,7 @@ from ray.cluster_utils import Cluster  # noqa: E402
 PLUGINS = Path(__file__).parent / "plugins"
 TINY = ["run", str(PLUGINS / "tiny.yaml"), "--plugin", str(PLUGINS / "tiny.py")]
 TABLES = ("results.csv", "scores.parquet", "analysis/headline.csv")
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.survival
 
 
 @pytest.fixture

@@ -23,13 +23,13 @@ from attribug.contracts.pieces import Method, Metric
 from attribug.contracts.tasks import Task
 from attribug.errors import Unsupported
 from attribug.models.lab import Lab
+from attribug.models.memory import Memory
 from attribug.query.query import Query
 from attribug.scores.blocks import explained_positions, score_block
 from attribug.scores.measurement import COLUMNS
 from attribug.scores.records import SHOWN, Record, Settings
 from attribug.streams import generator
 
-torch.set_num_threads(1)
 PIXELS = 12
 COUNT = 10
 SETTINGS = Settings(seed=3, examples=COUNT, chunk=4, rows=64)
@@ -38,14 +38,6 @@ MEASURED = [pair for name in ("spearman@sum", "pearson@abs_sum", "ssim", "mass_a
 NAMES = ("gradient", "input_x_gradient", "random", "predictions")
 Chosen = Sequence[tuple[Method, Mapping[str, Any]]]
 SEEDS = (0, 1, 2)
-
-
-class Memory(dict[str, dict[str, Tensor]]):
-    def load_weights(self, key: str) -> dict[str, Tensor] | None:
-        return self.get(key)
-
-    def save_weights(self, key: str, weights: dict[str, Tensor]) -> None:
-        self[key] = {name: value.clone() for name, value in weights.items()}
 
 
 def network() -> nn.Sequential:

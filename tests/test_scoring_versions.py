@@ -27,7 +27,6 @@ from attribug.scores.measurement import COLUMNS
 from attribug.scores.records import Record, Settings
 from attribug.streams import generator
 
-torch.set_num_threads(1)
 PIXELS, COUNT = 12, 7
 SETTINGS = Settings(seed=3, examples=COUNT, chunk=3, rows=64)
 SEEDS = (0, 1, 2)

@@ -26,7 +26,6 @@ from attribug.storage.models import Models
 from attribug.storage.records import Records
 from attribug.storage.tensors import Tensors
 
-torch.set_num_threads(1)
 TENSORS = {
     "weight": torch.randn(3, 4, generator=torch.Generator().manual_seed(0)),
     "transposed": torch.arange(6.0).reshape(2, 3).T,

@@ -27,7 +27,6 @@ from attribug.query.query import Query
 from attribug.studies import folds as parts
 from attribug.studies import randomisation, stability
 
-torch.set_num_threads(1)
 FOLDS, EXAMPLES, LAYERS = 3, 12, 8
 SMALL = {"train": 300, "test": 20, "epochs": 12, "width": 6}
 Study = Callable[..., pd.DataFrame]

@@ -35,7 +35,6 @@ from attribug.conformance.methods import (  # fmt: skip
 )
 from attribug.conformance.specimens import TARGETS, Failing, OnPurpose, awkward, changes, images, keep, network, state
 
-torch.set_num_threads(1)
 NAMES = methods.names()
 BROKEN = "test_broken"
 

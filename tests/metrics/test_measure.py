@@ -7,7 +7,6 @@ import torch
 import attribug
 from attribug import metrics
 
-torch.set_num_threads(1)
 MAPS, OTHER, MASKS = torch.rand(2, 3, 12, 12), torch.rand(2, 3, 12, 12), torch.rand(2, 12, 12) < 0.3
 SHARES = torch.rand(2, 4).softmax(1)
 

@@ -1,37 +1,24 @@
-"""Runs that are killed at any moment and go on: the same command, the same bytes."""
+"""Runs that are killed at any moment, and damaged files: the same command goes on, and gives the same bytes."""
+
+from __future__ import annotations
 
 import json
 import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
-PLUGINS = Path(__file__).parent / "plugins"
-TINY = ["run", str(PLUGINS / "tiny.yaml"), "--plugin", str(PLUGINS / "tiny.py"), "--out", "run"]
+from doubles.engine import InProcess
+from doubles.served import Served, started
+from doubles.tiny import run, slow_plugin, start, tables, typed
+
 KILLS = 24
-ROUNDS, DAMAGES = 8, 12
+DAMAGES = 12
 pytestmark = pytest.mark.slow
-
-
-def tables(run: Path) -> dict[str, bytes]:
-    """Everything that a run promises to repeat."""
-    names = ("results.csv", "scores.parquet", "analysis/*.csv", "figures/*")
-    return {str(path.relative_to(run)): path.read_bytes() for name in names for path in run.glob(name)}
-
-
-def start(folder: Path, workers: int) -> "subprocess.Popen[bytes]":
-    """The run, in a process group of its own, with a cache of its own."""
-    command = [sys.executable, "-m", "attribug", *TINY, "--workers", str(workers)]
-    environment = os.environ | {"ATTRIBUG_CACHE": str(folder / "cache")}
-    return subprocess.Popen(
-        command, cwd=folder, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
-    )
 
 
 def written(folder: Path) -> int:
@@ -39,6 +26,13 @@ def written(folder: Path) -> int:
     return sum(path.is_file() for path in folder.rglob("*"))
 
 
+def expect_finished(folder: Path, tiny_run: Path) -> None:
+    assert tables(folder / "run") == tables(tiny_run)
+    hidden = {path.name for path in (folder / "run").rglob(".*") if path.is_file()}
+    assert hidden <= {".lock"}, "nothing half-written is left"
+
+
+@pytest.mark.survival
 def test_killed_at_any_moment(tiny_run: Path, tmp_path: Path) -> None:
     """With -9, the whole group or the parent alone, soon after the next file has appeared: while it trains, checks,
     explains, scores or writes tables."""
@@ -48,7 +42,7 @@ def test_killed_at_any_moment(tiny_run: Path, tmp_path: Path) -> None:
         folder = tmp_path / f"try{kills}"
         folder.mkdir()
         while True:  # until it survives
-            process = start(folder, draw.choice([1, 2]))
+            process = start(folder, "--workers", str(draw.choice([1, 2])))
             before, wanted = written(folder), draw.randint(1, 6)
             while process.poll() is None and written(folder) < before + wanted:
                 time.sleep(0.01)
@@ -61,11 +55,33 @@ def test_killed_at_any_moment(tiny_run: Path, tmp_path: Path) -> None:
                 process.kill()
             process.wait()
             kills += 1
-        assert process.returncode == 0, process.stderr.read().decode()  # type: ignore[union-attr]
-        assert tables(folder / "run") == tables(tiny_run)
-        hidden = {path.name for path in (folder / "run").rglob(".*") if path.is_file()}
-        assert hidden <= {".lock"}, "nothing half-written is left"
+        assert process.returncode == 0, process.stderr.read()  # type: ignore[union-attr]
+        expect_finished(folder, tiny_run)
         shutil.rmtree(folder)
+
+
+def own(folder: Path, *arguments: str) -> Served:
+    """A run with a cache of its own."""
+    return started(typed(*arguments), folder, environment={"ATTRIBUG_CACHE": str(folder / "cache")})
+
+
+def test_killed_and_gone_on(tiny_run: Path, tmp_path: Path) -> None:
+    """A run that does everything in its own process, killed again and again, each time with more files."""
+    draw, kills = random.Random(0), 0
+    while True:
+        served = own(tmp_path)
+        before, wanted = written(tmp_path), draw.randint(3, 20)
+        while served.alive() and written(tmp_path) < before + wanted:
+            time.sleep(0.002)
+        if kills < 5:
+            kills += served.alive()
+            served.kill()
+        answer = served.ended()
+        if answer.returncode != -signal.SIGKILL:
+            break
+    assert answer.returncode == 0, answer.stderr
+    assert kills > 1
+    expect_finished(tmp_path, tiny_run)
 
 
 def damage(path: Path, files: list[Path], draw: random.Random) -> None:
@@ -88,32 +104,45 @@ def damage(path: Path, files: list[Path], draw: random.Random) -> None:
         path.unlink()
 
 
-def test_damaged_files_are_made_anew(tiny_run: Path, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("lone")
+@pytest.mark.parametrize(("rounds", "workers"), [
+    (2, False), pytest.param(8, True, marks=pytest.mark.survival),
+], ids=["in one process", "with workers"])  # fmt: skip
+def test_damaged_files_are_made_anew(tiny_run: Path, tmp_path: Path, cache: Path, rounds: int, workers: bool) -> None:
     """Records, galleries, checks, models, tables, figures, run.json: whatever is damaged, the tables come back."""
-    process = start(tmp_path, 2)
-    assert process.wait(120) == 0
+
+    def again() -> None:
+        if workers:
+            process = start(tmp_path)
+            assert process.wait(120) == 0, process.stderr.read()  # type: ignore[union-attr]
+        else:
+            InProcess.benches.clear()  # they remember what they have read
+            assert run(tmp_path / "run").complete
+
+    again()
     draw, damaged = random.Random(1), 0
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         stored = [path for name in ("run", "cache") for path in sorted((tmp_path / name).rglob("*")) if path.is_file()]
         stored = [path for path in stored if path.parent.name != "damaged" and path.name[0] != "."]
         before = {path: path.read_bytes() for path in stored}
         for path in draw.sample(stored, DAMAGES):
             damage(path, stored, draw)
             damaged += path.exists() is False or path.read_bytes() != before[path]
-        process = start(tmp_path, 2)
-        assert process.wait(120) == 0, process.stderr.read().decode()  # type: ignore[union-attr]
+        again()
         assert tables(tmp_path / "run") == tables(tiny_run)
-    assert damaged > ROUNDS * DAMAGES / 2
+    assert damaged > rounds * DAMAGES / 2
 
 
-def test_damage_is_told(tiny_run: Path, tmp_path: Path) -> None:
-    assert start(tmp_path, 1).wait(120) == 0
+@pytest.mark.usefixtures("lone")
+def test_damage_is_told(tmp_path: Path, cache: Path) -> None:
+    run(tmp_path / "run")
     record = sorted((tmp_path / "run" / "records").glob("*.record"))[0]
-    model = sorted((tmp_path / "cache" / "models").glob("*.safetensors"))[0]
+    model = sorted((cache / "models").glob("*.safetensors"))[0]
     for path in (record, model):
         path.write_bytes(path.read_bytes()[:-1])
     (tmp_path / "run" / "results.csv").unlink()  # or there is nothing to do
-    assert start(tmp_path, 1).wait(120) == 0
+    InProcess.benches.clear()
+    run(tmp_path / "run")
     told = json.loads((tmp_path / "run" / "run.json").read_text())["damaged"]
     assert told == sorted([f"models/{model.name}", f"records/{record.name}"])
     for path in (record, model):
@@ -122,13 +151,13 @@ def test_damage_is_told(tiny_run: Path, tmp_path: Path) -> None:
 
 
 def test_two_runs_into_one_folder(tmp_path: Path) -> None:
-    """The second says so and touches nothing; side by side with one cache, nothing is trained twice."""
-    first = start(tmp_path, 1)
+    """The second says so and touches nothing."""
+    slow = slow_plugin(tmp_path, "import time; time.sleep(2); return query.gradient()")
+    first = own(tmp_path, "--plugin", slow, "--seeds", "1")
     while not (tmp_path / "run" / ".lock").exists():
+        assert first.alive()
         time.sleep(0.05)
-    time.sleep(0.5)
-    second = start(tmp_path, 1)
-    _, err = second.communicate(timeout=60)
-    assert second.returncode == 2, err
-    assert b"another run is writing there" in err
-    assert first.wait(120) == 0
+    answer = own(tmp_path).ended()
+    assert answer.returncode == 2, answer.stderr
+    assert "another run is writing there" in answer.stderr
+    assert first.ended().returncode == 0
