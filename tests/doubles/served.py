@@ -21,7 +21,7 @@ from doubles import engine
 IMPORTED = [
     "attribug.api", "attribug.conformance.checks", "attribug.reports.comparing", "attribug.reports.pages",
     "attribug.running.dry_run", "attribug.running.workbench", "attribug.tables.writing", "attribug.terminal.matrix",
-    "captum.attr", "doubles.engine", "doubles.served", "fsspec.implementations.local", "matplotlib.pyplot",
+    "captum.attr", "fsspec.implementations.local", "matplotlib.pyplot", "pytest",
     "scipy.stats", "skimage.metrics", "torchvision.models", "zennit.attribution",
 ]  # fmt: skip
 """What a run or a check comes to import; a name that is wrong costs time and nothing else."""
