@@ -164,7 +164,7 @@ def test_python_runs(text, monkeypatch, tmp_path):
     exec(compile(text, "README.md", "exec"), names)
     assert set(names) - given - {"__builtins__", "attribug"}, "it makes something"
     assert "maps" not in names or names["maps"].shape == inputs.shape
-    assert len(runs) == text.count("attribug.api.run(")
+    assert len(runs) == text.count("attribug.run(")
     assert all(run.complete for run in runs)
 
 
