@@ -166,7 +166,7 @@ def plugins(tmp_path: Path) -> list[str]:
 @pytest.mark.slow
 def test_a_new_metric_explains_nothing(attribug: Any, tmp_path: Path, plugins: list[str]) -> None:
     """Its rows, and all others, are those of a run that explains; --fresh explains again; a damaged file is told."""
-    suite = str(Path(__file__).parent / "plugins" / "tiny.yaml")
+    suite = str(Path(__file__).parents[1] / "plugins" / "tiny.yaml")
 
     def run(out: str, *more: str) -> dict[str, Any]:
         answer = attribug("run", suite, "--out", out, "--plugin", plugins[0], *more, tiny=True)
@@ -206,7 +206,7 @@ def test_a_new_metric_explains_nothing(attribug: Any, tmp_path: Path, plugins: l
 
 @pytest.mark.slow
 def test_maps_of_a_finished_run_are_made_when_asked_for(attribug: Any, tmp_path: Path, plugins: list[str]) -> None:
-    suite = str(Path(__file__).parent / "plugins" / "tiny.yaml")
+    suite = str(Path(__file__).parents[1] / "plugins" / "tiny.yaml")
     keep, half, tables = ["--keep-maps"], ["--set", "maps=float16"], []
     for more in ([], keep, keep, half, [*half, *keep]):
         answer = attribug("run", suite, "--out", "run", *more, tiny=True)

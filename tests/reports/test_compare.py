@@ -15,7 +15,7 @@ from attribug.reports import references
 from attribug.results.schema import KEYS, read_results
 from attribug.results.summary import summarise
 
-PLUGINS = Path(__file__).parent / "plugins"
+PLUGINS = Path(__file__).parents[1] / "plugins"
 TINY = str(PLUGINS / "tiny.yaml")
 NOISY = """
 from attribug import methods

@@ -22,7 +22,7 @@ from attribug.running.estimate import makespan
 from attribug.running.jobs import Block, Job, MeasureChecks, Train
 from attribug.suites.suite import load
 
-PLUGINS = Path(__file__).parent / "plugins"
+PLUGINS = Path(__file__).parents[1] / "plugins"
 TINY = ("run", str(PLUGINS / "tiny.yaml"))
 JOBS: list[Job] = [Train(str(number)) for number in range(8)]
 

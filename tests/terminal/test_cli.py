@@ -15,7 +15,7 @@ import pytest
 from attribug import api
 from attribug.results.schema import RESULT_COLUMNS, SCORE_COLUMNS, read_results
 
-PLUGINS = Path(__file__).parent / "plugins"
+PLUGINS = Path(__file__).parents[1] / "plugins"
 TINY = str(PLUGINS / "tiny.yaml")
 
 METHOD = """

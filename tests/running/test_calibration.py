@@ -12,7 +12,7 @@ import attribug
 from attribug.metrics.postprocessing import postprocess
 from attribug.metrics.surrogates import LAWS
 
-DOCS = Path(__file__).parent.parent / "docs"
+DOCS = Path(__file__).parents[2] / "docs"
 SSIM = ("ssim_range2@minmax", "ssim@sum_minmax", "ssim@abs_sum_minmax")
 LARGEST = {"calibration.svg": 200_000, "calibration_maps.svg": 200_000, "high_ssim.svg": 100_000}  # bytes
 

@@ -21,7 +21,7 @@ from attribug.results.summary import summarise
 from attribug.scores.blocks import score_block
 from attribug.scores.records import Settings
 
-PLUGIN = Path(__file__).parent / "plugins" / "planted.py"
+PLUGIN = Path(__file__).parents[1] / "plugins" / "planted.py"
 BLINDFOLDED = ("constant", "edges", "input_itself", "random")
 BUGS = ("spurious_background", "label_flips", "reinit", "never_takes")
 METHODS = ("knows_the_truth", "painted_softmax", *BLINDFOLDED, "predictions")

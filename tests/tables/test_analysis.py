@@ -31,7 +31,7 @@ from attribug.tables.analysis import HEADLINE_NUMBERS, analyses, distilled
 from attribug.tables.analysis import joined as joined_parts
 from attribug.terminal import matrix
 
-TINY = str(Path(__file__).parent / "plugins" / "tiny.yaml")
+TINY = str(Path(__file__).parents[1] / "plugins" / "tiny.yaml")
 MEASURED = ("spearman@sum", "spearman@abs_sum", "mass_accuracy@abs_sum", "total_variation@none")
 METHODS = ("gradient", "random", "edges", "predictions")
 MORE = ("predictions", "added", "added_low", "added_high", "adds")

@@ -24,7 +24,7 @@ from attribug.scores.records import Record
 from attribug.tables.results import TOLERANCE, _warn_of_imbalance
 from doubles.engine import used
 
-PLUGINS = Path(__file__).parent / "plugins"
+PLUGINS = Path(__file__).parents[1] / "plugins"
 RAN_OUT: dict[str, Callable[[], BaseException]] = {
     "cuda": lambda: torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
     "cpu": lambda: RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 B"),
