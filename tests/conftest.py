@@ -5,7 +5,8 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 import pytest
+from filelock import FileLock
 
 if TYPE_CHECKING:
     from attribug.results.html_page import PageContents
@@ -20,18 +22,6 @@ if TYPE_CHECKING:
 PLUGINS = Path(__file__).parent / "plugins"
 SMOKE_MODELS = Path(__file__).parent.parent / "results" / "reference" / "smoke"
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
-UNCALIBRATED = """
-from attribug.running import dry_run
-from attribug.running.local_engine import WorkerDied
-from attribug.__main__ import main
-
-def instead(*_):
-    raise WorkerDied("not asked for")
-
-dry_run._estimated = instead
-main()
-"""
-"""The command line whose dry runs tell what there is to do, at once, and not what it would take."""
 HOSTILE = (
     "<script>document.title='owned'</script>", "</script><b>bold</b>", '"><img src=x onerror=alert(1)>',
     "' onmouseover='alert(1)", "{{ 7 * 7 }}", "$x_$ & $\\frac{1}{0}$", "\N{RIGHT-TO-LEFT OVERRIDE}abc", "מה זה",
@@ -44,11 +34,41 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a background job of a s
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):  # tests run beside each other
+    os.environ[_name] = "1"
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """A process a core; tests of one file run in this one, which is quicker."""
+    one_file = len(config.args) == 1 and config.args[0].partition("::")[0].endswith(".py")
+    return 0 if one_file else len(os.sched_getaffinity(0))
+
+
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that all processes of this session share."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+@contextmanager
+def _made_once(folder: Path) -> Iterator[bool]:
+    """Whether a shared folder is still to be made; the other processes wait until it is."""
+    done = folder.with_name(f"{folder.name}.done")
+    with FileLock(folder.with_name(f"{folder.name}.lock")):
+        yield not done.exists()
+        done.touch()
+
+
 @pytest.fixture(scope="session", autouse=True)
-def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+def _own_cache(shared: Path) -> None:
     """No test reads or fills the user's cache; theirs has the models of the smoke suite's reference already."""
-    cache = tmp_path_factory.mktemp("cache")
-    shutil.copytree(SMOKE_MODELS, cache / "models")
+    cache = shared / "cache"
+    with _made_once(cache) as missing:
+        if missing:
+            shutil.copytree(SMOKE_MODELS, cache / "models")
     os.environ["ATTRIBUG_CACHE"] = str(cache)
 
 
@@ -72,31 +92,51 @@ def inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
 def uncalibrated(monkeypatch: pytest.MonkeyPatch) -> None:
     """Dry runs inside this process tell what there is to do, and not what it would take."""
     from attribug.running import dry_run
-    from attribug.running.engine import WorkerDied
+    from doubles.served import no_estimate
 
-    def instead(*_: object) -> None:
-        raise WorkerDied("not asked for")
+    monkeypatch.setattr(dry_run, "_estimated", no_estimate)
 
-    monkeypatch.setattr(dry_run, "_estimated", instead)
+
+@pytest.fixture
+def in_process() -> Iterator[None]:
+    """Runs of this process have no workers: they do everything in it."""
+    from doubles.engine import used
+
+    with used():
+        yield
 
 
 @pytest.fixture(scope="session")
-def uncalibrated_command() -> list[str]:
-    """Starts the command line whose dry runs do the same."""
-    return [sys.executable, "-c", UNCALIBRATED]
-
-
-@pytest.fixture(scope="session")
-def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny_run(shared: Path) -> Path:
     """The folder of a finished run of the tiny suite with one worker: read it, leave it as it is."""
-    folder = tmp_path_factory.mktemp("tiny")
+    folder = shared / "tiny"
     command = [sys.executable, "-m", "attribug", "run", str(PLUGINS / "tiny.yaml"), "--workers", "1", "--out", "run"]
-    answer = subprocess.run(
-        [*command, "--plugin", str(PLUGINS / "tiny.py")], cwd=folder, capture_output=True, text=True, check=False
-    )
-    (folder / "stdout.txt").write_text(answer.stdout)
-    assert answer.returncode == 0, answer.stderr
+    with _made_once(folder) as missing:
+        if missing:
+            folder.mkdir(exist_ok=True)
+            answer = subprocess.run(
+                [*command, "--plugin", str(PLUGINS / "tiny.py")], cwd=folder, capture_output=True, text=True,
+                check=False,
+            )  # fmt: skip
+            (folder / "stdout.txt").write_text(answer.stdout)
+            assert answer.returncode == 0, answer.stderr
     return folder / "run"
+
+
+@pytest.fixture(scope="session")
+def shared_run(shared: Path) -> Callable[..., Path]:
+    """`shared_run(name, *arguments)`: the folder of a run that all processes of this session share, made once."""
+    from doubles.served import started
+
+    def made(name: str, *arguments: str) -> Path:
+        folder = shared / name
+        with _made_once(folder) as missing:
+            if missing:
+                told = started(["run", *arguments, "--out", str(folder)], shared).ended()
+                assert told.returncode == 0, told.stderr + told.stdout
+        return folder
+
+    return made
 
 
 @pytest.fixture(scope="session")
@@ -106,33 +146,38 @@ def smoke_models() -> Path:
 
 
 @pytest.fixture(scope="session")
-def smoke_run(tmp_path_factory: pytest.TempPathFactory, smoke_models: Path) -> Path:
+def smoke_run(shared_run: Callable[..., Path], smoke_models: Path) -> Path:
     """The folder of a finished run of the smoke suite, of its reference's models: read it, leave it as it is."""
-    folder = tmp_path_factory.mktemp("smoke") / "run"
-    command = [sys.executable, "-m", "attribug", "run", "smoke", "--models", str(smoke_models), "--out", str(folder)]
-    answer = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert answer.returncode == 0, answer.stderr
-    return folder
+    return shared_run("smoke", "smoke", "--models", str(smoke_models))
 
 
 @pytest.fixture
 def attribug(tmp_path: Path) -> Command:
-    """Runs the command line in an empty directory, with the tiny plugin where `tiny=True`."""
+    """Runs the command line in an empty directory, with the tiny plugin where `tiny=True`.
+
+    In a process of its own that does all the work itself; with `workers=True` it starts those, with `start` it is what
+    users type: the script or `python -m`. With `calibrated=False` dry runs tell nothing of time and memory.
+    """
+    from doubles.served import started
 
     def command(
         *arguments: str,
         tiny: bool = False,
-        module: bool = False,
+        start: str = "",
+        workers: bool = False,
         calibrated: bool = True,
         environment: dict[str, str] | None = None,
     ) -> "subprocess.CompletedProcess[str]":
-        start = [sys.executable, "-m", "attribug"] if module else [str(Path(sys.executable).with_name("attribug"))]
-        start = start if calibrated else [sys.executable, "-c", UNCALIBRATED]
         extra = ["--plugin", str(PLUGINS / "tiny.py")] if tiny else []
+        typed, around = [*map(str, arguments), *extra], os.environ | (environment or {})
+        if not start:
+            served = started(typed, tmp_path, environment=around, workers=workers, calibrated=calibrated)
+            return served.ended()
+        script = str(Path(sys.executable).with_name("attribug"))
+        starts = {"script": [script], "module": [sys.executable, "-m", "attribug"]}
         return subprocess.run(
-            [*start, *arguments, *extra], cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False,
-            env=os.environ | (environment or {}),
-        )  # fmt: skip
+            [*starts[start], *typed], cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False, env=around
+        )
 
     return command
 

@@ -38,7 +38,21 @@ def source_modules() -> set[str]:
     return found
 
 
-@pytest.mark.slow
+def test_every_folder_of_code_and_every_data_file_is_listed():
+    """What the wheel is built from; whether it is complete, `pytest -m survival` looks."""
+    built = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    places = built["package-dir"]
+    found = {str(Path(name).parent).replace("/", ".") for name in source_modules()}
+    assert set(built["packages"]) == found
+    assert {name: places[name] for name in FOLDERS} == FOLDERS
+    for package, patterns in built["package-data"].items():
+        first = max((name for name in FOLDERS if f"{package}.".startswith(f"{name}.")), key=len)
+        folder = ROOT / FOLDERS[first] / package[len(first) + 1 :].replace(".", "/")
+        for pattern in patterns:
+            assert list(folder.glob(pattern)), (package, pattern)
+
+
+@pytest.mark.survival
 def test_wheel_holds_every_module_suite_and_nothing_generic(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     assert {name for name in names if name.endswith(".py")} == source_modules()
@@ -54,7 +68,7 @@ def test_wheel_holds_every_module_suite_and_nothing_generic(wheel):
     assert not [name for name in names if name.endswith(".safetensors")]  # megabytes that only CI needs
 
 
-@pytest.mark.slow
+@pytest.mark.survival
 def test_wheel_in_a_clean_environment(wheel, tmp_path):
     venv.create(tmp_path / "clean", with_pip=True)
     python = tmp_path / "clean" / "bin" / "python"

@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import sys
 import tomllib
-from collections.abc import Sequence
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
@@ -15,7 +14,7 @@ import pytest
 import torch
 import yaml
 
-import attribug
+import attribug as package
 from attribug import methods
 from attribug.models.networks import bvd_cnn
 from attribug.reports.references import references
@@ -38,10 +37,9 @@ JOURNEYS = SHOWN[1:4]  # the whole benchmark, a method of one's own, a gate
 LONGEST = 10  # lines of a way to add a method
 
 
-def command(arguments: str, folder: Path, instead: Sequence[str] = ()) -> "subprocess.CompletedProcess[str]":
-    """Types a command; `instead`: what starts the command line."""
-    start = [*instead, *shlex.split(arguments)[1:]] if instead else [sys.executable, "-m", *shlex.split(arguments)]
-    return subprocess.run(start, cwd=folder, capture_output=True, text=True, check=False, timeout=300)
+def words(line: str) -> list[str]:
+    """What is typed after `attribug`."""
+    return shlex.split(line)[1:]
 
 
 @pytest.fixture
@@ -66,17 +64,19 @@ def test_every_way_to_add_a_method_is_short(name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FILES)
-def test_plugins_conform(name, folder):
-    answer = command(f"attribug check {name}", folder)
+@pytest.mark.usefixtures("folder")
+def test_plugins_conform(name, attribug):
+    answer = attribug("check", name)
     assert answer.returncode == 0, answer.stdout + answer.stderr
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("line", [line for line in COMMANDS if not line.startswith(ON_RUNS)])
-def test_commands_are_understood(line, folder, uncalibrated_command):
+@pytest.mark.usefixtures("folder")
+def test_commands_are_understood(line, attribug):
     if line.startswith("attribug run") and "--dry-run" not in line:
         line += " --dry-run"
-    answer = command(line, folder, uncalibrated_command)
+    answer = attribug(*words(line), calibrated=False)
     assert answer.returncode == 0, answer.stderr
     assert answer.stdout
 
@@ -87,7 +87,7 @@ def test_references_that_are_shown_exist():
 
 
 @pytest.mark.slow
-def test_commands_on_runs_work(smoke_run, folder):
+def test_commands_on_runs_work(smoke_run, folder, attribug):
     """In the order in which they are shown; a reference that is accepted is one of the user's."""
     shutil.copytree(smoke_run, folder / "runs" / "smoke")
     lines = [line for line in COMMANDS if line.startswith(ON_RUNS)]
@@ -96,13 +96,13 @@ def test_commands_on_runs_work(smoke_run, folder):
         typed = line.replace("quick", "smoke")
         if "--accept" in typed:
             typed = typed.replace("compare smoke", "compare own.csv")
-        answer = command(typed, folder)
+        answer = attribug(*words(typed))
         assert answer.returncode == 0, (line, answer.stderr)
         assert answer.stdout
 
 
-@pytest.mark.slow
-def test_the_three_journeys_as_typed(folder, smoke_models):
+@pytest.mark.survival
+def test_the_three_journeys_as_typed(folder, smoke_models, attribug):
     """From an empty folder, a block after the other, with the smoke suite instead of the default one."""
     assert [lines[0].partition(" --")[0] for lines in JOURNEYS] == [
         "attribug run", "attribug check sign_x_input.py", "attribug compare quick runs/quick",
@@ -111,14 +111,14 @@ def test_the_three_journeys_as_typed(folder, smoke_models):
         for line in lines:
             typed = line.replace("quick", "smoke")
             typed = typed.replace("attribug run", f"attribug run smoke --models {smoke_models}")
-            answer = command(typed, folder)
+            answer = attribug(*words(typed), start="module")
             assert answer.returncode == 0, (typed, answer.stdout, answer.stderr)
     results = (folder / "runs" / "smoke" / "results.csv").read_text()
     assert ",sign_x_input," in results
     assert "sign_x_input" not in (folder / "runs" / "smoke" / "report.html").read_text()  # it was written before
 
 
-@pytest.mark.slow
+@pytest.mark.survival
 def test_the_workflow_as_shown(smoke_run, smoke_models, folder, monkeypatch):
     """Every step of the CI recipe but the installation, in a shell, with the summary that CI would show."""
     (text,) = (text for language, text in BLOCKS if language == "yaml")
@@ -139,6 +139,7 @@ def test_the_workflow_as_shown(smoke_run, smoke_models, folder, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("in_process")
 @pytest.mark.parametrize("text", PYTHON)
 def test_python_runs(text, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
@@ -146,16 +147,16 @@ def test_python_runs(text, monkeypatch, tmp_path):
     runs = []
 
     def tiny(name, **options):
-        runs.append(attribug.api.run(name, bugs=["reinit"], changes=small, **options))
+        runs.append(package.api.run(name, bugs=["reinit"], changes=small, **options))
         return runs[-1]
 
     def few(study):
         options = {"task_options": {"train": 60, "test": 60, "epochs": 1, "width": 2}, "examples": 4}
         return lambda *names: study(*names, **options)
 
-    monkeypatch.setattr(attribug, "run", tiny, raising=False)
-    for study in (attribug.fold_study, attribug.randomisation_study):
-        monkeypatch.setattr(attribug, study.__name__, few(study), raising=False)
+    monkeypatch.setattr(package, "run", tiny, raising=False)
+    for study in (package.fold_study, package.randomisation_study):
+        monkeypatch.setattr(package, study.__name__, few(study), raising=False)
     torch.manual_seed(0)
     inputs, targets = torch.rand(2, 3, 32, 32), torch.tensor([0, 1])
     names = {"model": bvd_cnn(width=4), "inputs": inputs, "targets": targets, "my_function": my_function}
@@ -163,7 +164,7 @@ def test_python_runs(text, monkeypatch, tmp_path):
     exec(compile(text, "README.md", "exec"), names)
     assert set(names) - given - {"__builtins__", "attribug"}, "it makes something"
     assert "maps" not in names or names["maps"].shape == inputs.shape
-    assert len(runs) == text.count("attribug.api.run(")
+    assert len(runs) == text.count("attribug.run(")
     assert all(run.complete for run in runs)
 
 
@@ -184,7 +185,7 @@ def test_entry_points_are_as_the_registry_reads_them(folder, monkeypatch):
     monkeypatch.setattr(methods._registry, "_entry_points", lambda: {name: EntryPoint(name, value, group)})
     try:
         assert name in methods.names()
-        maps = attribug.explain(name, bvd_cnn(width=4), torch.rand(1, 3, 32, 32), torch.tensor([1]))
+        maps = package.explain(name, bvd_cnn(width=4), torch.rand(1, 3, 32, 32), torch.tensor([1]))
     finally:
         methods._registry.forget(name)
     assert maps.isfinite().all()

@@ -17,7 +17,6 @@ from attribug.contracts.tasks import Task
 from attribug.models.lab import Lab
 from attribug.models.memory import Memory
 
-torch.set_num_threads(1)
 PIXELS = 12  # more than SSIM's window
 
 

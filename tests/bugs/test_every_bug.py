@@ -34,7 +34,6 @@ from attribug.contracts.tasks import Level, Task
 from attribug.errors import InputError
 from attribug.streams import generator
 
-torch.set_num_threads(1)
 BROKEN = "test_broken"
 SLOW = {check_level_zero_is_the_identity}
 CASES = [

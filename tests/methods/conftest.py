@@ -8,7 +8,6 @@ from torch import Tensor, nn
 
 from attribug.models.networks import bvd_cnn
 
-torch.set_num_threads(1)
 CLASSES = 3
 
 

@@ -42,6 +42,8 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], int]] = {
     "mobilenet_v3_small": (lambda: models.mobilenet_v3_small(weights=None), 64),
     "vit_b_16": (vit, 224),
 }
+SMALL = ("resnet18", "mobilenet_v3_small")
+EACH = [pytest.param(name, marks=[] if name in SMALL else pytest.mark.survival) for name in NETWORKS]
 
 
 @cache
@@ -82,7 +84,7 @@ def table() -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("network", EACH)
 def test_every_method_runs_or_says_why_not(network: str) -> None:
     found = outcomes(network)
     assert "NOT SOUND" not in found.values()
@@ -90,6 +92,17 @@ def test_every_method_runs_or_says_why_not(network: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("network", EACH)
+def test_a_column_of_the_page_says_what_happens(network: str) -> None:
+    lines = TABLE.read_text(encoding="utf-8").splitlines()
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines if line.startswith("|")]
+    reasons = dict(line.split(". ", 1) for line in lines if line[:1].isdigit()) | {"●": ""}
+    column = cells[0].index(network)
+    shown = {row[0].strip("`"): reasons[row[column]] for row in cells[2:]}
+    assert shown == {name: why for name, why in outcomes(network).items() if name not in NULL}
+
+
+@pytest.mark.survival
 def test_the_page_says_what_happens() -> None:
     assert TABLE.read_text(encoding="utf-8") == table(), "run python tests/methods/test_architectures.py"
 

@@ -17,7 +17,6 @@ from torch import nn
 import attribug
 from attribug.methods import coalitions
 
-torch.set_num_threads(1)
 PLAYERS = 8
 ALL = 2**PLAYERS - 2  # coalitions that are neither empty nor full
 TARGETS = torch.tensor([2, 0, 1])

@@ -12,7 +12,6 @@ import attribug
 from attribug.methods.rise import soft_masks
 from attribug.streams import generator
 
-torch.set_num_threads(1)
 TARGETS = torch.tensor([2, 0, 1])
 
 

@@ -14,7 +14,6 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 import attribug
 from attribug import metrics
 
-torch.set_num_threads(1)
 OF_ORDER = ["rank_accuracy", "pointing_game", "pointing_game_tolerant", "auroc", "average_precision"]
 METRICS = ["mass_accuracy", "energy_pointing_game", *OF_ORDER]
 NEED_VARIATION = [*OF_ORDER, "iou", "ground_truth_coverage", "saliency_coverage"]

@@ -33,7 +33,6 @@ from attribug.contracts.contrasts import Contrast, Side
 from attribug.contracts.data import Examples
 from attribug.contracts.pieces import Metric
 
-torch.set_num_threads(1)
 NAMES = metrics.names()
 BROKEN = "test_broken"
 

@@ -8,7 +8,6 @@ import attribug
 from attribug import metrics
 from attribug.contracts.shapes import EXPECTED
 
-torch.set_num_threads(1)
 MAPS, OTHER, MASKS = torch.rand(2, 3, 12, 12), torch.rand(2, 3, 12, 12), torch.rand(2, 12, 12) < 0.3
 SHARES = torch.rand(2, 4).softmax(1)
 

@@ -10,7 +10,6 @@ from scipy.spatial import distance
 import attribug
 from attribug import metrics
 
-torch.set_num_threads(1)
 ROWS, MOST = 3, 6
 
 

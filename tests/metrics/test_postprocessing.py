@@ -13,8 +13,6 @@ from hypothesis import strategies as st
 import attribug
 from attribug.metrics.postprocessing import REDUCING, STEPS, postprocess, range_after, reduces_channels, steps
 
-torch.set_num_threads(1)
-
 
 def maps(seed: int = 0, channels: int = 3) -> torch.Tensor:
     return torch.randn(4, channels, 5, 7, generator=torch.Generator().manual_seed(seed))

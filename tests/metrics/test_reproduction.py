@@ -13,7 +13,6 @@ from skimage.metrics import structural_similarity
 import attribug
 from attribug import metrics
 
-torch.set_num_threads(1)
 NAMES = ["ssim_range2", "gt1_ssim", "gt2_ssim"]
 SIDE = 64
 

@@ -16,7 +16,6 @@ from sklearn.metrics import jaccard_score, precision_score, recall_score
 import attribug
 from attribug.metrics.shared_interest import Case, above_deviation, above_half, cases, coverages
 
-torch.set_num_threads(1)
 ORACLES = {"iou": jaccard_score, "ground_truth_coverage": recall_score, "saliency_coverage": precision_score}
 NAMES = [*ORACLES, *(f"{name}_half" for name in ORACLES)]
 

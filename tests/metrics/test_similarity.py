@@ -14,7 +14,6 @@ import attribug
 from attribug.metrics import prepared
 from attribug.metrics.similarity import CACHED, averaged_ranks, blurred, ranks, standardised
 
-torch.set_num_threads(1)
 SCALES = [1.0, 1e-30, 1e30]
 KINDS = ["random", "sparse", "tied", "negative", "heavy", "spike", "constant", "zero", "drawn"]
 

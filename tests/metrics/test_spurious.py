@@ -12,7 +12,6 @@ from skimage.metrics import structural_similarity
 import attribug
 from attribug import metrics
 
-torch.set_num_threads(1)
 NAMES = ["k_ssd", "ccm", "fam"]
 
 

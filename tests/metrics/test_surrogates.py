@@ -12,7 +12,6 @@ from scipy import stats
 import attribug
 from attribug.metrics.surrogates import LAWS, SPARSE, iaaft
 
-torch.set_num_threads(1)
 SHUFFLED = 0.5  # below the spectrum error of every shuffle here
 KEPT = {"sparse": 0.3}  # above the spectrum error of every surrogate; a few blots fix phases, which no surrogate keeps
 

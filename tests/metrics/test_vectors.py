@@ -13,7 +13,6 @@ from sklearn.metrics.pairwise import cosine_similarity
 
 import attribug
 
-torch.set_num_threads(1)
 POSTS = {
     "sum": lambda v: v.sum(0), "abs_sum": lambda v: np.abs(v).sum(0), "max": lambda v: v.max(0), "none": lambda v: v,
 }  # fmt: skip

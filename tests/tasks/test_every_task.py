@@ -32,7 +32,6 @@ from attribug.contracts.pieces import TaskSource
 from attribug.contracts.tasks import Task
 from attribug.errors import Unsupported
 
-torch.set_num_threads(1)
 BROKEN = "test_broken"
 SHAPE = (1, 4, 4)
 

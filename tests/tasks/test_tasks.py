@@ -14,7 +14,6 @@ from attribug.contracts.data import Data
 from attribug.contracts.tasks import Task
 from attribug.errors import InputError
 
-torch.set_num_threads(1)
 SMALL = {"train": 90, "test": 40, "epochs": 1}
 SPLITS = ("train", "test")
 
