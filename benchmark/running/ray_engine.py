@@ -1,6 +1,6 @@
 """The Ray engine: trainings, checks and blocks are tasks of a Ray cluster.
 
-A task runs its job in a worker process of its own kind (`attribug.engines.local`, one worker), so that threads,
+A task runs its job in a worker process of its own kind (`attribug.running.local_engine`, one worker), so that threads,
 timeouts and reasons are those of a local run, and so are the numbers. Nodes share nothing: the weights that a job needs
 travel to it through Ray's object store, and what it made travels back and is stored here.
 """

@@ -1,4 +1,4 @@
-"""A worker process: `python -m attribug.engines.worker`. Reads a setup and jobs from stdin, writes answers to stdout,
+"""A worker process: `python -m attribug.running.worker`. Reads a setup and jobs from stdin, writes answers to stdout,
 both as pickles between parent and child of one program. Dies with its parent."""
 
 from __future__ import annotations
