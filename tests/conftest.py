@@ -45,7 +45,7 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 
 
 @pytest.fixture(scope="session")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def session_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder that all processes of this session share."""
     base = tmp_path_factory.getbasetemp()
     folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared"
@@ -63,9 +63,9 @@ def _made_once(folder: Path) -> Iterator[bool]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _own_cache(shared: Path) -> None:
+def _own_cache(session_folder: Path) -> None:
     """No test reads or fills the user's cache; theirs has the models of the smoke suite's reference already."""
-    cache = shared / "cache"
+    cache = session_folder / "cache"
     with _made_once(cache) as missing:
         if missing:
             shutil.copytree(SMOKE_MODELS, cache / "models")
@@ -107,9 +107,9 @@ def in_process() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def tiny_run(shared: Path) -> Path:
+def tiny_run(session_folder: Path) -> Path:
     """The folder of a finished run of the tiny suite with one worker: read it, leave it as it is."""
-    folder = shared / "tiny"
+    folder = session_folder / "tiny"
     command = [sys.executable, "-m", "attribug", "run", str(PLUGINS / "tiny.yaml"), "--workers", "1", "--out", "run"]
     with _made_once(folder) as missing:
         if missing:
@@ -124,15 +124,15 @@ def tiny_run(shared: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def shared_run(shared: Path) -> Callable[..., Path]:
+def shared_run(session_folder: Path) -> Callable[..., Path]:
     """`shared_run(name, *arguments)`: the folder of a run that all processes of this session share, made once."""
     from doubles.served import started
 
     def made(name: str, *arguments: str) -> Path:
-        folder = shared / name
+        folder = session_folder / name
         with _made_once(folder) as missing:
             if missing:
-                told = started(["run", *arguments, "--out", str(folder)], shared).ended()
+                told = started(["run", *arguments, "--out", str(folder)], session_folder).ended()
                 assert told.returncode == 0, told.stderr + told.stdout
         return folder
 

@@ -9,7 +9,7 @@ import pytest
 
 from attribug.conformance import checks
 from attribug.errors import Unsupported
-from attribug.plugins import _LOADED, all_registries
+from doubles.pieces import forgotten
 
 HEAD = """
 from collections.abc import Sequence
@@ -86,13 +86,8 @@ def plugin(tmp_path: Path):
 @pytest.fixture(autouse=True)
 def _pieces_are_gone_afterwards():
     """Plugins that are checked in this process leave no pieces for other tests."""
-    loaded, before = dict(_LOADED), {kind: registry.registered() for kind, registry in all_registries().items()}
-    yield
-    for kind, registry in all_registries().items():
-        for name in {*registry.registered()} - {*before[kind]} - {*registry.declared()}:
-            registry.forget(name)
-    _LOADED.clear()
-    _LOADED.update(loaded)
+    with forgotten():
+        yield
 
 
 def failures(answer: "subprocess.CompletedProcess[str]") -> list[str]:

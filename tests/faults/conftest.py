@@ -1,11 +1,19 @@
 """Runs that go wrong are many: quick pictures, and caches of their own."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from attribug.results import figures, plots
 from attribug.storage import models
+from doubles.pieces import forgotten
+
+
+@pytest.fixture(autouse=True)
+def _hostile_pieces_are_gone_afterwards() -> Iterator[None]:
+    with forgotten():
+        yield
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 import attribug
-from attribug import methods, plugins
+from attribug import methods
 from attribug.conformance.methods import few
 from attribug.conformance.specimens import TARGETS, images, network
 from attribug.contracts.pieces import Method
@@ -23,6 +23,7 @@ from attribug.results.schema import VERDICTS, read_results
 from attribug.scores.records import Record
 from attribug.tables.results import TOLERANCE, _warn_of_imbalance
 from doubles.engine import used
+from doubles.pieces import forgotten
 
 PLUGINS = Path(__file__).parents[1] / "plugins"
 RAN_OUT: dict[str, Callable[[], BaseException]] = {
@@ -218,20 +219,14 @@ EXAMPLES = 8
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """A run of the tiny suite with methods that give the census something to count."""
-    folder, loaded = tmp_path_factory.mktemp("census"), set(plugins._LOADED)
-    before = {kind: pieces.registered() for kind, pieces in plugins.all_registries().items()}
+    folder = tmp_path_factory.mktemp("census")
     (folder / "counted.py").write_text(PLUGIN)
     names = [f"census_{name}" for name in ("exact", "near", "far", "flat", "holes", "starved")]
-    with used():
+    with forgotten(), used():
         yield attribug.run(
             str(PLUGINS / "tiny.yaml"), methods=["gradient", *names], metrics=["spearman", "census_failing"],
             plugins=[str(PLUGINS / "tiny.py"), str(folder / "counted.py")], out=folder / "run",
         )  # fmt: skip
-    for kind, pieces in plugins.all_registries().items():
-        for name in set(pieces.registered()) - {*before[kind], *pieces.declared()}:
-            pieces.forget(name)
-    for module in set(plugins._LOADED) - loaded:
-        del plugins._LOADED[module]
 
 
 @pytest.mark.slow
