@@ -15,24 +15,14 @@ Definitions = tuple[str, ...]
 
 WORKER: Definitions = ("attribug.query.settings", "reproducible")
 """A worker's settings of torch."""
-EXPLANATION: tuple[Definitions, ...] = (
-    ("attribug.maps.attribution", "attributions"),
-    ("attribug.maps.kept", "KeptMaps"),
-    ("attribug.models.lab", "Lab"),
-    WORKER,
-)
 CODE: dict[str, tuple[Definitions, ...]] = {
     "examples": (),
     "model": (("attribug.models.training", "trained"), WORKER),
     "derived model": (("attribug.models.training", "derived"),),
     "check": (("attribug.models.checks", "figure"), ("attribug.models.lab", "Lab"), WORKER),
     "record": (("attribug.scores.blocks", "score_block"), WORKER),
-    "kept map": EXPLANATION,
-    "table": (
-        ("attribug.tables.results", "results_of"),
-        ("attribug.tables.scores", "scores_of"),
-        ("attribug.tables.analysis", "distilled", "joined", "analyses"),
-    ),
+    "kept map": (("attribug.maps.asked", "asked"), ("attribug.maps.kept", "explained", "KeptMaps"), WORKER),
+    "table": (("attribug.tables.writing", "write"),),
 }
 """By kind: the definitions from which everything else is reached."""
 

@@ -28,6 +28,11 @@ class Entry:
     """Where the definition comes from."""
 
     @property
+    def facts(self) -> dict[str, Any]:
+        """All facts but those that are functions, by name."""
+        return {each.name: getattr(self, each.name) for each in dataclasses.fields(self) if each.name not in HIDDEN}
+
+    @property
     def summary(self) -> str:
         """The first line of what it says of itself."""
         return (self.function.__doc__ or "").strip().partition("\n")[0]
@@ -125,7 +130,7 @@ class Registry(Generic[E]):
 
     def described(self) -> list[dict[str, Any]]:
         """One row a piece: name, summary, facts, parameters, module; shipped ones are not imported."""
-        told = {field.name: field.default for field in dataclasses.fields(self.entry) if field.name not in HIDDEN}
+        told = {each.name: each.default for each in dataclasses.fields(self.entry) if each.name not in HIDDEN}
         rows = []
         for name in self.names():
             shipped = self.declared().get(name)
@@ -134,8 +139,7 @@ class Registry(Generic[E]):
                 facts |= {"summary": shipped.summary, "parameters": shipped.parameters, "from": shipped.module}
             else:
                 entry = self.get(name)
-                facts = {fact: getattr(entry, fact) for fact in told}
-                facts |= {"summary": entry.summary, "from": entry.function.__module__}
+                facts = entry.facts | {"summary": entry.summary, "from": entry.function.__module__}
             rows.append({**facts, "name": name})
         return rows
 

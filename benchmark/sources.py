@@ -24,12 +24,14 @@ REGISTRIES = frozenset({"attribug.bugs", "attribug.fixes", "attribug.methods", "
 DOORS = REGISTRIES | {HOUSE}
 """Packages that lead to pieces: whoever names one computes with what it takes from there, not with all there is."""
 WITHOUT_NUMBERS = (
-    "attribug.artefacts", "attribug.contracts.outputs", "attribug.errors", "attribug.keys", "attribug.plugins",
-    "attribug.registry", "attribug.sources", "attribug.running", "attribug.storage", "attribug.terminal",
-    "attribug.reports", "attribug.conformance", "attribug.studies", "attribug.api",
+    "attribug.api", "attribug.artefacts", "attribug.conformance", "attribug.contracts.outputs",
+    "attribug.contracts.pieces", "attribug.errors", "attribug.keys", "attribug.plugins", "attribug.registry",
+    "attribug.reports", "attribug.running", "attribug.sources", "attribug.storage", "attribug.studies",
+    "attribug.terminal",
 )  # fmt: skip
-"""What finds, carries, keeps and shows results, and computes none: in no key. (Random streams rest on `keys.digest`; a
-test holds their seeds to fixed numbers.)"""
+"""What finds, carries, keeps and shows results, and computes none: in no key. Facts of pieces and outputs stand in keys
+by their values. Random streams rest on `keys.digest`; a test holds their seeds to fixed numbers."""
+STAR = "*"
 EVERYTHING = ""
 """Stands for all of a module's definitions."""
 
@@ -71,6 +73,11 @@ class _Definition:
     imports: dict[str, tuple[str, str]] = field(default_factory=dict)
     """Inside it: module and name by local name."""
 
+    def followed_by(self, other: _Definition) -> _Definition:
+        """Both, of a name that is bound again."""
+        digest = hashlib.sha256(f"{self.digest} {other.digest}".encode()).hexdigest()
+        return _Definition(digest, [*self.references, *other.references], self.imports | other.imports)
+
 
 @dataclass
 class _Module:
@@ -96,7 +103,7 @@ def _closure(module: str, names: tuple[str, ...]) -> set[tuple[str, str, str]]:
             raise KeyError(f"{module} has no {name}")
     while waiting:
         place = waiting.pop()
-        if place in seen or (place[0].startswith(WITHOUT_NUMBERS) and not place[0].startswith(module)):
+        if place in seen or (_carries(place[0]) and not _within(place[0], module)):
             continue
         seen.add(place)
         read = _read(place[0])
@@ -119,6 +126,15 @@ def _closure(module: str, names: tuple[str, ...]) -> set[tuple[str, str, str]]:
     return closure
 
 
+def _within(module: str, room: str) -> bool:
+    """Whether a module is a room or lies in it."""
+    return module == room or module.startswith(f"{room}.")
+
+
+def _carries(module: str) -> bool:
+    return any(_within(module, room) for room in WITHOUT_NUMBERS)
+
+
 def _knows(module: str, name: str) -> bool:
     read = _read(module)
     return read is not None and (name in read.definitions or name in read.imports)
@@ -128,12 +144,23 @@ def _of_whole(where: str, read: _Module, root: str) -> Iterator[tuple[str, str]]
     """What a module reaches that counts as a whole."""
     for definition in [*read.definitions.values(), *read.effects]:
         yield from (place for place in _reached(where, read, definition) if place[0] != where)
-    inner = [place for definition in read.definitions.values() for place in definition.imports.values()]
+    statements = [*read.definitions.values(), *read.effects]
+    inner = [place for statement in statements for place in statement.imports.values()]
     for other, name in [*read.imports.values(), *inner]:
         if not _in_house(other):
-            yield from ((near, EVERYTHING) for near in (other, f"{other}.{name}") if _is_near(near, root))
+            yield from ((near, EVERYTHING) for near in _named(other, name) if _is_near(near, root))
+        elif name == STAR:
+            yield other, EVERYTHING
         elif _in_house(where) and other not in DOORS:
             yield (f"{other}.{name}", EVERYTHING) if name and _path(f"{other}.{name}") else (other, name)
+
+
+def _named(module: str, name: str) -> Iterator[str]:
+    """What an import names: a module, and where that is a package, maybe one in it."""
+    yield module
+    path = _path(module)
+    if name and path is not None and path.name == "__init__.py":  # to look below a module would import it
+        yield f"{module}.{name}"
 
 
 def _taken_from(where: str, read: _Module, name: str) -> Iterator[tuple[str, str]]:
@@ -219,25 +246,36 @@ def _taken_apart(module: str, path: Path) -> _Module:
     package = module if path.name == "__init__.py" else module.rpartition(".")[0]
     tree = _without_docstrings(ast.parse(path.read_bytes()))
     read = _Module({}, [], {}, "")
+    for statement in tree.body:
+        read.imports |= dict(_imported_outside(statement, package))
     for statement in _statements(tree.body):
-        if isinstance(statement, ast.Import | ast.ImportFrom):
-            read.imports |= dict(_imported(statement, package))
-    for statement in _statements(tree.body):
-        if not isinstance(statement, ast.Import | ast.ImportFrom):
-            definition = _definition(statement, package, read.imports)
-            bound = _bound(statement)
-            read.definitions |= dict.fromkeys(bound, definition)
-            if not bound and not isinstance(statement, ast.Pass):
-                read.effects.append(definition)
+        if isinstance(statement, ast.Import | ast.ImportFrom | ast.Pass):
+            continue
+        definition = _definition(statement, package, read.imports)
+        for name in _bound(statement):
+            before = read.definitions.get(name)
+            read.definitions[name] = definition if before is None else before.followed_by(definition)
+        if not _bound(statement):
+            read.effects.append(definition)
     read.whole = _digest(tree)
     return read
+
+
+def _imported_outside(statement: ast.stmt, package: str) -> Iterator[tuple[str, tuple[str, str]]]:
+    """What a module's statement imports for the whole module, under whatever condition; not inside functions."""
+    if isinstance(statement, ast.Import | ast.ImportFrom):
+        yield from _imported(statement, package)
+    elif not isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+        for below in ast.iter_child_nodes(statement):
+            if isinstance(below, ast.stmt | ast.ExceptHandler | ast.match_case):
+                yield from _imported_outside(below, package)  # type: ignore[arg-type]
 
 
 def _statements(body: list[ast.stmt]) -> Iterator[ast.stmt]:
     """A module's statements; those under `if TYPE_CHECKING` as if they stood outside."""
     for statement in body:
         if isinstance(statement, ast.If) and ast.unparse(statement.test).endswith("TYPE_CHECKING"):
-            yield from statement.body
+            yield from (*statement.body, *statement.orelse)
         else:
             yield statement
 
@@ -285,15 +323,17 @@ def _references(statement: ast.stmt) -> Iterator[tuple[str, ...]]:
 
 
 def _bound(statement: ast.stmt) -> list[str]:
-    """Names that a statement of a module binds."""
+    """Names that a statement of a module binds, imports aside."""
     if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
         return [statement.name]
-    bound = []
-    for node in ast.walk(statement):
+    bound: list[str] = []
+    for node in ast.iter_child_nodes(statement):
         if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
             bound.append(node.id)
-        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            bound.append(node.name)
+        elif isinstance(
+            node, ast.Tuple | ast.List | ast.Starred | ast.withitem | ast.ExceptHandler | ast.match_case | ast.stmt
+        ):
+            bound += _bound(node)  # type: ignore[arg-type]
     return bound
 
 

@@ -360,6 +360,54 @@ def test_a_name_that_is_handed_on_is_followed_home(package: Package) -> None:
     assert set(sources.covered("attribug.made.user", "g")) == {"attribug.made.user", "attribug.made.low"}
 
 
+def test_a_name_bound_again_counts_with_all_its_statements(package: Package) -> None:
+    text = "TABLE = {'a': 1}\nTABLE |= {'b': 2}\n\ndef f():\n    return TABLE\n"
+    package.write("again", text)
+    before = sources.code("attribug.made.again", "f")
+    for change in (("1", "3"), ("2", "3")):
+        package.write("again", text.replace(*change))
+        assert sources.code("attribug.made.again", "f") != before
+
+
+def test_names_of_comprehensions_bind_nothing(package: Package) -> None:
+    package.write("loops", "def f():\n    return 1\n\nNAMES = [f for f in (1, 2)]\n")
+    before = sources.code("attribug.made.loops", "f")
+    package.write("loops", "def f():\n    return 1\n\nNAMES = [f for f in (1, 2, 3)]\n")
+    assert sources.code("attribug.made.loops", "f") == before
+
+
+IMPORTING = [
+    "import {name}", "from {name} import f", "from {name} import *",
+    "try:\n    import {name}\nexcept ImportError:\n    raise",
+    "if True:\n    from {name} import f", "def late():\n    import {name}",
+    "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    pass\nelse:\n    import {name}",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("line", IMPORTING)
+def test_a_plugins_imports_count_wherever_they_stand(
+    line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "beside_it.py").write_text("def f():\n    return 1\n")
+    (tmp_path / "own_plugin.py").write_text(line.format(name="beside_it") + "\n")
+    importlib.invalidate_caches()
+    forget()
+    assert set(sources.covered("own_plugin")) == {"own_plugin", "beside_it"}
+
+
+@pytest.mark.parametrize("line", [
+    "from attribug.streams import generator", "from attribug.streams import *",
+    "try:\n    from attribug.streams import generator\nexcept ImportError:\n    raise",
+])  # fmt: skip
+def test_a_plugins_imports_of_attribug_count(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "own_plugin.py").write_text(f"{line}\n\ndef f():\n    return generator('x')\n")
+    importlib.invalidate_caches()
+    forget()
+    assert set(sources.covered("own_plugin")) == {"own_plugin", "attribug.streams"}
+
+
 def test_modules_that_import_each_other_have_a_digest(package: Package) -> None:
     package.write("b", "X = 1")
     package.write("a", "import attribug.made.b")

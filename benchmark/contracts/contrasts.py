@@ -103,6 +103,10 @@ class Contrast:
         """A side's model on another version of the explained examples; `""`: the side itself."""
         return replace(side, examples=self.extra[version]) if version else side
 
+    def took(self, figures: Mapping[str, float] | None) -> bool:
+        """Whether the bug took, by the figures of its checks: all hold. None: they were not measured."""
+        return figures is not None and not self.failed_checks(figures)
+
     def failed_checks(self, figures: Mapping[str, float]) -> list[str]:
         """The checks that do not hold, of those that were measured, with figure and bound."""
         return [

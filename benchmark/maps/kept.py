@@ -11,6 +11,9 @@ from torch import Tensor
 
 from attribug import keys
 from attribug.contracts import outputs
+from attribug.errors import StorageError
+from attribug.maps.attribution import attributions
+from attribug.maps.guard import MethodFault
 from attribug.query.passes import Cost
 
 if TYPE_CHECKING:
@@ -32,6 +35,17 @@ class Explained:
     cost: Cost
     rows: int
     """Examples of a single pass: fewer than the suite's where memory ran out."""
+
+
+def explained(method: Method, query: Query, parameters: Mapping[str, Any]) -> Explained:
+    """What a method makes of a query."""
+    try:
+        with query.costing() as costing:
+            maps = attributions(method, query, parameters)
+    except StorageError as error:  # its own files, not ours
+        raise MethodFault(str(error)) from error
+    promised = None if query.promised is None else query.promised.cpu()
+    return Explained(maps.cpu(), promised, costing.cost, query.rows)
 
 
 class MapStore(Protocol):

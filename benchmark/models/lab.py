@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from attribug.contracts.data import Data
-from attribug.contracts.models import Derived, Given, chain, training_examples, trainings
+from attribug.contracts.models import Derived, Given, training_examples
 from attribug.models.given import load
-from attribug.models.training import derived, initialised, placed, trained
+from attribug.models.training import derived, filled, placed, trained
 
 if TYPE_CHECKING:
     from attribug.contracts.data import Examples
@@ -63,7 +63,7 @@ class Lab:
         """Sees to it that a trained model lies in the store; `fresh` trains it anew even if it does."""
         if not fresh and self.store.load_weights(spec.key) is not None:
             return
-        start = None if spec.start is None else self._copy(spec.start)
+        start = None if spec.start is None else self.model(spec.start).state_dict()
         model = trained(spec, self.data(spec.examples), start, self.device, progress)
         self.store.save_weights(spec.key, model.state_dict())
         self.forget_models()
@@ -82,28 +82,14 @@ class Lab:
         if isinstance(spec, Given):
             return load(spec)
         if isinstance(spec, Derived):
-            return derived(spec, self._copy(spec.base))
+            return derived(spec, self.model(spec.base).state_dict())
         weights = self.store.load_weights(spec.key)
         if weights is None:
             self.train(spec)
             weights = self.store.load_weights(spec.key)
         if weights is None:
             raise RuntimeError("a model that was just trained cannot be read back")
-        model = _unfilled(spec)
-        model.load_state_dict(weights)
-        return model
-
-    def _copy(self, spec: ModelSpec) -> nn.Module:
-        model = _unfilled(spec)
-        model.load_state_dict(self.model(spec).state_dict())
-        return model
-
-
-def _unfilled(spec: ModelSpec) -> nn.Module:
-    """The network that weights go into: built as before its training, so that what no state dict holds is the same; of
-    a given model, loaded anew."""
-    first, trained = chain(spec)[0], trainings(spec)
-    return load(first) if isinstance(first, Given) else initialised(trained[-1].recipe, trained[0].seed)
+        return filled(spec, weights)
 
 
 def logits(model: nn.Module, inputs: Tensor) -> Tensor:

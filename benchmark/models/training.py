@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from attribug.contracts.models import Given, chain, trainings
+from attribug.models.given import load
 from attribug.streams import generator
 
 if TYPE_CHECKING:
     from attribug.contracts.data import Data
-    from attribug.contracts.models import Derived, Recipe, Trained
+    from attribug.contracts.models import Derived, ModelSpec, Recipe, Trained
 
 Progress = Callable[[int], None]
 DIVISOR_AT_START = 10.0  # of the one-cycle schedule: the first learning rate is the peak over this
@@ -38,23 +40,38 @@ def placed(model: nn.Module, device: torch.device) -> nn.Module:
     return model.to(device).to(memory_format=torch.channels_last)
 
 
+def unfilled(spec: ModelSpec) -> nn.Module:
+    """The network that weights go into: built as before its training, so that what no state dict holds is the same; of
+    a given model, loaded anew."""
+    first, below = chain(spec)[0], trainings(spec)
+    return load(first) if isinstance(first, Given) else initialised(below[-1].recipe, below[0].seed)
+
+
+def filled(spec: ModelSpec, weights: Mapping[str, Tensor]) -> nn.Module:
+    """The model that a spec describes, with its weights."""
+    model = unfilled(spec)
+    model.load_state_dict(dict(weights))
+    return model
+
+
 def trained(
     spec: Trained,
     data: Data,
-    start: nn.Module | None,
+    start: Mapping[str, Tensor] | None,
     device: torch.device,
     progress: Progress = lambda epochs: None,
 ) -> nn.Module:
-    """The model that a spec describes, trained on its examples' data; `start`: a copy of what it starts from."""
-    model = initialised(spec.recipe, spec.seed) if start is None else start
+    """The model that a spec describes, trained on its examples' data; `start`: the weights of what it starts from."""
+    model = initialised(spec.recipe, spec.seed) if spec.start is None or start is None else filled(spec.start, start)
     trainable = None if spec.trainable is None else spec.trainable(model)
     return train(placed(model, device), data, spec.recipe, spec.seed, trainable=trainable, progress=progress)
 
 
-def derived(spec: Derived, base: nn.Module) -> nn.Module:
-    """The model that a spec describes, made of a copy of its base."""
-    spec.change(base, generator("derive", spec.seed))
-    return base
+def derived(spec: Derived, base: Mapping[str, Tensor]) -> nn.Module:
+    """The model that a spec describes, made of another one with its base's weights."""
+    model = filled(spec.base, base)
+    spec.change(model, generator("derive", spec.seed))
+    return model
 
 
 def train(

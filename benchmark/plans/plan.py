@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from attribug import artefacts, keys, metrics
+from attribug import artefacts, keys, metrics, tasks
 from attribug.contracts import outputs
 from attribug.contracts.contrasts import Contrast
 from attribug.contracts.models import Trained
@@ -65,6 +65,8 @@ class Plan:
     def record_key(self, cell: Cell, method: str) -> str:
         """Content key of a record: all that determines its numbers, code and library versions included."""
         chosen, parameters = next(pair for pair in self.methods if pair[0].name == method)
+        if cell.contrast is None:
+            raise ValueError(f"{cell.name}: there is nothing to record")
         yardsticks = [
             (
                 metric.name,
@@ -72,16 +74,13 @@ class Plan:
                 metric.function,
                 metric.prepare,
                 metric.kind,
-                sorted(metric.required),
                 metric.inputs,
                 metric.beside,
                 metric.images,
             )
             for metric, post in self.measured
-            if metric.reads == chosen.output
+            if metric.reads == chosen.output and metric.applies(cell.contrast)
         ]
-        if cell.contrast is None:
-            raise ValueError(f"{cell.name}: there is nothing to record")
         return keys.digest(
             "record", replace(cell.contrast, checks=()), chosen.name, chosen.function,
             outputs.get(chosen.output).content, chosen.needs, chosen.conserves, dict(parameters),
@@ -111,13 +110,19 @@ class Plan:
         """Content key of the whole table."""
         records = [self.record_key(cell, m.name) for cell in self.cells if cell.contrast for m, _ in self.methods]
         outcomes = [(cell.name, cell.verdict, cell.reason, cell.contrast and cell.key) for cell in self.cells]
-        headlines = [(bug.name, bug.primary, bug.seen_in_predictions, bug.graded) for bug in self.bugs.values()]
-        rows = [(method.name, method.explains, method.headline) for method, _ in self.methods]
-        yardsticks = [(metric.name, post, metric.visible) for metric, post in self.measured]
+        contrasts = [cell.contrast for cell in self.cells]
+        rows = [[metric.applies(contrast) for contrast in contrasts] for metric, _ in self.measured]
         return keys.digest(
-            "table", records, outcomes, headlines, rows, yardsticks, self.suite.name, self.suite.visible, self.device,
-            artefacts.code("table"),
+            "table", records, outcomes, rows, self._facts(), self.features, self.suite.name, self.suite.visible,
+            self.device, artefacts.code("table"),
         )  # fmt: skip
+
+    def _facts(self) -> list[Any]:
+        """Everything that the run's pieces say of themselves: tables, run.json and pages repeat it."""
+        told = [tasks.get(name) for name in self.suite.tasks]
+        pieces = [*told, *self.bugs.values(), *(method for method, _ in self.methods)]
+        return [*((piece.facts, piece.summary) for piece in pieces),
+                *((metric.facts, metric.summary, post) for metric, post in self.measured)]  # fmt: skip
 
     @property
     def refusals(self) -> list[str]:

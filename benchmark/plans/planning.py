@@ -140,7 +140,7 @@ def _cells(task: Task, bug: Bug, level: Level, seeds: tuple[int, ...]) -> Iterab
             cell = Cell(*place, bug.function(task, level, seed, seeds))
             if not isinstance(cell.contrast, Contrast):
                 raise TypeError(f"expected a Contrast, found {type(cell.contrast).__name__}")
-            cell.key  # noqa: B018 - raises here, not in the middle of the plan, where a contrast holds foreign values
+            keys.digest(cell.contrast)  # raises here, not in the middle of the plan, where it holds foreign values
             _all_trainings([cell])  # and so does this
             yield cell
         except Unsupported as reason:

@@ -15,7 +15,8 @@ Kind = Literal["text", "names", "integer", "number", "pairs", "list", "flag"]
 one likes; nothing but its name."""
 ENGINES = ("local", "ray")
 OF_THE_SUITE = ("methods", "bugs", "metrics", "tasks", "seeds", "seed", "examples", "visible")
-"""Options that change the suite, and with it results; none of the others changes a number."""
+"""Options that are keys of the suite. `changes` and `plugins` reach it as well, and a GPU computes other last bits; all
+other options change no number."""
 
 
 def _option(kind: Kind, told: str, default: Any = None, *, metavar: str = "", flag: str = "") -> Any:

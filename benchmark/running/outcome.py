@@ -68,7 +68,8 @@ class Outcome:
 
     def took(self, number: int) -> bool:
         """Whether a cell's checks all hold."""
-        return not self.failed_checks(number) and number in self.figures
+        contrast = self.plan.cells[number].contrast
+        return contrast is not None and contrast.took(self.figures.get(number))
 
     def failed_checks(self, number: int) -> list[str]:
         """The checks of a cell that do not hold, with figure and bound."""

@@ -26,7 +26,8 @@ class Request:
 
     plan: Plan
     options: RunOptions
-    """As workers are told them: with this machine's device, absolute paths, and no changes of the suite."""
+    """As workers are told them: with this machine's device, absolute paths of plugins and models, and no changes of the
+    suite, which the plan's has already."""
     place: locations.Location
     """Of the results."""
     given: locations.Location | None

@@ -17,9 +17,8 @@ from attribug.contracts.data import Data
 from attribug.contracts.pieces import Metric
 from attribug.contracts.shapes import KINDS, channel_axis
 from attribug.errors import StorageError, Unsupported, one_line
-from attribug.maps.attribution import attributions
-from attribug.maps.guard import MethodFault, safe_copy
-from attribug.maps.kept import Explained
+from attribug.maps.asked import asked
+from attribug.maps.kept import explained
 from attribug.query.query import Query
 from attribug.scores.measurement import Measurement, gaussian_maps
 from attribug.scores.records import SHOWN, Record
@@ -27,6 +26,7 @@ from attribug.scores.records import SHOWN, Record
 if TYPE_CHECKING:
     from attribug.contracts.contrasts import Contrast
     from attribug.contracts.pieces import Method
+    from attribug.maps.asked import Queries
     from attribug.maps.kept import KeptMaps
     from attribug.models.lab import Lab
     from attribug.scores.measurement import Views
@@ -68,7 +68,7 @@ def score_block(
     versions = sorted({version for job in work.values() for version in job.versions})
     for start in range(0, len(positions), settings.chunk):
         chunk = positions[start : start + settings.chunk]
-        queries = _queries(contrast, versions, lab, chunk, settings)
+        queries = asked(contrast, versions, lab, chunk, seed=settings.seed, rows=settings.rows)
         noise = _noise(contrast, versions, queries, settings) if any(job.aligns for job in work.values()) else {}
         for method, parameters in methods:
             job = work[method.name]
@@ -78,48 +78,10 @@ def score_block(
                 explaining = job.explaining_seconds - explaining
                 job.record.scoring_seconds += time.perf_counter() - started - explaining
                 if job.record.verdict:  # passes that it shared may come from a model it had changed
-                    queries = _queries(contrast, versions, lab, chunk, settings)
+                    queries = asked(contrast, versions, lab, chunk, seed=settings.seed, rows=settings.rows)
                 report("scoring", len(chunk))
     data = lab.data(contrast.contaminated.examples).select(positions)
     return {name: job.finished(data) for name, job in work.items()}
-
-
-Queries = dict[Side, tuple[Query, Data]]
-
-
-def _queries(contrast: Contrast, versions: Sequence[str], lab: Lab, positions: Tensor, settings: Settings) -> Queries:
-    """What every side is asked, on every version of the inputs that some metric reads."""
-    sides = dict.fromkeys(contrast.seen(side, version) for side in contrast.sides for version in ("", *versions))
-    chunks = {side: lab.data(side.examples).select(positions) for side in sides}
-    targets: Tensor | None = None
-    if contrast.target == "reference":
-        reference = contrast.references[0]
-        targets = _predicted(lab, reference, chunks[reference])
-    expected = chunks[contrast.contaminated].ids
-    models = {side.model: safe_copy(lab.model(side.model)) for side in chunks}
-    queries = {}
-    for side, data in chunks.items():
-        if not torch.equal(data.ids, expected) or len(expected.unique()) < len(expected):
-            raise ValueError("a contrast's sides: expected the same examples in the same order, each once")
-        if contrast.target == "label":
-            targets = data.labels
-        elif contrast.target == "own":
-            targets = _predicted(lab, side, data)
-        inputs, device = data.inputs.to(lab.device), lab.device
-        if targets is None:
-            raise ValueError(f"target: expected label, reference or own, found {contrast.target!r}")
-        train = lab.training_data(side.model)
-        asked = (models[side.model], inputs, targets.to(device))
-        query = Query(*asked, ids=data.ids, seed=settings.seed, rows=settings.rows, train=train)
-        queries[side] = (query, data)
-    return queries
-
-
-def _predicted(lab: Lab, side: Side, data: Data) -> Tensor:
-    model = lab.model(side.model)  # outside of no_grad: it may have to be trained
-    with torch.no_grad():
-        predicted: Tensor = model(data.inputs.to(lab.device)).argmax(1)
-    return predicted
 
 
 def _noise(contrast: Contrast, versions: Sequence[str], queries: Queries, settings: Settings) -> Views:
@@ -189,8 +151,8 @@ class _Work:
     def versions(self) -> list[str]:
         """Versions of the inputs that are explained: `""` always, others where a metric reads them."""
         alive = [measurement.metric for measurement in self.measurements if not measurement.verdict]
-        asked = {version for metric in alive for version in metric.versions}
-        return ["", *sorted(asked - {""})]
+        read = {version for metric in alive for version in metric.versions}
+        return ["", *sorted(read - {""})]
 
     def views(self, side: Side, queries: Queries, parameters: Mapping[str, Any]) -> dict[str, tuple[Tensor, Data]]:
         """The method's maps of a side and the examples, by version of the inputs.
@@ -220,25 +182,15 @@ class _Work:
     def explain(self, side: Side, query: Query, parameters: Mapping[str, Any]) -> Tensor:
         """The method's maps of one query."""
         started = time.perf_counter()
-        explanation = self.attributed(query, parameters) if self.kept is None else self.kept.explained(
-            self.method, parameters, side, query, partial(self.attributed, query, parameters)
-        )  # fmt: skip
+        explain = partial(explained, self.method, query, parameters)
+        kept = self.kept
+        explanation = explain() if kept is None else kept.explained(self.method, parameters, side, query, explain)
         query.promised = explanation.promised
         self.record.cost.add(explanation.cost)
         self.explaining_seconds += time.perf_counter() - started
         if explanation.rows < self.rows:
             self.record.rows = min(explanation.rows, self.record.rows or explanation.rows)
         return explanation.maps
-
-    def attributed(self, query: Query, parameters: Mapping[str, Any]) -> Explained:
-        """What the method makes of a query."""
-        try:
-            with query.costing() as costing:
-                maps = attributions(self.method, query, parameters)
-        except StorageError as error:  # its own files, not ours
-            raise MethodFault(str(error)) from error
-        promised = None if query.promised is None else query.promised.cpu()
-        return Explained(maps.cpu(), promised, costing.cost, query.rows)
 
     def each(self, step: Callable[..., None], *arguments: Any) -> None:
         """Takes a step in every measurement."""

@@ -97,6 +97,7 @@ def _start(
 def run(suite: str, dry_run: bool, **given: Any) -> None:
     """Train, contaminate, explain, score; print the table. Running again resumes."""
     options = {name: _parsed(name, value) for name, value in given.items() if value not in (None, [])}
+    RunOptions.of(options)  # refused before anything heavy is imported
     from attribug import api
 
     if dry_run:

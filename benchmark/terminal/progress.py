@@ -38,7 +38,7 @@ class Bars:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._progress.stop()
+        self.end()
 
     def begin(self, totals: Mapping[str, int]) -> None:
         """Shows a bar for every stage that has work."""
@@ -63,5 +63,6 @@ class Bars:
                 print(f"attribug: {stage} {min(100, 100 * (done + amount) // total)} %", file=sys.stderr, flush=True)
 
     def end(self) -> None:
-        """Stops the bars."""
-        self._progress.stop()
+        """Stops the bars, if there are any."""
+        if self._tasks:
+            self._progress.stop()

@@ -256,14 +256,21 @@ def test_a_bug_that_describes_no_contrast_failed(bug: Callable[..., str], answer
     assert_only_its_own(made, "made", "failed", f"TypeError: expected a Contrast, found {found}")
 
 
-def test_a_contrast_of_unknown_content_failed(bug: Callable[..., str]) -> None:
+@pytest.mark.parametrize("foreign", [
+    lambda task, seed: {"contaminated": Side(replace(task.clean(seed), recipe=object()), task.examples("test"))},
+    lambda task, seed: {"keep": object()},
+    lambda task, seed: {"extra": {"clean_inputs": object()}},
+], ids=["recipe", "keep", "extra"])  # fmt: skip
+def test_a_contrast_of_unknown_content_failed(bug: Callable[..., str], foreign: Callable[..., Any]) -> None:
+    """Wherever it holds foreign values: the plan that others stand in has a key all the same."""
+
     def odd(task: Task, level: Level, seed: int, seeds: Sequence[int]) -> Contrast:
-        contrast = plain(task, level, seed, seeds)
-        model = replace(task.clean(seed), recipe=object())
-        return replace(contrast, contaminated=Side(model, task.examples("test")))
+        return replace(plain(task, level, seed, seeds), **foreign(task, seed))
 
     reason = "TypeError: content key: expected plain values, dataclasses or functions, found object"
-    assert_only_its_own(with_made(bug(odd)), "made", "failed", reason)
+    made = with_made(bug(odd))
+    assert_only_its_own(made, "made", "failed", reason)
+    assert made.key
 
 
 def test_a_bug_that_finds_the_users_mistake_stops_the_plan(bug: Callable[..., str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Callable
@@ -14,7 +15,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from attribug.errors import InputError
+from attribug.errors import InputError, StorageError
 from attribug.maps.attribution import Census
 from attribug.query.passes import Cost
 from attribug.scores.measurement import COLUMNS
@@ -272,6 +273,21 @@ def test_a_writer_that_raises_leaves_nothing_behind(tmp_path: Path) -> None:
         write_atomically(tmp_path / "a" / "file", failing)
     assert (tmp_path / "a" / "file").read_text() == "whole"
     assert everything(tmp_path) == ["a", "file"]
+
+
+def test_a_disk_that_is_full_at_the_last_moment_leaves_the_old_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_atomically(tmp_path / "file", lambda path: path.write_text("old"))
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(StorageError, match="file: cannot be written: No space left on device"):
+        write_atomically(tmp_path / "file", lambda path: path.write_text("new"))
+    assert (tmp_path / "file").read_text() == "old"
+    assert everything(tmp_path) == ["file"]
 
 
 def test_a_file_is_whole_before_it_has_its_name(tmp_path: Path) -> None:
