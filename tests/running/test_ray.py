@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,8 +17,10 @@ import pytest
 ray = pytest.importorskip("ray")
 
 from ray.cluster_utils import Cluster  # noqa: E402
+from ray.exceptions import RayError  # noqa: E402
 
 from attribug.running import ray_engine  # noqa: E402
+from attribug.running.jobs import Block  # noqa: E402
 from doubles.engine import InProcess  # noqa: E402
 from doubles.tiny import run, tables, typed  # noqa: E402
 
@@ -41,25 +44,37 @@ def start(cluster: Cluster, folder: Path, *more: str) -> "subprocess.Popen[str]"
 
 
 class Ended:
-    """A task that has ended."""
+    """A task that has ended, or was lost with its node."""
 
-    def __init__(self, found: Any) -> None:
-        self.found = found
+    def __init__(self, answer: Any, lost: bool) -> None:
+        self.answer, self.lost = answer, lost
 
     def future(self) -> "Future[Any]":
         answer: Future[Any] = Future()
-        answer.set_result(self.found)
+        if self.lost:
+            answer.set_exception(RayError("node 7 is gone"))
+        else:
+            answer.set_result(self.answer)
         return answer
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("losing", [False, True], ids=["all nodes stay", "a node is lost"])
 def test_what_travels_to_tasks_and_back_gives_the_same_tables(
-    tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, losing: bool
 ) -> None:
-    """Setups, jobs, weights and files, without the cluster: tasks are calls."""
+    """Setups, jobs, weights and files, without the cluster: tasks are calls. A block that is lost is done again, one
+    method at a time."""
+    lost: list[Block] = []
+
+    def task(function: Any, setup: Any, job: Any, *given: Any) -> Ended:
+        if losing and not lost and isinstance(job, Block) and len(job.methods) > 1:
+            lost.append(job)
+            return Ended(None, True)
+        return Ended(function(setup, job, *given), False)
 
     def remote(**_: Any) -> Any:
-        return lambda function: SimpleNamespace(remote=lambda *given: Ended(function(*given)))
+        return lambda function: SimpleNamespace(remote=partial(task, function))
 
     double = SimpleNamespace(is_initialized=lambda: True, put=lambda value: value, remote=remote)
     monkeypatch.setattr(ray_engine, "ray", double)
@@ -70,6 +85,7 @@ def test_what_travels_to_tasks_and_back_gives_the_same_tables(
     assert run(tmp_path / "run", engine="ray").complete
     assert tables(tmp_path / "run") == tables(tiny_run)
     assert len(list((tmp_path / "cache" / "models").glob("*.safetensors"))) == 3
+    assert len(lost) == losing
     ((_, folder),) = ray_engine._BENCHES.values()
     shutil.rmtree(folder)
 
