@@ -72,6 +72,20 @@ def _own_cache(session_folder: Path) -> None:
     os.environ["ATTRIBUG_CACHE"] = str(cache)
 
 
+@pytest.fixture(autouse=True)
+def _keys_stay() -> Iterator[None]:
+    """No test leaves other content keys behind: what another one stores would no longer be found."""
+    from attribug import artefacts, keys
+    from attribug.contracts.data import DATA_LIBRARIES
+
+    def told() -> list[object]:
+        return [*(artefacts.code(kind) for kind in artefacts.CODE), keys.versions("torch", *DATA_LIBRARIES)]
+
+    before = told()
+    yield
+    assert told() == before, "content keys are others than before this test"
+
+
 @pytest.fixture
 def inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
     """Runs the command line in this process, which is quicker: for input that is refused before anything starts."""

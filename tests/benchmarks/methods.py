@@ -170,13 +170,13 @@ def all_methods(setting: Setting, rounds: int) -> str:
         query = Query(model, setting.inputs, setting.targets, train=lambda: as_data(train))
         needed = [0, 0]
         for name in others:
-            before = query._passes.total
+            before = query.passes.total
             method = methods.get(name)
             with query.costing():
                 attributions(method, query, {})
-                total = query._passes.total  # of this method, without passes that it found ready
+                total = query.passes.total  # of this method, without passes that it found ready
             needed = [needed[0] + total.forward, needed[1] + total.backward]
-            query._passes.total = before
+            query.passes.total = before
     limits, times = [], []
     for _ in range(rounds):
         rules = sum(seconds(zennits(name, setting)) for name in RULES)

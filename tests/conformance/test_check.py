@@ -115,9 +115,14 @@ def test_a_sound_method_passes(attribug, plugin):
 def test_a_broken_method_fails_with_its_reason(attribug, plugin):
     answer = attribug("check", plugin(method("whole_batch", "maps = maps - maps.mean()")))
     assert answer.returncode == 1
-    (line,) = failures(answer)
-    assert line.startswith("method whole_batch: FAIL batch equals one by one: expected equal maps example 0 alone and")
-    assert answer.stdout.splitlines()[-1].endswith("1 failed (method whole_batch)")
+    images, others = failures(answer)
+    assert images.startswith(
+        "method whole_batch: FAIL batch equals one by one: expected equal maps example 0 alone and"
+    )
+    assert others.startswith(
+        "method whole_batch: FAIL vectors and sequences: inputs (3, 7): expected equal maps example"
+    )
+    assert answer.stdout.splitlines()[-1].endswith("2 failed (method whole_batch)")
     assert "Traceback" not in answer.stdout + answer.stderr
 
 

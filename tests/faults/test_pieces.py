@@ -104,9 +104,9 @@ def test_nobody_is_given_passes_of_a_changed_model(change: str) -> None:
     assert costing.cost.backward == 4
     assert not torch.equal(maps, changed)
     assert torch.equal(maps, fresh.gradient())
-    before = query._passes.total.backward
+    before = query.passes.total.backward
     assert torch.equal(query.gradient(), maps)
-    assert query._passes.total.backward == before, "the same model's are shared"
+    assert query.passes.total.backward == before, "the same model's are shared"
 
 
 def same_rows(rows: pd.DataFrame, honest: pd.DataFrame, methods: Sequence[str] = HONEST) -> None:
