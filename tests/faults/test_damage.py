@@ -98,7 +98,9 @@ def damage(path: Path, files: list[Path], draw: random.Random) -> None:
     elif kind == "empty":
         content = bytearray()
     elif kind == "foreign":
-        content = bytearray(draw.choice([other for other in files if other.suffix == path.suffix]).read_bytes())
+        content = bytearray(
+            draw.choice([other for other in files if other.suffix == path.suffix and other.exists()]).read_bytes()
+        )
     path.write_bytes(bytes(content))
     if kind == "gone":
         path.unlink()
