@@ -119,7 +119,7 @@ class Plan:
 
     def _facts(self) -> list[Any]:
         """Everything that the run's pieces say of themselves: tables, run.json and pages repeat it."""
-        told = [tasks.get(name) for name in self.suite.tasks]
+        told = [tasks.get(name) for name in dict.fromkeys(self.suite.tasks)]
         pieces = [*told, *self.bugs.values(), *(method for method, _ in self.methods)]
         return [*((piece.facts, piece.summary) for piece in pieces),
                 *((metric.facts, metric.summary, post) for metric, post in self.measured)]  # fmt: skip
