@@ -178,7 +178,7 @@ def _tensor(maps: Any, query: Query) -> Tensor:
         raise TypeError(f"expected maps as a tensor or an array, found {type(maps).__name__}") from None
     if not tensor.is_floating_point():
         return tensor  # whole numbers are refused, not turned
-    return tensor.detach().to(query.inputs)
+    return query.exactly(tensor.detach().to(query.inputs.device))
 
 
 def _enter(name: str, content: Any, method: Callable[..., Tensor], facts: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from attribug import methods
 from attribug.contracts.shapes import channel_axis, kind, spatial
-from attribug.errors import InputError
+from attribug.errors import InputError, Unsupported
 from attribug.query.query import Query, at_least_one
 from attribug.streams import generator
 
@@ -55,7 +55,10 @@ def kernel_shap(query: Query, *, samples: int = 200, segments: int | Tensor = GR
     ends = torch.stack([torch.zeros(count, dtype=torch.bool), torch.ones(count, dtype=torch.bool)])
     outputs = _outputs(query, torch.cat([ends, present]), labels)
     empty, full = outputs[:, 0], outputs[:, 1]
-    query.promise((full - empty).to(query.inputs))
+    sound = query.inputs.flatten(1).isfinite().all(1).cpu()
+    if bool(sound.any()) and not bool(empty[sound].isfinite().any()):
+        raise Unsupported("the model's logits are not finite where all segments are left out, at an input of zeros")
+    query.promise(query.exactly((full - empty).to(query.inputs.device)))
     return _spread(query, shapley(present.double(), outputs[:, 2:], weights, empty, full), labels)
 
 
@@ -73,7 +76,8 @@ def ridge(present: Tensor, outputs: Tensor, weights: Tensor, penalty: float) -> 
 def shapley(present: Tensor, outputs: Tensor, weights: Tensor, empty: Tensor, full: Tensor) -> Tensor:
     """Least squares under Σφ = full − empty: present (M, S), outputs (N, M), empty and full (N,) → (N, S).
 
-    With fewer independent coalitions than segments, the shortest solution.
+    With fewer independent coalitions than segments, the shortest solution; NaN where an example's outputs are not all
+    finite.
     """
     total = (full - empty)[:, None]  # (N, 1)
     count = present.shape[1]
@@ -81,7 +85,9 @@ def shapley(present: Tensor, outputs: Tensor, weights: Tensor, empty: Tensor, fu
     left = outputs - empty[:, None] - equal * present.sum(1)  # (N, M)
     features = present - present.mean(1, keepdim=True)
     root = weights.sqrt()[:, None]
-    solved = torch.linalg.lstsq(root * features, root * left.T, driver="gelsd").solution.T  # (N, S)
+    solvable = left.isfinite().all(1)  # LAPACK stops at others
+    solved = torch.full((len(left), count), torch.nan, dtype=left.dtype)  # (N, S)
+    solved[solvable] = torch.linalg.lstsq(root * features, root * left[solvable].T, driver="gelsd").solution.T
     values: Tensor = equal + solved - solved.mean(1, keepdim=True)
     return values
 
@@ -129,5 +135,6 @@ def _spread(query: Query, values: Tensor, labels: Tensor) -> Tensor:
     axis = channel_axis(query.inputs.shape)
     channels = 1 if axis is None else query.inputs.shape[axis]
     shares = values / (torch.bincount(labels.reshape(-1)) * channels)
-    spread = shares[:, labels.reshape(-1)].reshape(len(values), *labels.shape).to(query.inputs)
+    spread = shares[:, labels.reshape(-1)].reshape(len(values), *labels.shape)
+    spread = query.exactly(spread.to(query.inputs.device))
     return spread if axis is None else spread.unsqueeze(axis).expand_as(query.inputs)

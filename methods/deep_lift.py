@@ -7,19 +7,19 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from attribug import methods
 from attribug.errors import Unsupported
 from attribug.query.hooks import forward_hooks
-from attribug.query.query import Baseline, Query
+from attribug.query.preflight import POOLS
+from attribug.query.query import Baseline, Query, at_least_single
 
 SMALLEST = 1e-10  # differences of inputs below it take the gradient in place of the quotient, as in captum
 
 
 @methods.register(
     "deep_lift",
-    needs=("relu_modules", "pool_modules"),
+    needs=("piecewise_linear", "pool_modules"),
     conserves=True,
     paper="Shrikumar et al. 2017, section 3.5.2: rescale rule",
 )
@@ -34,7 +34,8 @@ def deep_lift(query: Query, *, baseline: Baseline = 0.0) -> Tensor:
     maps = []
     totals = query.gains(baseline)
     query.promise(totals)
-    relus, pools = ([m for m in query.model.modules() if isinstance(m, kind)] for kind in (nn.ReLU, nn.MaxPool2d))
+    relus = [m for m in query.model.modules() if isinstance(m, nn.ReLU)]
+    pools = [m for m in query.model.modules() if isinstance(m, POOLS)]
     with forward_hooks(relus, _relu), forward_hooks(pools, _pool):
         for first in range(0, len(query.inputs), rows):
             part = slice(first, first + rows)
@@ -42,10 +43,17 @@ def deep_lift(query: Query, *, baseline: Baseline = 0.0) -> Tensor:
             multipliers = query.input_gradient(pair, query.targets[part].repeat(2)).chunk(2)[0]
             maps.append((query.inputs[part] - start[part]) * multipliers)
     result = torch.cat(maps)
-    missed = (result.flatten(1).double().sum(1) - totals).abs().max()
-    if missed > torch.finfo(result.dtype).eps ** 0.5 * (1 + totals.abs().max()):
-        raise Unsupported("multipliers do not add up to F(x) − F(b): the model mixes or reorders its examples")
+    _refuse_incomplete(result, totals, query.inputs.dtype)
     return result
+
+
+def _refuse_incomplete(maps: Tensor, totals: Tensor, dtype: torch.dtype) -> None:
+    """Raises `Unsupported` unless maps add up to finite totals (N,), within the square root of the rounding of the
+    model's type."""
+    finite = totals.isfinite()
+    missed = (maps.flatten(1).double().sum(1) - totals)[finite].abs()
+    if len(missed) and not bool((missed <= torch.finfo(dtype).eps ** 0.5 * (1 + totals[finite].abs().max())).all()):
+        raise Unsupported("multipliers do not add up to F(x) − F(b): the model mixes or reorders its examples")
 
 
 def _relu(module: nn.Module, args: tuple[Tensor], output: Tensor) -> Tensor:
@@ -53,9 +61,9 @@ def _relu(module: nn.Module, args: tuple[Tensor], output: Tensor) -> Tensor:
     return rescaled
 
 
-def _pool(module: nn.MaxPool2d, args: tuple[Tensor], output: Tensor) -> Tensor:
-    window = (module.kernel_size, module.stride, module.padding, module.dilation, module.ceil_mode)
-    pooled: Tensor = _Pooled.apply(args[0], output, lambda inputs: functional.max_pool2d(inputs, *window))
+def _pool(module: Any, args: tuple[Tensor], output: Tensor) -> Tensor:
+    kind: Any = next(kind for kind in POOLS if isinstance(module, kind))
+    pooled: Tensor = _Pooled.apply(args[0], output, lambda inputs: kind.forward(module, inputs))
     return pooled
 
 
@@ -69,12 +77,12 @@ class _Rescaled(torch.autograd.Function):
 
     @staticmethod
     def backward(context: Any, incoming: Tensor) -> tuple[Tensor, None]:
-        inputs, outputs = context.saved_tensors
+        inputs, outputs = (exactly(saved) for saved in context.saved_tensors)
         difference, change = _differences(inputs), _differences(outputs)
         slope = (inputs > 0).to(inputs)
         quotient = torch.where(difference.abs() < SMALLEST, 1, difference)
         multiplier = torch.where(difference.abs() < SMALLEST, slope, change / quotient)
-        return incoming * multiplier, None
+        return (incoming * multiplier).to(incoming.dtype), None
 
 
 class _Pooled(torch.autograd.Function):
@@ -88,7 +96,8 @@ class _Pooled(torch.autograd.Function):
 
     @staticmethod
     def backward(context: Any, incoming: Tensor) -> tuple[Tensor, None, None]:
-        inputs, outputs = context.saved_tensors
+        inputs, outputs = (exactly(saved) for saved in context.saved_tensors)
+        dtype, incoming = incoming.dtype, exactly(incoming)
         with torch.enable_grad():
             leaf = inputs.detach().requires_grad_(True)
             pooled = context.pool(leaf)
@@ -100,7 +109,12 @@ class _Pooled(torch.autograd.Function):
         difference, total = _differences(inputs), sum(charged.chunk(2))
         quotient = torch.where(difference.abs() < SMALLEST, 1, difference)
         multiplier = torch.cat([total, total]) / quotient
-        return torch.where(difference.abs() < SMALLEST, slope, multiplier), None, None
+        return torch.where(difference.abs() < SMALLEST, slope, multiplier).to(dtype), None, None
+
+
+def exactly(values: Tensor) -> Tensor:
+    """Values in a type that holds differences and quotients: float32 in place of a smaller one."""
+    return values.to(at_least_single(values.dtype))
 
 
 def _differences(pair: Tensor) -> Tensor:

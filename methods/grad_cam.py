@@ -16,10 +16,11 @@ from attribug.query.trace import graph, operation, reaches
 ATTENTION = ("Softmax", "ScaledDotProduct", "Bmm", "Baddbmm")  # operations that mix positions by their content
 
 
-@methods.register("grad_cam", paper="Selvaraju et al. 2017, eqs. 1 and 2")
+@methods.register("grad_cam", needs=("convolution_modules",), paper="Selvaraju et al. 2017, eqs. 1 and 2")
 def grad_cam(query: Query) -> Tensor:
-    """relu(Σ_k α_k A_k) at the last convolution, α_k the mean gradient of its k-th map; bilinearly enlarged to the
-    input's size and spread evenly over the channels, so that the channel sum is the map itself.
+    """relu(Σ_k α_k A_k) at the last convolution that has a spatial map, α_k the mean gradient of its k-th map;
+    bilinearly enlarged to the input's size and spread evenly over the channels, so that the channel sum is the map
+    itself.
 
     Where the last convolution is only one of several branches (residual networks), A is the output of the last module
     with convolutions inside that every path passes, a stage of the network.
@@ -43,7 +44,7 @@ def last_convolution(query: Query, inputs: Tensor, targets: Tensor) -> tuple[Ten
         if all(output._version == version for _, output, version in seen):
             break  # else something works in place on what was kept, a ReLU as a function
     activation = _cut(logits, leaf, [(module, output) for module, output, _ in seen])
-    return activation.detach(), query.backward(logits, activation)
+    return query.exactly(activation.detach()), query.backward(logits, activation)
 
 
 def _watched(
@@ -59,7 +60,7 @@ def _watched(
         return output.clone() if copying else output
 
     with forward_hooks(_convolving(query.model), keep), torch.enable_grad():
-        leaf = inputs.detach().requires_grad_(True)
+        leaf = query.exactly(inputs.detach()).requires_grad_(True)
         return seen, query.target_logits(leaf, targets), leaf
 
 
@@ -69,10 +70,14 @@ def _convolving(model: nn.Module) -> list[nn.Module]:
 
 
 def _cut(logits: Tensor, leaf: Tensor, seen: list[tuple[nn.Module, Tensor]]) -> Tensor:
-    """The last convolution's output if every path passes it, else that of the last module that all paths pass."""
+    """The output of the last convolution with a spatial map (1 × 1 convolutions after global pooling are classifiers) if
+    every path passes it, else that of the last module that all paths pass."""
+    if not any(isinstance(module, nn.Conv2d) for module, _ in seen):
+        raise Unsupported("the model has no convolution that runs")
+    seen = [(module, output) for module, output in seen if output.shape[2:].numel() > 1]
     convolutions = [output for module, output in seen if isinstance(module, nn.Conv2d)]
     if not convolutions:
-        raise Unsupported("the model has no convolution that runs")
+        raise Unsupported("no convolution of the model has a spatial map")
     last = next(i for i, (_, output) in enumerate(seen) if output is convolutions[-1])
     for _, output in [seen[last], *reversed(seen[last + 1 :])]:
         around = graph(logits, without=output.grad_fn)
@@ -80,8 +85,6 @@ def _cut(logits: Tensor, leaf: Tensor, seen: list[tuple[nn.Module, Tensor]]) -> 
             continue
         if not output.requires_grad:
             raise Unsupported("the last convolution's output carries no gradient")
-        if output.shape[2:].numel() == 1:
-            raise Unsupported("the convolution that runs last has no spatial map")
         mixing = [name for name in ATTENTION if any(operation(node).startswith(name) for node in around)]
         if mixing:
             raise Unsupported(f"attention follows the last convolution ({mixing[0]}); the map would be that of patches")

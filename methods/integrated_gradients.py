@@ -7,7 +7,7 @@ from torch import Tensor
 
 from attribug import methods
 from attribug.query.passes import primitive
-from attribug.query.query import Baseline, Query, at_least_one
+from attribug.query.query import Baseline, Query, at_least_one, not_negative
 
 
 @methods.register(
@@ -47,18 +47,19 @@ def gradients_from_training_examples(query: Query, samples: int, noise: float) -
     (N, *shape) (Erion et al. 2021, eq. 3); x̃: the input, with Gaussian noise of `noise` · (max − min)."""
     at_least_one("samples", samples)
     streams = query.generators("expected_gradients", samples, float(noise))
-    train, dtype, spread = query.train_inputs, query.inputs.dtype, query.spread(noise)
+    not_negative("noise", noise)
+    train, spread = query.train_inputs, query.spread(noise)
     choices = torch.stack([torch.randint(len(train), (samples,), generator=stream) for stream in streams])
-    alphas = torch.stack([torch.rand(samples, generator=stream, dtype=dtype) for stream in streams])
+    alphas = torch.stack([torch.rand(samples, generator=stream, dtype=torch.float32) for stream in streams])
     ones = [1] * (query.inputs.ndim - 1)
     total = torch.zeros_like(query.inputs, dtype=torch.float64)
     for start, index in query.repeated(samples):
         rows = index.to(query.inputs.device)
         numbers = (start + torch.arange(len(index))) % samples
-        points = query.noisy(index, streams, spread) if noise else query.inputs[rows]
+        points = query.noisy(index, streams, spread) if noise else query.exactly(query.inputs[rows])
         baselines = train[choices[index, numbers].to(train.device)].to(points)
         difference = points - baselines
         step = alphas[index, numbers].to(points).reshape(-1, *ones)
         gradient = query.input_gradient(baselines + step * difference, query.targets[rows])
         total.index_add_(0, rows, (difference * gradient).double())
-    return (total / samples).to(dtype)
+    return query.exactly(total / samples)

@@ -12,15 +12,16 @@ from attribug.query.query import Query
 @methods.register("random", uses_target=False, stochastic=True, explains=False, paper="none: a null method")
 def random(query: Query) -> Tensor:
     """Gaussian noise that depends on the example alone: knows neither model nor input."""
-    draws = [torch.randn(query.inputs.shape[1:], generator=stream) for stream in query.generators("random")]
-    return torch.stack(draws).to(query.inputs)
+    shape = query.inputs.shape[1:]
+    draws = [torch.randn(shape, generator=stream, dtype=torch.float32) for stream in query.generators("random")]
+    return query.exactly(torch.stack(draws).to(query.inputs.device))
 
 
 @methods.register("edges", uses_target=False, explains=False, paper="Adebayo et al. 2018, section 5: an edge detector")
 def edges(query: Query) -> Tensor:
     """Sobel magnitude of the input, channel by channel, scaled as `skimage.filters.sobel`: knows the input alone."""
     query.refuse_all_but_images()
-    padded = torch.nn.functional.pad(query.inputs, (1, 1, 1, 1), mode="replicate")
+    padded = torch.nn.functional.pad(query.exactly(query.inputs), (1, 1, 1, 1), mode="replicate")
     x, y = _slopes(padded), _slopes(padded.transpose(2, 3)).transpose(2, 3)
     return torch.sqrt((x.square() + y.square()) / 2)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,9 +16,8 @@ from torch.nn.grad import conv2d_weight
 from attribug import keys, methods
 from attribug.errors import Unsupported
 from attribug.query.hooks import forward_hooks
-from attribug.query.passes import Cost
-from attribug.query.preflight import stamp
-from attribug.query.query import Query
+from attribug.query.preflight import refuse_deviations
+from attribug.query.query import Query, at_least_single
 from attribug.query.trace import trace
 
 ROUNDING = 100  # times the rounding of a neuron's power: where it varies less, it has no pattern
@@ -32,7 +30,7 @@ KNOWN = (
 
 
 @methods.register(
-    "pattern_net", needs=("relu_modules", "layers_run_once"), fits_training_data=True,
+    "pattern_net", needs=("piecewise_linear", "layers_run_once"), fits_training_data=True,
     paper="Kindermans et al. 2018, eqs. 6 and 9, section 4",
 )  # fmt: skip
 def pattern_net(query: Query) -> Tensor:
@@ -42,7 +40,7 @@ def pattern_net(query: Query) -> Tensor:
 
 
 @methods.register(
-    "pattern_attribution", needs=("relu_modules", "layers_run_once"), fits_training_data=True,
+    "pattern_attribution", needs=("piecewise_linear", "layers_run_once"), fits_training_data=True,
     paper="Kindermans et al. 2018, section 4",
 )  # fmt: skip
 def pattern_attribution(query: Query) -> Tensor:
@@ -61,31 +59,18 @@ class _Sums:
     count: int = 0
 
 
-@dataclass(frozen=True)
-class _Fitted:
-    """Patterns, and what they were fitted to."""
-
-    stamp: tuple[Any, ...]
-    digest: str
-    """Of the model's weights and its training inputs."""
-    patterns: tuple[Tensor, ...]
-    cost: Cost
-
-
-_kept: weakref.WeakKeyDictionary[nn.Module, _Fitted] = weakref.WeakKeyDictionary()
-
-
 def patterns(query: Query) -> Patterns:
-    """The patterns of the query's model, shaped as its weights; fitted once for a model and its training examples."""
-    inputs, kept = query.train_inputs, _kept.get(query.model)
-    stamped = stamp(query.model), keys.digest(*query.model.parameters(), inputs)
-    if kept is None or (kept.stamp, kept.digest) != stamped:
-        fitted, cost = query.priced(lambda: fit(query.model, inputs, query.rows, query.forward))
-        kept = _Fitted(*stamped, tuple(fitted.values()), cost)
-        _kept[query.model] = kept
+    """The patterns of the query's model, shaped as its weights and at least float32; fitted once for a model and its
+    training examples, where the query may remember them."""
+    inputs = query.train_inputs
+    key = "patterns", keys.digest(*query.model.parameters(), inputs)
+    if key in query.kept:
+        fitted, cost = query.kept[key]
+        query.charge(cost)
     else:
-        query.charge(kept.cost)
-    return dict(zip(_layers(query.model), kept.patterns, strict=True))
+        (*fitted,), cost = query.priced(lambda: fit(query.model, inputs, query.rows, query.forward).values())
+        query.kept[key] = fitted, cost
+    return dict(zip(_layers(query.model), fitted, strict=True))
 
 
 def fit(model: nn.Module, inputs: Tensor, rows: int, forward: Callable[[Tensor], Tensor] | None = None) -> Patterns:
@@ -93,10 +78,11 @@ def fit(model: nn.Module, inputs: Tensor, rows: int, forward: Callable[[Tensor],
     after its ReLU, bias included (a layer without ReLU: over all); one pass over `inputs` (N, *shape), `rows` at a time
     through `forward` (default: the model).
 
-    Raises `Unsupported` for layers other than convolutions without groups and dense layers.
+    Raises `Unsupported` for layers other than convolutions without groups and dense layers, and for those that compute
+    something else than these.
     """
     layers = _layers(model)
-    place = next(model.parameters())
+    place = next(tensor for tensor in [*model.parameters(), *model.buffers()] if tensor.is_floating_point())
     rectified = _rectified(model, inputs[:1].to(place))
     sums: dict[Layer, _Sums] = {}
     with forward_hooks(layers, _collector(sums, rectified)), torch.no_grad():
@@ -110,8 +96,8 @@ def back_projecting(weights: Patterns) -> Iterator[None]:
     """Layers compute as ever, but gradients flow back through `weights` in place of theirs."""
 
     def hook(layer: Any, args: tuple[Tensor], output: Tensor) -> Tensor:
-        other = _linear_part(layer, args[0], weights[layer])
-        return other + (output - other).detach()
+        other = _linear_part(layer, args[0].to(weights[layer]), weights[layer])
+        return (other + (output - other).detach()).to(output.dtype)
 
     with forward_hooks(weights, hook):
         yield
@@ -130,11 +116,16 @@ def _layers(model: nn.Module) -> list[Layer]:
 
 def _rectified(model: nn.Module, example: Tensor) -> set[nn.Module]:
     """The layers whose output goes into a ReLU next; refuses models that are no chain of modules."""
-    seen = trace(model, example)
+    seen = trace(model, example, plain=KNOWN)
+    refuse_deviations(seen)
     calls = [call for call in seen.calls if not isinstance(call[0], nn.Dropout | nn.Dropout2d | nn.Identity)]
-    for (before, _, output), (after, arguments, _) in pairwise([*calls, (model, (seen.outputs,), None)]):
+    ends = (model, (), seen.leaf), (model, (seen.outputs,), None)
+    for (before, _, output), (after, arguments, _) in pairwise([ends[0], *calls, ends[1]]):
         if not torch.equal(arguments[0].flatten(), output.flatten()):
-            names = f"{type(before).__name__} to {type(after).__name__}"
+            names = "the model's {} and its {}".format(
+                "input" if before is model else type(before).__name__,
+                "output" if after is model else type(after).__name__,
+            )
             raise Unsupported(f"patterns are defined for chains of layers; something happens between {names}")
     flat = all(output.ndim == 2 for layer, _, output in calls if isinstance(layer, nn.Linear))
     if not flat:
@@ -148,8 +139,12 @@ def _rectified(model: nn.Module, example: Tensor) -> set[nn.Module]:
 def _collector(sums: dict[Layer, _Sums], rectified: set[nn.Module]) -> Callable[..., None]:
     def collect(layer: Layer, args: tuple[Tensor], output: Tensor) -> None:
         shape = (1, -1, 1, 1) if isinstance(layer, nn.Conv2d) else (1, -1)
-        y = output if layer.bias is None else output - layer.bias.reshape(shape)
-        active = (output > 0).to(output) if layer in rectified else torch.ones_like(output)
+        if at_least_single(output.dtype) == output.dtype:
+            x, y = args[0], output if layer.bias is None else output - layer.bias.reshape(shape)
+        else:  # what half precision rounds away is what patterns are made of
+            x = args[0].float()
+            y = _linear_part(layer, x, layer.weight.float())
+        active = (output > 0).to(y) if layer in rectified else torch.ones_like(y)
         neurons = [axis for axis in range(y.ndim) if axis != 1]
         if layer not in sums:
             zero = torch.zeros(y.shape[1], dtype=torch.float64, device=y.device)
@@ -157,7 +152,7 @@ def _collector(sums: dict[Layer, _Sums], rectified: set[nn.Module]) -> Callable[
             sums[layer] = _Sums(zero.clone(), wide, zero)
         total = sums[layer]
         total.active += active.sum(neurons, dtype=torch.float64)
-        total.inputs += _weighted_inputs(layer, args[0], torch.cat([active, active * y], dim=1))
+        total.inputs += _weighted_inputs(layer, x, torch.cat([active, active * y], dim=1))
         total.y += y.sum(neurons, dtype=torch.float64)
         total.count += y.numel() // y.shape[1]
 
@@ -180,9 +175,10 @@ def _pattern(layer: Layer, total: _Sums) -> Tensor:
     covariance = active_xy / often - (active_x / often) * (total.y / total.count)[:, None]
     weight = layer.weight.detach().double().flatten(1)
     variance, power = ((weight * moment).sum(1, keepdim=True) for moment in (covariance, active_xy / often))
-    usable = variance.abs() > ROUNDING * torch.finfo(layer.weight.dtype).eps * power.abs()
+    dtype = at_least_single(layer.weight.dtype)
+    usable = variance.abs() > ROUNDING * torch.finfo(dtype).eps * power.abs()
     pattern = torch.where(usable, covariance / torch.where(usable, variance, 1), 0)
-    return pattern.reshape(layer.weight.shape).to(layer.weight.dtype)
+    return pattern.reshape(layer.weight.shape).to(dtype)
 
 
 def _linear_part(layer: Layer, x: Tensor, weight: Tensor) -> Tensor:

@@ -25,7 +25,8 @@ def rise(query: Query, *, samples: int = 500, cells: int = 7, keep: float = 0.5)
         raise InputError(f"rise: expected samples, cells ≥ 1 and 0 < keep < 1, found {samples}, {cells}, {keep}")
     stream = generator("rise", query.seed, samples, cells, float(keep))
     height, width = query.inputs.shape[2:]
-    masks = soft_masks(height, width, samples, cells, keep, stream).to(query.inputs)  # (M, H, W)
+    masks = soft_masks(height, width, samples, cells, keep, stream)  # (M, H, W)
+    masks = query.exactly(masks.to(query.inputs.device))
     outputs = query.masked_outputs(masks)  # (N, M)
     maps = (outputs @ masks.flatten(1)).reshape(-1, *masks.shape[1:]) / (samples * keep)
     return query.over_channels(maps)
@@ -33,7 +34,7 @@ def rise(query: Query, *, samples: int = 500, cells: int = 7, keep: float = 0.5)
 
 def soft_masks(height: int, width: int, samples: int, cells: int, keep: float, stream: torch.Generator) -> Tensor:
     """Masks in [0, 1], (samples, height, width), each with an expected value of `keep` at every pixel."""
-    coins = (torch.rand(samples, 1, cells, cells, generator=stream) < keep).float()
+    coins = (torch.rand(samples, 1, cells, cells, generator=stream, dtype=torch.float32) < keep).float()
     cell = (-(-height // cells), -(-width // cells))
     size = ((cells + 1) * cell[0], (cells + 1) * cell[1])
     large = functional.interpolate(coins, size=size, mode="bilinear", align_corners=False)[:, 0]

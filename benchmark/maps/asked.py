@@ -10,7 +10,6 @@ from torch import Tensor
 
 from attribug.contracts.contrasts import Side
 from attribug.contracts.data import Data
-from attribug.maps.guard import safe_copy
 from attribug.query.query import Query
 
 if TYPE_CHECKING:
@@ -30,7 +29,6 @@ def asked(contrast: Contrast, versions: Sequence[str], lab: Lab, positions: Tens
         reference = contrast.references[0]
         targets = _predicted(lab, reference, chunks[reference])
     expected = chunks[contrast.contaminated].ids
-    models = {side.model: safe_copy(lab.model(side.model)) for side in chunks}
     queries = {}
     for side, data in chunks.items():
         if not torch.equal(data.ids, expected) or len(expected.unique()) < len(expected):
@@ -43,8 +41,8 @@ def asked(contrast: Contrast, versions: Sequence[str], lab: Lab, positions: Tens
         if targets is None:
             raise ValueError(f"target: expected label, reference or own, found {contrast.target!r}")
         train = lab.training_data(side.model)
-        question = (models[side.model], inputs, targets.to(device))
-        query = Query(*question, ids=data.ids, seed=seed, rows=rows, train=train)
+        question, kept = (lab.model(side.model), inputs, targets.to(device)), lab.kept(side.model)
+        query = Query(*question, ids=data.ids, seed=seed, rows=rows, train=train, kept=kept)
         queries[side] = (query, data)
     return queries
 

@@ -12,13 +12,17 @@ from torch import Tensor, nn
 
 from attribug.contracts import outputs
 from attribug.errors import Unsupported
-from attribug.maps.guard import MethodFault, evaluating, guarded
+from attribug.maps.guard import MethodFault, evaluated, guarded
 from attribug.query.preflight import preflight
+from attribug.query.settings import ordinary_passes
 
 if TYPE_CHECKING:
     from attribug.contracts.pieces import Method
     from attribug.query.query import Query
 
+HOUSE = "attribug.methods."
+"""Methods in there are held by their tests to leave weights alone: their call needs no copy of them."""
+HALVES = (torch.float16, torch.bfloat16)
 OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "ALLOC_FAILED")  # words of the CPU's, CUDA's and cuBLAS's
 
 
@@ -89,11 +93,20 @@ def out_of_memory(error: BaseException) -> bool:
 
 def _attributed(method: Method, query: Query, parameters: Mapping[str, Any]) -> Tensor:
     query.promised = None
-    with guarded(query.model, query.inputs, query.targets, query.ids), torch.enable_grad(), _eagerly(query.model):
-        evaluating(query.model)
-        preflight(query, method.needs)
-        result = method.function(query, **parameters)
-    return _checked(method, query, result)
+    model, ours = query.model, (getattr(method.function, "__module__", None) or "").startswith(HOUSE)
+    _refuse_inference_tensors(model)
+    held = model, query.inputs, query.targets, query.ids
+    with ordinary_passes(), guarded(*held, copying=not ours) as excuse:
+        with evaluated(model), _eagerly(model):
+            preflight(query, method.needs)
+            excuse()
+            result = method.function(query, **parameters)
+        return _checked(method, query, result)
+
+
+def _refuse_inference_tensors(model: nn.Module) -> None:
+    if any(tensor.is_inference() for tensor in [*model.parameters(), *model.buffers()]):
+        raise Unsupported("the model's weights were made under torch.inference_mode, which allows no gradients")
 
 
 def _eagerly(model: nn.Module) -> AbstractContextManager[Any]:
@@ -116,7 +129,9 @@ def _checked(method: Method, query: Query, result: Any) -> Tensor:
         raise MethodFault(f"expected dense maps, found {result.layout}")
     if not result.is_floating_point():
         raise MethodFault(f"expected floating-point maps, found {result.dtype}")
-    wrong = outputs.get(method.output).wrong(result, query.inputs, None)
+    if result.dtype in HALVES and query.inputs.dtype in HALVES:
+        result = query.exactly(result)
+    wrong = outputs.get(method.output).wrong(result, query.exactly(query.inputs), None)
     if wrong:
         raise MethodFault(wrong)
     maps: Tensor = result.detach().contiguous()

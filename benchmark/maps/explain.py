@@ -49,7 +49,7 @@ def explain(
     Raises `Unsupported` where a method cannot explain the model, `InputError` for unknown names and parameters.
     """
     from attribug.maps.attribution import attributions
-    from attribug.maps.guard import evaluated
+    from attribug.query.query import Query
 
     names = [name] if isinstance(name, str) else list(name)
     chosen = [registered.get(each) for each in names]
@@ -58,11 +58,8 @@ def explain(
         if not any(parameter in taken for taken in options.values()):
             known = {p for m in chosen for p in inspect.signature(m.function).parameters if p != "query"}
             raise InputError(f"{', '.join(names)}: unknown parameter {parameter!r}{near_misses(parameter, known)}")
-    with evaluated(model) as ready:
-        from attribug.query.query import Query
-
-        query = Query(ready, inputs, targets, ids=ids, seed=seed, train=_training_data(train_inputs))
-        maps = {method.name: attributions(method, query, options[method.name]) for method in chosen}
+    query = Query(model, inputs, targets, ids=ids, seed=seed, train=_training_data(train_inputs))
+    maps = {method.name: attributions(method, query, options[method.name]) for method in chosen}
     return maps[names[0]] if isinstance(name, str) else maps
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -20,20 +19,33 @@ class MethodFault(Exception):
 
 
 @contextmanager
-def guarded(model: nn.Module, *inputs: Tensor) -> Iterator[None]:
+def guarded(model: nn.Module, *inputs: Tensor, copying: bool = True) -> Iterator[Callable[[], None]]:
     """Puts weights, buffers, modes, hooks, requires_grad, gradients, inputs, settings and the global random states back
-    as they were, also after an exception; raises `MethodFault` if weights, buffers or inputs had changed."""
+    as they were, also after an exception; raises `MethodFault` if weights, buffers or inputs had changed.
+
+    What has changed when the given function is called is the model's own doing: a buffer that its passes write to, such
+    as a counter, is put back and nobody's fault.
+
+    Without `copying`, for methods that are known to leave weights alone, these are not copied: the objects and their
+    memory are put back, and values written into it are not noticed.
+    """
     modules = [(module, module.training, module._is_full_backward_hook) for module in model.modules()]
     tables = [(table, dict(table)) for module in model.modules() for table in _tables(module)]
     tables += [(table, dict(table)) for table in hooks_of_all()]
-    weights = [*model.parameters(), *model.buffers()]
-    restore_weights = [_restorer(weight) for weight in weights]
+    weights, buffers = list(model.parameters()), list(model.buffers())
+    restore_weights = [_restorer(weight, copying=copying) for weight in weights]
+    restore_buffers = [_restorer(buffer) for buffer in buffers]
     restore_inputs = [_restorer(tensor) for tensor in inputs]
+    excused: set[int] = set()
+
+    def excuse() -> None:
+        excused.update(place for place, restore in enumerate(restore_buffers) if restore())
+
     try:
         with global_states_restored(), settings_restored():
-            yield
+            yield excuse
     finally:
-        replaced = list(map(id, [*model.parameters(), *model.buffers()])) != list(map(id, weights))
+        replaced = list(map(id, [*model.parameters(), *model.buffers()])) != list(map(id, [*weights, *buffers]))
         for table, before in tables:
             table.clear()
             table.update(before)
@@ -41,6 +53,7 @@ def guarded(model: nn.Module, *inputs: Tensor) -> Iterator[None]:
             if (module.training, module._is_full_backward_hook) != (training, full_backward_hook):  # setting is slow
                 module.training, module._is_full_backward_hook = training, full_backward_hook
         weights_changed = sum(restore() for restore in restore_weights)  # a sum, so that all are restored
+        weights_changed += len({place for place, restore in enumerate(restore_buffers) if restore()} - excused)
         inputs_changed = sum(restore() for restore in restore_inputs)
     if weights_changed or replaced:
         raise MethodFault("changed the model's weights or buffers")
@@ -53,17 +66,19 @@ def _tables(module: nn.Module) -> list[dict[Any, Any]]:
     return [table for name in names if isinstance(table := getattr(module, name, None), dict)]
 
 
-def _restorer(tensor: Tensor) -> Callable[[], bool]:
+def _restorer(tensor: Tensor, *, copying: bool = True) -> Callable[[], bool]:
     """A function that puts a tensor, its requires_grad and its gradient back as they are now, and tells whether its
     values had changed; values are compared, since `tensor.data` changes them behind autograd's version counter."""
-    values, required = tensor.detach().clone(), tensor.requires_grad
+    data, required = tensor.detach(), tensor.requires_grad
+    values = data.clone() if copying else data
     gradient = tensor.grad if tensor.is_leaf else None
-    accumulated = None if gradient is None else gradient.detach().clone()
+    accumulated = None if gradient is None or not copying else gradient.detach().clone()
 
     def restore() -> bool:
-        changed = not _equal(tensor, values)
+        moved = (tensor.dtype, tensor.shape, tensor.data_ptr()) != (data.dtype, data.shape, data.data_ptr())
+        changed = moved if not copying else not _equal(tensor, values)
         with torch.no_grad():
-            if changed and tensor.shape == values.shape and tensor.dtype == values.dtype:
+            if changed and copying and tensor.shape == values.shape and tensor.dtype == values.dtype:
                 tensor.copy_(values)
             elif changed:
                 tensor.data = values
@@ -84,28 +99,24 @@ def _equal(tensor: Tensor, values: Tensor) -> bool:
     return torch.equal(tensor, values) or bool(((tensor == values) | (tensor.isnan() & values.isnan())).all())
 
 
-def safe_copy(model: nn.Module) -> nn.Module:
-    """The model in eval mode, itself where no module works in place, else a copy whose modules do not."""
-    if not any(getattr(module, "inplace", False) for module in model.modules()):
-        return evaluating(model)
-    model = copy.deepcopy(model).eval()
-    for module in model.modules():
-        if getattr(module, "inplace", False):
-            module.inplace = False  # type: ignore[assignment]
-    return model
-
-
-def evaluating(model: nn.Module) -> nn.Module:
-    """The model itself, in eval mode."""
-    return model.eval() if any(module.training for module in model.modules()) else model
-
-
 @contextmanager
 def evaluated(model: nn.Module) -> Iterator[nn.Module]:
-    """The model ready to be explained: in eval mode and without in-place modules; its modes are restored afterwards."""
+    """The model ready to be explained: in eval mode, and no module works in place, since hooks must find values as they
+    were. Both are switched back afterwards; scripted modules, which take no hooks, are left as they are."""
     trained = [module for module in model.modules() if module.training]
+    inplace = [module for module in model.modules() if _works_in_place(module)]
     try:
-        yield safe_copy(model)
+        if trained:
+            model.eval()
+        for module in inplace:
+            module.inplace = False  # type: ignore[assignment]
+        yield model
     finally:
         for module in trained:
             module.training = True
+        for module in inplace:
+            module.inplace = True  # type: ignore[assignment]
+
+
+def _works_in_place(module: nn.Module) -> bool:
+    return vars(module).get("inplace") is True and not isinstance(module, torch.jit.ScriptModule)

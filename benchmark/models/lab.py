@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -43,6 +44,7 @@ class Lab:
         self.store = store
         self.device = torch.device(device)
         self._models: _Recent[nn.Module] = _Recent(REMEMBERED_MODELS)
+        self._kept: weakref.WeakKeyDictionary[nn.Module, dict[Any, Any]] = weakref.WeakKeyDictionary()
         self._data: _Recent[Data] = _Recent(REMEMBERED_DATA)
         self._outputs: _Recent[Tensor] = _Recent(REMEMBERED_OUTPUTS)
 
@@ -59,6 +61,10 @@ class Lab:
         """The model in eval mode on the lab's device; the same object for the same key, so leave it as it is."""
         return self._models.get(spec.key, lambda: placed(self._resolve(spec), self.device).eval())
 
+    def kept(self, spec: ModelSpec) -> dict[Any, Any]:
+        """What queries of a model remember of it, as long as it is in memory: nobody changes it there."""
+        return self._kept.setdefault(self.model(spec), {})
+
     def train(self, spec: Trained, *, fresh: bool = False, progress: Progress = lambda epochs: None) -> None:
         """Sees to it that a trained model lies in the store; `fresh` trains it anew even if it does."""
         if not fresh and self.store.load_weights(spec.key) is not None:
@@ -71,6 +77,7 @@ class Lab:
     def forget_models(self) -> None:
         """Drops all models and their outputs from memory, in case somebody changed one."""
         self._models.clear()
+        self._kept.clear()
         self._outputs.clear()
 
     def outputs(self, spec: ModelSpec, examples: Examples) -> Tensor:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar
 from torch import Tensor
 
 from attribug.query.hooks import hooks
-from attribug.query.settings import settings
+from attribug.query.settings import ambient, settings
 
 if TYPE_CHECKING:
     from torch import nn
@@ -73,7 +73,7 @@ def primitive(function: Callable[Concatenate[Q, P], R]) -> Callable[Concatenate[
     def remembered(query: Q, *args: P.args, **kwargs: P.kwargs) -> R:
         arguments = [(place, _identity(value)) for place, value in [*enumerate(args), *sorted(kwargs.items())]]
         modes = tuple(module.training for module in query.model.modules())
-        key = (name, tuple(arguments), hooks(query.model), modes, settings(), query.channels_last)
+        key = (name, tuple(arguments), hooks(query.model), modes, settings(), ambient(), query.channels_last)
         if key in query.memo:
             if key not in query.passes.charged:
                 query.passes.saved.add(query.passes.prices[key])

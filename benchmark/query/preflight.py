@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import weakref
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from types import BuiltinFunctionType, FunctionType, MethodType
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,24 +12,16 @@ from torch import Tensor, nn
 from attribug.errors import InputError, Unsupported
 from attribug.query.hooks import hooks
 from attribug.query.query import Query, as_logits
-from attribug.query.trace import graph, operation, reaches, trace
+from attribug.query.trace import Trace, graph, operation, reaches, trace
 
-ROUTING = {
-    "AccumulateGrad", "Alias", "BackwardHookFunction", "Cat", "Clone", "ConstantPadNd", "Expand",
-    "MaxPool2DWithIndices", "Permute", "ReshapeAlias", "Select", "Slice", "Split", "Squeeze", "Stack", "T", "ToCopy",
-    "Transpose", "UnsafeView", "Unsqueeze", "View",
+LAST_STEPS = {
+    "Alias", "BackwardHookFunction", "Cat", "Clamp", "Clone", "Expand", "Flip", "Index", "Permute", "ReshapeAlias",
+    "Roll", "Select", "Slice", "Split", "Squeeze", "Stack", "T", "ToCopy", "Transpose", "UnsafeView", "Unsqueeze",
+    "View", "",
 }  # fmt: skip
-"""Operations that hand values on, by their names in the autograd graph."""
-PIECEWISE_LINEAR = ROUTING | {
-    "Add", "Addmm", "AvgPool2D", "AdaptiveAvgPool2D", "Convolution", "CudnnBatchNorm", "Mean", "Mm", "NativeBatchNorm",
-    "Relu", "Sub", "Sum",
-}  # fmt: skip
-"""What ReLU networks are made of; anything else is refused by methods made for these, since a rectifier may hide in it
-(where, clamp, a product with a mask)."""
-SHUFFLING = {"Clamp", "Flip", "Index", "Roll"}  # at a model's end these hide no more than routing does
+"""Operations that may follow a softmax at a model's end, by their names in the autograd graph."""
 PROBABILITIES = {"Softmax", "LogSoftmax", "Sigmoid", "LogSigmoid"}
-PLAIN = (bool, int, float, str, tuple, FunctionType, MethodType, BuiltinFunctionType)  # what a forward may depend on
-SUMS_TO_ONE = 1e-4  # how near to 1 the outputs of three unlike inputs must sum to be taken for probabilities
+SUMS_TO_ONE = 1e-4  # how near to 1 the outputs of unlike inputs must sum to be taken for probabilities
 
 
 def preflight(query: Query, needs: tuple[str, ...]) -> None:
@@ -42,19 +31,16 @@ def preflight(query: Query, needs: tuple[str, ...]) -> None:
         if need not in PREFLIGHT:
             raise ValueError(f"needs: expected one of {', '.join(sorted(PREFLIGHT))}, found {need!r}")
         require(query, need, PREFLIGHT[need])
-        if need == "logits":
-            classes, query.channels_last = _passed[query.model].classes, _passed[query.model].channels_last
-    if not 0 <= int(query.targets.min()) <= int(query.targets.max()) < classes:
-        found = f"{int(query.targets.min())} to {int(query.targets.max())}"
-        raise InputError(f"targets: expected classes from 0 to {classes - 1}, found {found}")
+    found, query.channels_last = _passed(query).classes, _passed(query).channels_last
+    if not 0 <= int(query.targets.min()) <= int(query.targets.max()) < found:
+        told = f"{int(query.targets.min())} to {int(query.targets.max())}"
+        raise InputError(f"targets: expected classes from 0 to {found - 1}, found {told}")
 
 
 def require(query: Query, need: str, check: Callable[[Query], None]) -> None:
-    """Raises `Unsupported` if `check` does. A refusal is remembered with the query; what passed, with the model as long
-    as it is what it was: see `stamp`."""
-    passed = _passed.get(query.model)
-    if passed is None or not passed.holds_for(query):
-        passed = _passed[query.model] = _Passed.of(query)
+    """Raises `Unsupported` if `check` does. A refusal is remembered with the query; what passed, where the query says
+    that its model's owner keeps it as it is: see `Query`."""
+    passed = _passed(query)
     if need in passed.needs:
         return
     if need not in query.refusals:
@@ -69,130 +55,179 @@ def require(query: Query, need: str, check: Callable[[Query], None]) -> None:
 
 @dataclass
 class _Passed:
-    """What a model has been found to have."""
+    """What a model has been found to have, for inputs of a form."""
 
-    modules: tuple[weakref.ref[nn.Module], ...]
-    stamp: tuple[Any, ...]
-    form: tuple[Any, ...]
     needs: set[str] = field(default_factory=set)
     classes: int = 0
     channels_last: bool = False
 
-    @staticmethod
-    def of(query: Query) -> _Passed:
-        """A query's model as it stands."""
-        modules = tuple(weakref.ref(module) for module in query.model.modules())
-        return _Passed(modules, stamp(query.model), _form(query))
 
-    def holds_for(self, query: Query) -> bool:
-        """Whether the model still is what was looked at."""
-        modules = list(query.model.modules())
-        same = len(modules) == len(self.modules)
-        same = same and all(known() is module for known, module in zip(self.modules, modules, strict=True))
-        return same and (self.stamp, self.form) == (stamp(query.model), _form(query))
-
-
-_passed: weakref.WeakKeyDictionary[nn.Module, _Passed] = weakref.WeakKeyDictionary()
-
-
-def stamp(model: nn.Module) -> tuple[Any, ...]:
-    """What tells whether a model is still the same: its tensors with their versions, its modules' plain attributes and
-    functions. Weights written through `.data` do not show."""
-    tensors = tuple((id(t), t._version, t.data_ptr()) for t in [*model.parameters(), *model.buffers()])
-    plain = tuple(
-        (name, value)
-        for module in model.modules()
-        for name, value in vars(module).items()
-        if name != "training" and (value is None or isinstance(value, PLAIN))
-    )
-    return tensors, plain, tuple(getattr(type(module), "forward", None) for module in model.modules())
-
-
-def _form(query: Query) -> tuple[Any, ...]:
-    return tuple(query.inputs.shape[1:]), query.inputs.dtype, query.inputs.device, hooks(query.model)
+def _passed(query: Query) -> _Passed:
+    form = tuple(query.inputs.shape[1:]), query.inputs.dtype, query.inputs.device, hooks(query.model)
+    found: _Passed = query.kept.setdefault(("preflight", form), _Passed())
+    return found
 
 
 def logits(query: Query) -> None:
-    """Refuses outputs that are no logits (N, K), or probabilities, or the same whatever the input."""
-    first = query.inputs[:1]
-    leaf = torch.cat([first, first.amax() + first.amin() - first, first.flip(-1)]).requires_grad_(True)  # data's range
+    """Refuses outputs that are no logits (N, K), or probabilities, or the same whatever the input, or those of an example
+    that depend on its company. The model meets the owner's inputs and no others, two at a time: some take no less."""
+    first, other = query.specimens()
+    alone = other is first
+    leaf = torch.cat([first, other]).requires_grad_(True)
+    outputs, gradient = _both(query, leaf)
+    passed = _passed(query)
+    passed.classes, passed.channels_last = outputs.shape[1], query.channels_last
+    values = outputs.detach()
+    with torch.no_grad():
+        again = values[1:] if alone else _outputs(query, torch.cat([first, first]))[:1]
+    near = torch.finfo(values.dtype).eps ** 0.5 * _largest(values)
+    same = torch.allclose(again, values[:1], rtol=0, atol=near, equal_nan=True)
+    if not same or (gradient is not None and bool((gradient[1:].nan_to_num() != 0).any())):
+        raise Unsupported("an example's outputs depend on the other examples of its batch, or on chance")
+    _refuse_probabilities(outputs, leaf)
+    told = not torch.equal(first, other)  # else nothing can depend on it
+    if told and not reaches(graph(outputs), leaf) and torch.equal(values[:1], values[1:]):
+        raise Unsupported("the model's output does not depend on its input")
+
+
+def _both(query: Query, leaf: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Outputs (2, K) of two examples, and the gradient of the first one's at both; None where there is none.
+
+    Images come with channels last where the model takes them, forward and backward.
+    """
     query.channels_last = leaf.ndim == 4 and leaf.device.type == "cpu"
     with torch.enable_grad():
         try:
-            outputs = _all_outputs(query, leaf)
-            if outputs.requires_grad:
-                torch.autograd.grad(outputs.sum(), leaf, allow_unused=True, retain_graph=True)
+            return _differentiated(query, leaf)
         except RuntimeError as error:
             if not query.channels_last or "view size is not compatible" not in str(error):
-                raise
-            query.channels_last = False
-            outputs = _all_outputs(query, leaf)
-    passed = _passed[query.model]
-    passed.classes, passed.channels_last = outputs.shape[1], query.channels_last
-    last = outputs.grad_fn
-    while last is not None and operation(last) in ROUTING | SHUFFLING and last.next_functions:
-        last = last.next_functions[0][0]
-    values = outputs.detach()
-    with torch.no_grad():
-        twice = _all_outputs(query, first.repeat(2, *[1] * (first.ndim - 1)))[:1]
-    near = torch.finfo(values.dtype).eps ** 0.5 * _largest(values)
-    if not torch.allclose(twice, values[:1], rtol=0, atol=near, equal_nan=True):
-        raise Unsupported("an example's outputs depend on the other examples of its batch, or on chance")
-    ones = (values >= 0).all() and ((values.sum(1) - 1).abs() < SUMS_TO_ONE).all()
-    ones = ones or (values.logsumexp(1).abs() < SUMS_TO_ONE).all()  # of their logarithms
-    if last is not None and operation(last) in PROBABILITIES:
-        raise Unsupported(f"the model ends in {operation(last)}; give it without, so that it returns logits")
-    if ones and values.shape[1] > 1:
-        raise Unsupported("the model returns probabilities (they sum to 1) or their logarithms; let it return logits")
-    told = not torch.equal(leaf[:1], leaf[1:2])  # else nothing can depend on it
-    if told and not reaches(graph(outputs), leaf) and torch.equal(values, values[:1].expand_as(values)):
-        raise Unsupported("the model's output does not depend on its input")
+                raise _told(query, error) from error
+        query.channels_last = False
+        return _differentiated(query, leaf)
+
+
+def _differentiated(query: Query, leaf: Tensor) -> tuple[Tensor, Tensor | None]:
+    outputs = _outputs(query, leaf)
+    if not outputs.requires_grad:
+        return outputs, None
+    weights = torch.arange(1, outputs.shape[1] + 1, device=outputs.device) / outputs.shape[1]
+    (gradient,) = torch.autograd.grad((outputs[0] * weights).sum(), leaf, allow_unused=True, retain_graph=True)
+    return outputs, gradient
+
+
+def _told(query: Query, error: RuntimeError) -> Exception:
+    """The error itself, or the plain reason for it: another number type than the model's."""
+    kinds = {weight.dtype for weight in query.model.parameters() if weight.is_floating_point()}
+    if not kinds or query.inputs.dtype in kinds:
+        return error
+    names = " or ".join(sorted(map(str, kinds)))
+    return InputError(f"inputs: expected {names} as the model's weights are, found {query.inputs.dtype}")
+
+
+def _outputs(query: Query, inputs: Tensor) -> Tensor:
+    return torch.cat([as_logits(query.model(query.laid_out(part))) for part in inputs.split(query.rows)])
 
 
 def _largest(values: Tensor) -> float:
     return float(values.abs().max()) if values.isfinite().all() else 1.0
 
 
-def _all_outputs(query: Query, inputs: Tensor) -> Tensor:
-    return torch.cat([as_logits(query.model(query.laid_out(part))) for part in inputs.split(query.rows)])
+def _refuse_probabilities(outputs: Tensor, leaf: Tensor) -> None:
+    """Raises `Unsupported` where a model ends in a softmax or kin, or its outputs are what one gives."""
+    last = outputs.grad_fn
+    while last is not None and operation(last) in LAST_STEPS and last.next_functions:
+        last = last.next_functions[0][0]
+    if last is not None and operation(last) in PROBABILITIES:
+        raise Unsupported(f"the model ends in {operation(last)}; give it without, so that it returns logits")
+    values = outputs.detach()
+    shares = bool((values >= 0).all() and ((values.sum(1) - 1).abs() < SUMS_TO_ONE).all())
+    logarithms = bool((values.logsumexp(1).abs() < SUMS_TO_ONE).all())
+    if values.shape[1] > 1 and (shares or logarithms) and _constant_sum(outputs, leaf, logarithms):
+        raise Unsupported("the model returns probabilities (they sum to 1) or their logarithms; let it return logits")
+
+
+def _constant_sum(outputs: Tensor, leaf: Tensor, logarithms: bool) -> bool:
+    """Whether the sum of outputs that looks like that of probabilities stays so when the input changes, to first order:
+    few examples may sum to 1 by chance. True where gradients cannot tell."""
+    if not outputs.requires_grad:
+        return True
+    sums = outputs.logsumexp(1) if logarithms else outputs.sum(1)
+    gradients = [
+        torch.autograd.grad(each.sum(), leaf, allow_unused=True, retain_graph=True)[0] for each in (sums, outputs[:, 0])
+    ]
+    if gradients[0] is None or gradients[1] is None:
+        return True
+    of_sum, of_one = (float(gradient.double().abs().max()) for gradient in gradients)
+    return not of_sum > torch.finfo(outputs.dtype).eps ** 0.5 * of_one
+
+
+def piecewise_linear(query: Query) -> None:
+    """Refuses models with other operations than linear ones, max-pooling and `nn.ReLU` modules, which hooks find."""
+    _rectifiers(query)
 
 
 def relu_modules(query: Query) -> None:
-    """Refuses models in which hooks on `nn.ReLU` modules would miss a rectifier or meet another activation."""
-    seen = trace(query.model, query.inputs)
-    other = sorted({operation(node) for node in seen.nodes} - PIECEWISE_LINEAR)
+    """Refuses models in which hooks on `nn.ReLU` modules would miss a rectifier or meet another activation, or find
+    none."""
+    if not _rectifiers(query):
+        raise Unsupported("the model has no ReLU")
+
+
+def _rectifiers(query: Query) -> int:
+    """How often `nn.ReLU` modules run; raises `Unsupported` where anything else than they is not linear."""
+    seen = trace(query.model, query.first(), plain=(nn.ReLU,))
+    rectifiers = [step for step in seen.steps if step.name == "relu"]
+    other = [step for step in seen.steps if step.name != "relu" and not step.linear]
     if other:
-        raise Unsupported(f"is defined for ReLU networks; the model uses {other[0]}")
-    rectified = {getattr(output, "grad_fn", None) for module, _, output in seen.calls if isinstance(module, nn.ReLU)}
-    rectifiers = [node for node in seen.nodes if operation(node) == "Relu"]
-    functional = sum(node not in rectified for node in rectifiers)
+        raise Unsupported(f"is defined for ReLU networks; the model uses {seen.told(other[0])}")
+    functional = sum(not isinstance(step.module, nn.ReLU) for step in rectifiers)
     if functional:
         raise Unsupported(f"{functional} ReLU(s) are function calls that hooks cannot see; use nn.ReLU modules")
-    if not rectifiers:
-        raise Unsupported("the model has no ReLU")
+    refuse_deviations(seen)
+    return len(rectifiers)
+
+
+def refuse_deviations(seen: Trace) -> None:
+    """Raises `Unsupported` where a module computes something else than its type says."""
+    for module, reason in seen.deviations.items():
+        raise Unsupported(f"{seen.called(module)} {reason}")
 
 
 def layers_run_once(query: Query) -> None:
     """Refuses models that use one module several times, for methods that keep what a module saw."""
-    counts = Counter(module for module, _, _ in trace(query.model, query.inputs).calls)
+    seen = trace(query.model, query.first())
+    counts = Counter(module for module, _, _ in seen.calls)
     reused = [module for module, count in counts.items() if count > 1]
     if reused:
-        names = {module: name for name, module in query.model.named_modules()}
-        raise Unsupported(f"module {names[reused[0]]!r} runs {counts[reused[0]]} times; give each use its own module")
+        name = seen.names[reused[0]]
+        raise Unsupported(f"module {name!r} runs {counts[reused[0]]} times; give each use its own module")
+
+
+POOLS = (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d)
 
 
 def pool_modules(query: Query) -> None:
-    """Refuses models whose max-pooling is not all done by `nn.MaxPool2d` modules that return values alone."""
-    seen = trace(query.model, query.inputs)
-    pooled = {getattr(output, "grad_fn", None) for module, _, output in seen.calls if isinstance(module, nn.MaxPool2d)}
-    if any(operation(node).startswith("MaxPool") and node not in pooled for node in seen.nodes):
+    """Refuses models whose max-pooling is not all done by modules of `POOLS` that return values alone."""
+    seen = trace(query.model, query.first(), plain=POOLS)
+    refuse_deviations(seen)
+    if any(step.name.startswith("max_pool") and not isinstance(step.module, POOLS) for step in seen.steps):
         raise Unsupported("max-pooling is a function call that hooks cannot see; use nn.MaxPool2d modules")
+
+
+def convolution_modules(query: Query) -> None:
+    """Refuses models whose last convolution with a spatial map hooks would not find."""
+    seen = trace(query.model, query.first())
+    convolutions = [step for step in seen.steps if step.name == "convolution" and step.spatial]
+    if convolutions and not isinstance(convolutions[-1].module, nn.Conv2d):
+        raise Unsupported("the last convolution is a function call that hooks cannot see; use nn.Conv2d modules")
 
 
 PREFLIGHT: dict[str, Callable[[Query], None]] = {
     "logits": logits,
+    "piecewise_linear": piecewise_linear,
     "relu_modules": relu_modules,
     "layers_run_once": layers_run_once,
     "pool_modules": pool_modules,
+    "convolution_modules": convolution_modules,
 }
 """What a method's `needs` may name."""

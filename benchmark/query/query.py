@@ -38,6 +38,9 @@ class Query:
     inputs (N, *shape), targets (N,) int64, ids (N,) int64. `rows` bounds the examples of a single pass; it belongs to
     the suite, because another bound may change last bits. Raises `InputError` for no inputs, and unless targets and ids
     are one an input.
+
+    Numbers are kept in `dtype`, the inputs' type but no smaller than float32, which holds squares, sums and maps of
+    models in half precision; passes give the model its own type.
     """
 
     def __init__(
@@ -50,10 +53,15 @@ class Query:
         seed: int = 0,
         rows: int = 64,
         train: Callable[[], Data] | None = None,
+        kept: dict[Any, Any] | None = None,
     ) -> None:
+        """`kept`: what queries of this model may remember of it, from whoever keeps the model as it is; None: nothing
+        outlives this query."""
         self.model = model
-        self.inputs = inputs.detach()
-        self.targets = targets
+        self.inputs = ordinary(inputs.detach())
+        self.dtype = at_least_single(inputs.dtype)
+        self.kept = {} if kept is None else kept
+        self.targets = ordinary(targets)
         if not len(inputs):
             raise InputError("inputs: expected at least one example, found none")
         self.ids = torch.arange(len(inputs)) if ids is None else ids
@@ -111,14 +119,28 @@ class Query:
         """One CPU generator an example, from the stream (suite seed, name, example id): the same on every side."""
         return [generator("example", self.seed, *name, int(example)) for example in self.ids]
 
+    def first(self) -> Tensor:
+        """The first example whose values are all finite, else the first, (1, *shape): what models are looked at with."""
+        return self.specimens()[0]
+
+    def specimens(self) -> tuple[Tensor, Tensor]:
+        """The first two examples whose values are all finite, each (1, *shape); the same one twice where there is one
+        alone."""
+        finite = self.inputs.flatten(1).isfinite().all(1).nonzero()[:2, 0].tolist() or [0]
+        first, other = finite[0], finite[-1]
+        one = self.inputs[first : first + 1]
+        return one, one if other == first else self.inputs[other : other + 1]
+
     def forward(self, inputs: Tensor) -> Tensor:
-        """Logits (B, K) of one bounded pass; raises `Unsupported` when the model returns anything else."""
+        """Logits (B, K) of one bounded pass, of type `dtype`; raises `Unsupported` when the model returns anything
+        else. The model gets a copy, which it may work on in place."""
         self.passes.total.forward += len(inputs)
-        return as_logits(self.model(self.laid_out(inputs)))
+        return as_logits(self.model(self.laid_out(inputs))).to(self.dtype)
 
     def laid_out(self, inputs: Tensor) -> Tensor:
-        """Inputs in the memory format in which the model is fastest; the values are the same."""
-        return inputs.contiguous(memory_format=torch.channels_last) if self.channels_last else inputs
+        """A copy of inputs in the model's own type and the memory format in which it is fastest."""
+        layout = torch.channels_last if self.channels_last else torch.contiguous_format
+        return inputs.to(self.inputs.dtype, memory_format=layout, copy=True)
 
     def target_logits(self, inputs: Tensor, targets: Tensor) -> Tensor:
         """The logit of each row's target, (B,)."""
@@ -126,7 +148,7 @@ class Query:
 
     def input_gradient(self, inputs: Tensor, targets: Tensor) -> Tensor:
         """Gradient of the targets' logits at `inputs`, (B, *shape), in one pass without side effects."""
-        leaf = inputs.detach().requires_grad_(True)
+        leaf = self.exactly(inputs.detach()).requires_grad_(True)
         with torch.enable_grad():
             logits = self.target_logits(leaf, targets)
             if not logits.requires_grad:
@@ -134,12 +156,24 @@ class Query:
         return self.backward(logits, leaf).contiguous()
 
     def backward(self, logits: Tensor, at: Tensor) -> Tensor:
-        """Gradient of the summed `logits` (B,) with respect to the tensor `at`, whose shape it has."""
+        """Gradient of the summed `logits` (B,) with respect to the tensor `at`, whose shape it has, of type `dtype`.
+
+        Through a model in float16 a multiple of it flows, whose small values do not underflow; where that overflows,
+        the gradient itself.
+        """
         self.passes.total.backward += len(logits)
-        (gradient,) = torch.autograd.grad(logits, at, torch.ones_like(logits), allow_unused=True)
-        if gradient is None:
-            raise Unsupported("the model's output does not depend on its input")
-        return gradient
+        for scale in (HALF_SCALE, 1.0) if self.inputs.dtype == torch.float16 else (1.0,):
+            incoming = torch.full_like(logits, scale)
+            (gradient,) = torch.autograd.grad(logits, at, incoming, allow_unused=True, retain_graph=scale != 1)
+            if gradient is None:
+                raise Unsupported("the model's output does not depend on its input")
+            if scale == 1 or bool(gradient.isfinite().all()):
+                break
+        return self.exactly(gradient) / scale if scale != 1 else self.exactly(gradient)
+
+    def exactly(self, values: Tensor) -> Tensor:
+        """Values in `dtype`."""
+        return values.to(self.dtype)
 
     def parts(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Inputs and targets of one bounded pass after another."""
@@ -153,7 +187,7 @@ class Query:
     def outputs(self) -> Tensor:
         """Logits (N, K)."""
         with torch.no_grad():
-            return torch.cat([self.forward(rows.clone()) for rows in self.inputs.split(self.rows)])
+            return torch.cat([self.forward(rows) for rows in self.inputs.split(self.rows)])
 
     def target_outputs(self) -> Tensor:
         """The logit of each example's target, (N,), from `outputs`."""
@@ -174,7 +208,8 @@ class Query:
         2017, eq. 2). All examples' samples run in one stream of bounded passes; sums are kept in float64."""
         at_least_one("samples", samples)
         streams = self.generators("noisy_gradients", samples, float(noise))  # 1 and 1.0 are one argument: one stream
-        dtype, spread = self.inputs.dtype, self.spread(noise)
+        not_negative("noise", noise)
+        dtype, spread = self.dtype, self.spread(noise)
         first = torch.zeros_like(self.inputs, dtype=torch.float64)  # its deviations keep a constant's variance at 0
         total, squares, square_deviations = (torch.zeros_like(first) for _ in range(3))
         for start, index in self.repeated(samples):
@@ -197,7 +232,7 @@ class Query:
         start_point = self.at_baseline(baseline)
         difference = self.inputs - start_point
         nodes, areas = np.polynomial.legendre.leggauss(steps)
-        alphas = torch.as_tensor((nodes + 1) / 2, dtype=self.inputs.dtype, device=self.inputs.device)
+        alphas = torch.as_tensor((nodes + 1) / 2, dtype=self.dtype, device=self.inputs.device)
         weights = torch.as_tensor(areas / 2, device=self.inputs.device)
         total = torch.zeros_like(self.inputs, dtype=torch.float64)
         ones = [1] * (self.inputs.ndim - 1)
@@ -207,7 +242,7 @@ class Query:
             point = start_point[rows] + difference[rows] * alphas[step].reshape(-1, *ones)
             gradient = self.input_gradient(point, self.targets[rows])
             total.index_add_(0, rows, gradient.double() * weights[step].reshape(-1, *ones))
-        return total.to(self.inputs.dtype)
+        return total.to(self.dtype)
 
     @primitive
     def baseline_outputs(self, baseline: Baseline = 0.0) -> Tensor:
@@ -216,17 +251,17 @@ class Query:
         with torch.no_grad():
             if isinstance(baseline, Tensor) and len(points) > 1:
                 rows = points.split(self.rows)
-                outputs = torch.cat([self.forward(each.clone()) for each in rows])
+                outputs = torch.cat([self.forward(each) for each in rows])
             else:
-                outputs = self.forward(points[:1].clone()).expand(len(points), -1)
+                outputs = self.forward(points[:1]).expand(len(points), -1)
         return outputs.gather(1, self.targets[:, None])[:, 0]
 
     def at_baseline(self, baseline: Baseline) -> Tensor:
         """The baseline as inputs, (N, *shape); raises `InputError` for a tensor that does not broadcast."""
         if not isinstance(baseline, Tensor):
-            return torch.full_like(self.inputs[:1], baseline).expand_as(self.inputs)
+            return torch.full_like(self.exactly(self.inputs[:1]), baseline).expand_as(self.inputs)
         try:
-            return baseline.to(self.inputs).expand_as(self.inputs)
+            return baseline.to(self.inputs.device, self.dtype).expand_as(self.inputs)
         except RuntimeError:
             shape = _text(self.inputs.shape)
             raise InputError(f"baseline: expected a number or ({shape}), found {tuple(baseline.shape)}") from None
@@ -234,7 +269,7 @@ class Query:
     def masked_outputs(self, keep: Tensor) -> Tensor:
         """Logits of the targets with parts of the inputs set to zero, (N, M); `keep` (M, *spatial):
         what remains, bool or a share in [0, 1]."""
-        outputs = torch.empty(len(self.inputs) * len(keep), dtype=self.inputs.dtype, device=self.inputs.device)
+        outputs = torch.empty(len(self.inputs) * len(keep), dtype=self.dtype, device=self.inputs.device)
         keep = keep.to(self.inputs.device)
         channels = [1] * (self.inputs.ndim - keep.ndim)
         with torch.no_grad():
@@ -247,14 +282,15 @@ class Query:
 
     def spread(self, noise: float) -> Tensor:
         """Standard deviations `noise` · (max − min) of each input, (N, 1, …)."""
-        flat = self.inputs.flatten(1)
+        flat = self.exactly(self.inputs.flatten(1))
         return (noise * (flat.amax(1) - flat.amin(1))).reshape(-1, *[1] * (self.inputs.ndim - 1))
 
     def noisy(self, index: Tensor, streams: list[torch.Generator], spread: Tensor) -> Tensor:
-        """Inputs at `index` (B,) with Gaussian noise of `spread`, each drawn from its example's stream."""
+        """Inputs at `index` (B,) with Gaussian noise of `spread`, each drawn from its example's stream: in float32, so
+        that it is the same for a model of another type."""
         rows, shape = index.to(self.inputs.device), self.inputs.shape[1:]
-        draws = [torch.randn(shape, generator=streams[i], dtype=self.inputs.dtype) for i in index.tolist()]
-        return self.inputs[rows] + spread[rows] * torch.stack(draws).to(self.inputs)
+        draws = [torch.randn(shape, generator=streams[i], dtype=torch.float32) for i in index.tolist()]
+        return self.inputs[rows] + spread[rows] * torch.stack(draws).to(spread)
 
     def refuse_all_but_images(self) -> None:
         """Raises `Unsupported` unless the inputs are images (N, C, H, W)."""
@@ -296,7 +332,29 @@ def _text(shape: torch.Size) -> str:
     return ", ".join(map(str, shape))
 
 
+HALF_SCALE = 1024.0  # a power of two, so that nothing is rounded anew
+
+
+def ordinary(tensor: Tensor) -> Tensor:
+    """The tensor, or a copy of one made under `torch.inference_mode`, which takes no part in gradients."""
+    if not isinstance(tensor, Tensor) or not tensor.is_inference():
+        return tensor
+    with torch.inference_mode(False):
+        return tensor.clone()
+
+
+def at_least_single(dtype: torch.dtype) -> torch.dtype:
+    """The type, or float32 in place of a smaller one."""
+    return torch.promote_types(dtype, torch.float32) if dtype.is_floating_point else dtype
+
+
 def at_least_one(name: str, number: int) -> None:
     """Raises `InputError` for a parameter below 1."""
     if number < 1:
         raise InputError(f"{name}: expected at least 1, found {number}")
+
+
+def not_negative(name: str, number: float) -> None:
+    """Raises `InputError` for a parameter below 0, infinite or NaN."""
+    if not 0 <= number < float("inf"):
+        raise InputError(f"{name}: expected a number from 0 on, found {number}")

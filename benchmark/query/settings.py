@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -20,21 +21,41 @@ def settings() -> tuple[Any, ...]:
         torch.is_deterministic_algorithms_warn_only_enabled(),
         torch.get_float32_matmul_precision(),
         torch.backends.cudnn.benchmark,
+        (torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32),
         tuple(np.geterr().items()),
     )
+
+
+def ambient() -> tuple[Any, ...]:
+    """Contexts that change what a pass computes, which a method may open around some of its own."""
+    kinds = ("cpu", "cuda")
+    return tuple((torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)) for kind in kinds)
+
+
+@contextmanager
+def ordinary_passes() -> Iterator[None]:
+    """Passes in a model's own types, with gradients, whatever autocast, `no_grad` or inference mode stand around."""
+    with contextlib.ExitStack() as entered:
+        entered.enter_context(torch.inference_mode(False))
+        entered.enter_context(torch.enable_grad())
+        for kind in ("cpu", "cuda"):
+            if torch.is_autocast_enabled(kind):
+                entered.enter_context(torch.autocast(kind, enabled=False))
+        yield
 
 
 def restore_settings(before: tuple[Any, ...]) -> None:
     """Sets torch and NumPy to what `settings` has told before."""
     if settings() == before:  # setting is slow
         return
-    dtype, device, threads, deterministic, warn_only, precision, benchmark, floats = before
+    dtype, device, threads, deterministic, warn_only, precision, benchmark, tf32, floats = before
     torch.set_default_dtype(dtype)
     torch.set_default_device(None if device.type == "cpu" else device)
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
     torch.set_float32_matmul_precision(precision)
     torch.backends.cudnn.benchmark = benchmark
+    torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = tf32
     np.seterr(**dict(floats))
 
 

@@ -1,47 +1,218 @@
-"""One pass of one example: which modules run, and the autograd graph behind the outputs."""
+"""What a model does with one example: its operations on values that depend on the input, and which module does each.
+
+Operations are seen as they run, below autograd, so that frozen weights, `no_grad` and detached tensors hide none.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from attribug.errors import Unsupported
-from attribug.query.hooks import forward_hooks
+from attribug.query.plain import deviation, running_calls
 from attribug.query.query import as_logits
+
+HANDING_ON = {
+    "alias", "as_strided", "cat", "channel_shuffle", "clone", "constant_pad_nd", "copy", "detach", "expand", "flip",
+    "lift_fresh", "max_pool2d_with_indices", "max_pool3d_with_indices", "native_channel_shuffle", "permute",
+    "pixel_shuffle", "pixel_unshuffle", "repeat", "reshape_alias", "roll", "select", "slice", "split",
+    "split_with_sizes", "squeeze", "stack", "t", "to_copy", "transpose", "unbind", "unsafe_view", "unsqueeze", "view",
+}  # fmt: skip
+"""Operations that hand values on."""
+LINEAR = {
+    "adaptive_avg_pool2d", "adaptive_avg_pool3d", "add", "addmm", "addmv", "avg_pool2d", "avg_pool3d", "baddbmm",
+    "batch_norm_no_update", "bmm", "convolution", "cudnn_batch_norm", "cudnn_convolution", "cumsum", "div", "dot",
+    "gather", "index", "index_select", "linear", "masked_fill", "mean", "miopen_batch_norm", "mm", "mul", "mv",
+    "native_batch_norm", "native_batch_norm_legit", "native_batch_norm_legit_no_training", "neg", "reflection_pad1d",
+    "reflection_pad2d", "replication_pad1d", "replication_pad2d", "rsub", "sub", "sum", "upsample_bicubic2d",
+    "upsample_bilinear2d", "upsample_linear1d", "upsample_nearest1d", "upsample_nearest2d", "where",
+}  # fmt: skip
+"""Operations that are linear in one operand as long as the others do not depend on the input; anything that is in
+neither set may hide a rectifier or an activation."""
+ADDITIVE = {"add", "cat", "copy", "rsub", "stack", "sub", "where"}
+"""Those that several operands may enter that depend on the input."""
+LOOKING = {
+    "all", "any", "bitwise_and", "bitwise_not", "bitwise_or", "eq", "ge", "gt", "is_nonzero", "isfinite", "isinf",
+    "isnan", "le", "logical_and", "logical_not", "logical_or", "lt", "ne",
+}  # fmt: skip
+"""Questions about values: a model may check them, and what it makes of the answers shows as an operation of its own."""
+ELEMENTWISE = {"add", "clone", "copy", "div", "mul", "neg", "rsub", "sub", "to_copy"}
+"""Those that give every entry a value of its own, where the other operands do not depend on the input."""
 
 
 @dataclass(frozen=True)
+class Step:
+    """An operation on values that depend on the input."""
+
+    name: str
+    """Torch's name of it, such as `relu` or `max_pool2d_with_indices`."""
+    module: nn.Module | None
+    """The innermost module without children that runs it."""
+    linear: bool
+    """Whether it is linear in what depends on the input, handing on included."""
+    own_statistics: bool = False
+    """Whether it is a norm by the example's own statistics."""
+    spatial: bool = False
+    """Whether it gives something with more than one position, (N, C, H, W)."""
+
+    @property
+    def hands_on(self) -> bool:
+        """Whether it gives the values themselves, in another order or shape."""
+        return self.linear and self.name in HANDING_ON
+
+    @property
+    def title(self) -> str:
+        """The name as autograd spells it: `LeakyRelu`."""
+        return "".join(part.capitalize() for part in self.name.split("_"))
+
+
+@dataclass
 class Trace:
-    """One pass of one example: the autograd graph behind the outputs, and the calls of modules without children."""
+    """One pass of one example."""
 
     outputs: Tensor
     leaf: Tensor
-    nodes: set[Any]
+    steps: list[Step]
+    """In order."""
     calls: list[tuple[nn.Module, tuple[Any, ...], Any]]
-    """Module, arguments, output; in order."""
+    """Modules without children, their arguments and outputs, in order."""
+    deviations: dict[nn.Module, str] = field(default_factory=dict)
+    """Why modules compute something else than their type says; see `attribug.query.plain.deviation`."""
+    names: dict[nn.Module, str] = field(default_factory=dict)
+
+    def told(self, step: Step) -> str:
+        """A step as a user reads of it."""
+        title = f"a norm by the example's own statistics, {step.title}" if step.own_statistics else step.title
+        if step.module is None or not self.names.get(step.module):
+            return title
+        return f"{title} ({type(step.module).__name__} {self.names[step.module]!r})"
+
+    def called(self, module: nn.Module) -> str:
+        """A module as a user reads of it."""
+        return f"module {self.names.get(module, '')!r} ({type(module).__name__})"
 
 
-def trace(model: nn.Module, inputs: Tensor) -> Trace:
-    """Runs a model on its first input and looks at what happens; refuses TorchScript, which takes no hooks."""
-    if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
-        raise Unsupported("the model is TorchScript, whose modules take no hooks")
-    calls: list[tuple[nn.Module, tuple[Any, ...], Any]] = []
-    leaves = [module for module in model.modules() if not any(True for _ in module.children())]
+def trace(
+    model: nn.Module, inputs: Tensor, *, plain: tuple[type[nn.Module], ...] = (), changed: bool = False
+) -> Trace:
+    """Runs a model on its first input and looks at what happens; refuses TorchScript, which takes no hooks.
 
-    def note(module: nn.Module, arguments: tuple[Any, ...], output: Any) -> None:
-        calls.append((module, arguments, output))
-
+    Modules of the types in `plain` are held to what these types compute; with `changed` also under other weights.
+    """
+    refuse_scripts(model)
     leaf = inputs[:1].detach().clone().requires_grad_(True)
-    with forward_hooks(leaves, note), torch.enable_grad():
-        outputs = as_logits(model(leaf))
-    return Trace(outputs, leaf, graph(outputs), calls)
+    watch = _Watch(leaf)
+    seen = Trace(leaf, leaf, watch.steps, [], names={module: name for name, module in model.named_modules()})
+
+    def ended(module: nn.Module, arguments: tuple[Any, ...], output: Any) -> None:
+        seen.calls.append((module, arguments, output))
+        if isinstance(module, plain) and module not in seen.deviations:
+            with watch.paused(), torch.no_grad():
+                found = deviation(module, arguments, output, changed=changed)
+            if found:
+                seen.deviations[module] = found
+
+    leaves = [module for module in model.modules() if _is_leaf(module)]
+    with running_calls(leaves, watch.running, ended), torch.enable_grad(), watch:
+        seen.outputs = as_logits(model(leaf.clone()))
+    return seen
+
+
+def refuse_scripts(model: nn.Module) -> None:
+    """Raises `Unsupported` for TorchScript."""
+    if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
+        raise Unsupported("the model is TorchScript, whose modules take no hooks; give it as it was before")
+
+
+def _is_leaf(module: nn.Module) -> bool:
+    """Whether no module but its own parametrizations lies in a module."""
+    return all(name == "parametrizations" for name, _ in module.named_children())
+
+
+class _Watch(TorchDispatchMode):
+    """Sees every operation, and follows which memory holds values that depend on the input."""
+
+    def __init__(self, leaf: Tensor) -> None:
+        super().__init__()
+        self.steps: list[Step] = []
+        self.running: list[nn.Module] = []
+        """Modules without children that run, innermost last."""
+        self._off = False
+        self._dependent: dict[int, Any] = {}
+        """By address; the storages are kept, so that no other gets an address."""
+        self._mark(leaf)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
+        if not self._off:
+            self._note(func, args, kwargs, result)
+        return result
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Operations inside are not the model's."""
+        self._off = True
+        try:
+            yield
+        finally:
+            self._off = False
+
+    def _note(self, func: Any, args: Any, kwargs: Any, result: Any) -> None:
+        operands = [each for each in tree_leaves((args, kwargs)) if isinstance(each, Tensor)]
+        dependent = [each for each in operands if self._depends(each)]
+        name = func._schema.name.partition("::")[2].strip("_")
+        if not dependent or name.endswith("_like") or name.startswith(("new_", "sym_")):
+            return
+        for each in tree_leaves(result):
+            if isinstance(each, Tensor):
+                self._mark(each)
+        asked = name in {"local_scalar_dense", "item"} and dependent[0].dtype == torch.bool
+        if name not in LOOKING and not asked:
+            module = self.running[-1] if self.running else None
+            own = _own_statistics(func, args, kwargs)
+            linear = _is_linear(name, args, operands, dependent) and not own
+            spatial = isinstance(result, Tensor) and result.ndim == 4 and result.shape[2:].numel() > 1
+            self.steps.append(Step(name, module, linear, own, spatial))
+
+    def _depends(self, tensor: Tensor) -> bool:
+        return tensor.layout == torch.strided and tensor.untyped_storage()._cdata in self._dependent
+
+    def _mark(self, tensor: Tensor) -> None:
+        if tensor.layout == torch.strided:
+            storage = tensor.untyped_storage()
+            self._dependent[storage._cdata] = storage
+
+
+def _is_linear(name: str, args: Any, operands: list[Tensor], dependent: list[Tensor]) -> bool:
+    if name not in HANDING_ON and name not in LINEAR:
+        return False
+    if name == "where" or name == "masked_fill":
+        return not any(operand.dtype == torch.bool for operand in dependent)
+    if name == "div":
+        return len(dependent) == 1 and args[0] is dependent[0]
+    return name in ADDITIVE or len(dependent) == 1
+
+
+def _own_statistics(func: Any, args: Any, kwargs: Any) -> bool:
+    """Whether an operation is a batch norm that computes its statistics now."""
+    names = [argument.name for argument in func._schema.arguments]
+    for name in ("training", "train"):
+        if name in names:
+            place = names.index(name)
+            return bool(kwargs.get(name, args[place] if place < len(args) else False))
+    return "batch_norm_with_update" in func._schema.name
 
 
 def operation(node: Any) -> str:
-    """What a node of the autograd graph differentiates: `Relu` for `ReluBackward0`."""
+    """What a node of the autograd graph differentiates: `Relu` for `ReluBackward0`, empty for a hook's."""
     name: str = node.name()
     return name.rpartition("::")[2].partition("Backward")[0]
 
@@ -61,3 +232,4 @@ def graph(outputs: Tensor, without: Any = None) -> set[Any]:
 def reaches(nodes: set[Any], leaf: Tensor) -> bool:
     """Whether operations lead back to a leaf."""
     return any(getattr(node, "variable", None) is leaf for node in nodes)
+

@@ -22,7 +22,6 @@ from attribug import keys
 from attribug.contracts import outputs
 from attribug.contracts.pieces import Method
 from attribug.maps.attribution import attributions
-from attribug.maps.guard import safe_copy
 from attribug.models.lab import Lab, logits
 from attribug.models.training import initialised, train
 from attribug.query.query import Query
@@ -152,13 +151,13 @@ class _Bench:
         chosen = [pair for pair in self.plan.methods if pair[0].name in names]
         if all(f"explain {group} {method.name}" in self.rates for method, _ in chosen):
             return
-        data, model = self.data(side.examples), safe_copy(self.lab.model(side.model))
+        data, model = self.data(side.examples), self.lab.model(side.model)
         size = max(1, min(chunk_size(self.plan), len(data)))
         queries = {
             count: Query(
                 model, few.inputs.to(self.lab.device), few.labels.to(self.lab.device), ids=few.ids,
                 seed=self.plan.settings.seed, rows=self.plan.settings.rows,
-                train=self.lab.training_data(side.model),
+                train=self.lab.training_data(side.model), kept=self.lab.kept(side.model),
             )
             for count in {1, size}
             for few in [data.select(torch.arange(count))]
@@ -175,9 +174,10 @@ class _Bench:
             self.rates[f"explain {group} {method.name}"] = many + each * (size - count)
 
     def fresh(self, query: Query, count: int) -> Query:
-        """A query about the first examples of another, which remembers nothing."""
+        """A query about the first examples of another, which remembers no passes."""
         asked = (query.model, query.inputs[:count], query.targets[:count])
-        return Query(*asked, ids=query.ids[:count], seed=query.seed, rows=query.rows, train=query._train)
+        kept = query.kept
+        return Query(*asked, ids=query.ids[:count], seed=query.seed, rows=query.rows, train=query._train, kept=kept)
 
     def time_scoring(self, cell: Cell, contrast: Contrast) -> None:
         """A chunk of maps that cost nothing, on all sides."""

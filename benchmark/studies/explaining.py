@@ -16,7 +16,6 @@ from attribug.contracts.pieces import Method
 from attribug.contracts.tasks import Task
 from attribug.errors import InputError, Unsupported, near_misses, one_line
 from attribug.maps.attribution import attributions
-from attribug.maps.guard import safe_copy
 from attribug.models.lab import Lab
 from attribug.plans.options import check_options
 from attribug.query.query import Query
@@ -100,7 +99,8 @@ def study_query(lab: Lab, model: ModelSpec, data: Data, targets: Tensor, seed: i
     """A query of its own for every method, so that none can spoil what another gets."""
     train = lab.training_data(model)
     inputs, targets = data.inputs.to(lab.device), targets.to(lab.device)
-    return Query(safe_copy(lab.model(model)), inputs, targets, ids=data.ids, seed=seed, train=train)
+    kept = lab.kept(model)
+    return Query(lab.model(model), inputs, targets, ids=data.ids, seed=seed, train=train, kept=kept)
 
 
 def study_table(

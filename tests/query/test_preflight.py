@@ -1,6 +1,7 @@
 """What is looked at before a method runs: probabilities, constants, models that hooks and gradients cannot see into."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ import attribug
 from attribug import methods
 from attribug.contracts.pieces import Method
 from attribug.maps.attribution import attributions
-from attribug.query.preflight import PREFLIGHT, preflight, stamp
+from attribug.query.preflight import PREFLIGHT, preflight
 from attribug.query.query import Query
 from attribug.query.trace import trace
 
@@ -202,7 +203,12 @@ class Calling(nn.Module):
     [
         (small(nn.ReLU()), ""),
         (small(nn.BatchNorm2d(3), nn.ReLU(), nn.Dropout(), nn.AvgPool2d(2), nn.AdaptiveAvgPool2d(1)), ""),
-        (Calling(lambda m, x: m.relu(x) + m.relu(-x)), "is defined for ReLU networks; the model uses Neg"),
+        (Calling(lambda m, x: m.relu(x) + m.relu(-x)), ""),
+        (Calling(lambda m, x: (m.relu(x) - 0.5) / torch.tensor(2.0) * torch.ones(4)), ""),
+        (Calling(lambda m, x: m.relu(x) / (1 + x.detach().abs())), "the model uses Abs"),
+        (Calling(lambda m, x: m.relu(x) / x.detach()), "the model uses Div"),
+        (Calling(lambda m, x: 1 / m.relu(x)), "the model uses Reciprocal"),
+        (Calling(lambda m, x: m.relu(x) if bool((x < 9).all()) else x), ""),
         (Calling(lambda m, x: m.relu(m.relu(x))), ""),
         (small(), "the model has no ReLU"),
         (Calling(lambda m, x: functional.relu(x)), "1 ReLU(s) are function calls that hooks cannot see"),
@@ -223,6 +229,12 @@ def test_rectifiers_that_hooks_would_miss_are_refused(model, reason):
     assert refusal(model) == ""
 
 
+def test_a_number_read_from_values_is_no_constant():
+    model = Calling(lambda m, x: m.relu(x) * float(x.detach().sum()))
+    with pytest.raises(attribug.Unsupported, match="the model uses LocalScalarDense"):
+        PREFLIGHT["relu_modules"](query(model))
+
+
 def test_modules_that_run_twice_are_named():
     twice = Calling(lambda m, x: m.relu(m.relu(x)))
     assert refusal(twice, "layers_run_once") == "module 'relu' runs 2 times; give each use its own module"
@@ -241,7 +253,9 @@ def test_modules_that_run_twice_are_named():
         (Calling(lambda m, x: m.pool(x), features=12), False),
         (Calling(lambda m, x: functional.max_pool2d(x, 2), features=12), True),
         (Calling(lambda m, x: m.pool(functional.max_pool2d(x, 2)), features=3), True),
-        (small(nn.Flatten(2), nn.MaxPool1d(2)), True),
+        (small(nn.Flatten(2), nn.MaxPool1d(2)), False),
+        (small(nn.Unflatten(1, (1, 3)), nn.MaxPool3d(2)), False),
+        (Calling(lambda m, x: functional.max_pool1d(x.flatten(2), 2), features=24), True),
     ],
 )
 def test_pooling_that_hooks_would_miss_is_refused(model, refused):
@@ -250,9 +264,10 @@ def test_pooling_that_hooks_would_miss_is_refused(model, refused):
 
 
 def test_an_unknown_need_is_told():
-    with pytest.raises(ValueError, match=r"needs: expected one of layers_run_once, logits, .*, found 'relu_module'"):
+    with pytest.raises(ValueError, match=r"needs: expected one of convolution_modules, layers_run_once, .*, found 'relu_module'"):
         preflight(query(small(nn.ReLU())), ("relu_module",))
-    assert set(PREFLIGHT) == {"logits", "relu_modules", "layers_run_once", "pool_modules"}
+    known = {"logits", "piecewise_linear", "relu_modules", "layers_run_once", "pool_modules", "convolution_modules"}
+    assert set(PREFLIGHT) == known
 
 
 def test_every_registered_need_is_known():
@@ -274,18 +289,19 @@ def test_answers_are_remembered(needs):
     asked, still = query(model), Method("still", lambda q: q.inputs + 0, needs=needs)
     attributions(still, asked, {})
     passed = model.count
-    assert 0 < passed <= 5 + len(needs)
+    assert 0 < passed <= 4 + len(needs)
     attributions(still, asked, {})
     attributions(Method("other", lambda q: q.inputs + 1, needs=needs[:1]), asked, {})
     assert model.count == passed
     attributions(still, query(model), {})
-    assert model.count == passed
-    model.model[1] = nn.ReLU()
-    attributions(still, query(model), {})
-    assert model.count == 2 * passed
-    model.register_forward_hook(lambda *_: None)
-    attributions(still, query(model), {})
+    assert model.count == 2 * passed  # anything may have been switched in between: nobody answers for the model
+    kept: dict[Any, Any] = {}
+    for _ in range(3):
+        attributions(still, Query(model, images(), TARGETS, kept=kept), {})
     assert model.count == 3 * passed
+    model.register_forward_hook(lambda *_: None)
+    attributions(still, Query(model, images(), TARGETS, kept=kept), {})
+    assert model.count == 4 * passed
 
 
 def test_another_shape_is_looked_at_anew():
@@ -326,7 +342,7 @@ def test_refusals_are_remembered_with_the_query():
     for _ in range(3):
         with pytest.raises(attribug.Unsupported, match="ends in Softmax"):
             maps(asked)
-    assert model.count == 5
+    assert model.count == 4
 
 
 def test_one_need_that_fails_does_not_hide_another():
@@ -419,23 +435,6 @@ def test_a_weight_or_a_switch_that_changes_is_looked_at_anew():
     model.probabilities = True
     with pytest.raises(attribug.Unsupported, match="ends in Softmax"):
         maps(query(model))
-
-
-def test_stamps_tell_changes_apart():
-    model = small(nn.ReLU(), nn.BatchNorm2d(3))
-    seen = {stamp(model)}
-    for change in (
-        lambda: model[0].weight.detach().mul_(2),
-        lambda: setattr(model[2], "eps", 1.0),
-        lambda: model[2].running_mean.add_(1),
-        lambda: setattr(model[4], "bias", nn.Parameter(model[4].bias.detach().clone())),
-        lambda: setattr(model[1], "forward", functional.gelu),
-    ):
-        with torch.no_grad():
-            change()
-        assert stamp(model) not in seen
-        seen.add(stamp(model))
-    assert stamp(model) in seen
 
 
 @pytest.mark.parametrize(
