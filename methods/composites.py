@@ -136,7 +136,9 @@ def refuse_without_rules(query: Query, made: Any) -> nn.Module | None:
     prepared = _preparation(seen, {module for module in ran if isinstance(module, layers)})
     beyond = [step for step in seen.steps[prepared:] if step.module not in ran and not step.hands_on]
     if beyond:
-        raise Unsupported(f"no rule reaches the operation {seen.told(beyond[0])}, which no module with a rule carries out")
+        raise Unsupported(
+            f"no rule reaches the operation {seen.told(beyond[0])}, which no module with a rule carries out"
+        )
     for layer, count in Counter(module for module in ran if isinstance(module, layers)).items():
         if count > 1:
             raise Unsupported(f"module {seen.names[layer]!r} runs {count} times; rules remember one run of each layer")
@@ -146,7 +148,9 @@ def refuse_without_rules(query: Query, made: Any) -> nn.Module | None:
 
 def _refuse_unmergeable(model: nn.Module) -> None:
     for name, module in model.named_modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm) and (module.weight is None or module.running_mean is None):
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and (
+            module.weight is None or module.running_mean is None
+        ):
             raise Unsupported(f"batch norm {name!r} has no weights or statistics that could be merged")
 
 

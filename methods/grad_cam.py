@@ -70,8 +70,8 @@ def _convolving(model: nn.Module) -> list[nn.Module]:
 
 
 def _cut(logits: Tensor, leaf: Tensor, seen: list[tuple[nn.Module, Tensor]]) -> Tensor:
-    """The output of the last convolution with a spatial map (1 × 1 convolutions after global pooling are classifiers) if
-    every path passes it, else that of the last module that all paths pass."""
+    """The output of the last convolution with a spatial map if every path passes it (1 × 1 convolutions after global
+    pooling are classifiers), else that of the last module that all paths pass."""
     if not any(isinstance(module, nn.Conv2d) for module, _ in seen):
         raise Unsupported("the model has no convolution that runs")
     seen = [(module, output) for module, output in seen if output.shape[2:].numel() > 1]

@@ -27,7 +27,9 @@ def guided_backprop(query: Query) -> Tensor:
     return _backprop(query, lambda module, grad_input, grad_output: (grad_input[0].clamp(min=0),))  # gated by autograd
 
 
-@methods.register("guided_grad_cam", needs=("relu_modules", "convolution_modules"), paper="Selvaraju et al. 2017, section 3.3")
+@methods.register(
+    "guided_grad_cam", needs=("relu_modules", "convolution_modules"), paper="Selvaraju et al. 2017, section 3.3"
+)
 def guided_grad_cam(query: Query) -> Tensor:
     """Guided backpropagation ⊙ Grad-CAM, the latter enlarged bilinearly to the input's size."""
     cam = grad_cam(query).sum(1, keepdim=True)

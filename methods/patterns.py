@@ -122,10 +122,8 @@ def _rectified(model: nn.Module, example: Tensor) -> set[nn.Module]:
     ends = (model, (), seen.leaf), (model, (seen.outputs,), None)
     for (before, _, output), (after, arguments, _) in pairwise([ends[0], *calls, ends[1]]):
         if not torch.equal(arguments[0].flatten(), output.flatten()):
-            names = "the model's {} and its {}".format(
-                "input" if before is model else type(before).__name__,
-                "output" if after is model else type(after).__name__,
-            )
+            start = "the input" if before is model else type(before).__name__
+            names = f"{start} and {'the output' if after is model else type(after).__name__}"
             raise Unsupported(f"patterns are defined for chains of layers; something happens between {names}")
     flat = all(output.ndim == 2 for layer, _, output in calls if isinstance(layer, nn.Linear))
     if not flat:

@@ -53,7 +53,9 @@ def lrp_epsilon_plus_flat(query: Query) -> Tensor:
     return relevance(query, lambda: EpsilonPlusFlat(canonizers=canonizers()))
 
 
-@methods.register("lrp_gamma", needs=("piecewise_linear",), conserves=True, paper="Montavon et al. 2019, section 10.2.3")
+@methods.register(
+    "lrp_gamma", needs=("piecewise_linear",), conserves=True, paper="Montavon et al. 2019, section 10.2.3"
+)
 def lrp_gamma(query: Query, *, gamma: float = GAMMA, epsilon: float = EPSILON) -> Tensor:
     """γ-rule in convolutions, ε-rule in dense layers."""
     from zennit.rules import Epsilon, Gamma

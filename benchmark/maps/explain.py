@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, overload
 
 from attribug import methods as registered
@@ -42,33 +42,34 @@ def explain(
 ) -> Tensor | dict[str, Tensor]:
     """Attributions of one method, (N, *shape), or of several by name, which then share their passes.
 
-    inputs (N, *shape); targets (N,) classes. The model must return logits (N, K); it is explained in eval mode and left
-    as it was. `train_inputs` (M, *shape) for methods that need training data, `ids` (N,) name the examples' random
-    streams (default 0 … N − 1). With several names each method takes the parameters it has.
+    inputs (N, *shape), floating-point as the model takes them; targets (N,) classes. The model must return logits
+    (N, K); it is looked at anew in every call, explained in eval mode, and left as it was. `train_inputs` (M, *shape)
+    for methods that need training data, `ids` (N,) name the examples' random streams (default 0 … N − 1). With several
+    names each method takes the parameters it has. Whatever is a tensor here may be a NumPy array.
 
-    Raises `Unsupported` where a method cannot explain the model, `InputError` for unknown names and parameters.
+    Maps have the inputs' type, of models in half precision float32. Autocast, `no_grad` and inference mode around the
+    call change nothing.
+
+    Raises `Unsupported` where a method cannot explain the model, `InputError` for other wrong input.
     """
     from attribug.maps.attribution import attributions
+    from attribug.maps.operands import a_model, a_seed, chosen_parameters, examples, one_an_input
     from attribug.query.query import Query
 
     names = [name] if isinstance(name, str) else list(name)
     chosen = [registered.get(each) for each in names]
-    options = {method.name: _taken(method.function, parameters) for method in chosen}
+    options = {method.name: chosen_parameters(method.function, parameters) for method in chosen}
     for parameter in parameters:
         if not any(parameter in taken for taken in options.values()):
             known = {p for m in chosen for p in inspect.signature(m.function).parameters if p != "query"}
             raise InputError(f"{', '.join(names)}: unknown parameter {parameter!r}{near_misses(parameter, known)}")
-    query = Query(model, inputs, targets, ids=ids, seed=seed, train=_training_data(train_inputs))
+    asked = examples("inputs", inputs, a_model(model))
+    train = None if train_inputs is None else examples("train_inputs", train_inputs, model)
+    numbers = one_an_input("targets", targets, asked).to(asked.device)
+    named = None if ids is None else one_an_input("ids", ids, asked)
+    query = Query(model, asked, numbers, ids=named, seed=a_seed(seed), train=_training_data(train))
     maps = {method.name: attributions(method, query, options[method.name]) for method in chosen}
     return maps[names[0]] if isinstance(name, str) else maps
-
-
-def _taken(function: Callable[..., Any], parameters: Mapping[str, Any]) -> dict[str, Any]:
-    accepted = inspect.signature(function).parameters.values()
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in accepted):
-        return dict(parameters)
-    names = {parameter.name for parameter in accepted}
-    return {name: value for name, value in parameters.items() if name in names}
 
 
 def _training_data(inputs: Tensor | None) -> Callable[[], Data] | None:

@@ -12,7 +12,7 @@ from attribug.contracts.models import Trained, trainings
 from attribug.contracts.pieces import metric_and_post
 from attribug.contracts.tasks import Task
 from attribug.errors import InputError, Unsupported, near_misses, one_line
-from attribug.plans.options import check_options
+from attribug.contracts.options import check_options
 from attribug.plans.plan import Cell, Plan, level_text
 from attribug.registry import REGISTRIES
 from attribug.scores.records import Settings

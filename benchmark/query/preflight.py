@@ -69,7 +69,7 @@ def _passed(query: Query) -> _Passed:
 
 
 def logits(query: Query) -> None:
-    """Refuses outputs that are no logits (N, K), or probabilities, or the same whatever the input, or those of an example
+    """Refuses outputs that are no logits (N, K), or probabilities, or the same whatever the input, or an example's
     that depend on its company. The model meets the owner's inputs and no others, two at a time: some take no less."""
     first, other = query.specimens()
     alone = other is first

@@ -120,7 +120,7 @@ class Query:
         return [generator("example", self.seed, *name, int(example)) for example in self.ids]
 
     def first(self) -> Tensor:
-        """The first example whose values are all finite, else the first, (1, *shape): what models are looked at with."""
+        """The first example whose values are all finite, else the first, (1, *shape): models are looked at with it."""
         return self.specimens()[0]
 
     def specimens(self) -> tuple[Tensor, Tensor]:

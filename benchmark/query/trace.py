@@ -99,9 +99,7 @@ class Trace:
         return f"module {self.names.get(module, '')!r} ({type(module).__name__})"
 
 
-def trace(
-    model: nn.Module, inputs: Tensor, *, plain: tuple[type[nn.Module], ...] = (), changed: bool = False
-) -> Trace:
+def trace(model: nn.Module, inputs: Tensor, *, plain: tuple[type[nn.Module], ...] = (), changed: bool = False) -> Trace:
     """Runs a model on its first input and looks at what happens; refuses TorchScript, which takes no hooks.
 
     Modules of the types in `plain` are held to what these types compute; with `changed` also under other weights.
@@ -194,7 +192,7 @@ class _Watch(TorchDispatchMode):
 def _is_linear(name: str, args: Any, operands: list[Tensor], dependent: list[Tensor]) -> bool:
     if name not in HANDING_ON and name not in LINEAR:
         return False
-    if name == "where" or name == "masked_fill":
+    if name in {"where", "masked_fill"}:
         return not any(operand.dtype == torch.bool for operand in dependent)
     if name == "div":
         return len(dependent) == 1 and args[0] is dependent[0]
@@ -232,4 +230,3 @@ def graph(outputs: Tensor, without: Any = None) -> set[Any]:
 def reaches(nodes: set[Any], leaf: Tensor) -> bool:
     """Whether operations lead back to a leaf."""
     return any(getattr(node, "variable", None) is leaf for node in nodes)
-

@@ -17,7 +17,7 @@ from attribug.contracts.tasks import Task
 from attribug.errors import InputError, Unsupported, near_misses, one_line
 from attribug.maps.attribution import attributions
 from attribug.models.lab import Lab
-from attribug.plans.options import check_options
+from attribug.contracts.options import check_options
 from attribug.query.query import Query
 from attribug.storage.files import storing
 from attribug.storage.folders import cache_folder

@@ -65,7 +65,7 @@ def asked_about(name: str, players: int, samples: int, *, rows: int = 1, seed: i
     model = Recording(bent(players))
     ones = torch.ones(rows, players, dtype=torch.float64)
     attribug.explain(name, model, ones, TARGETS[:rows], samples=samples, seed=seed)
-    masked = torch.cat(model.seen[2:])  # after the look at the number of classes, and the preflight
+    masked = torch.cat(model.seen[1 if rows == 1 else 2 :])  # after the preflight
     return masked.reshape(rows, -1, players).numpy()
 
 

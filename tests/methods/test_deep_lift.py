@@ -247,7 +247,7 @@ def test_the_bound_on_passes_does_not_matter(rows, baseline, make_inputs, baseli
         (functional.relu, nn.MaxPool2d(2), r"1 ReLU\(s\) are function calls"),
         (nn.ReLU(), lambda x: functional.max_pool2d(x, 2), "max-pooling is a function call that hooks cannot see"),
         (nn.ReLU(), lambda x: functional.max_pool2d(x, 2, return_indices=True)[0], "max-pooling is a function call"),
-        (nn.ReLU(), nn.AdaptiveMaxPool2d(8), "AdaptiveMaxPool2D"),
+        (nn.ReLU(), nn.AdaptiveMaxPool2d(8), "AdaptiveMaxPool2d"),
         (nn.ReLU(), lambda x: x.amax(3), "Amax"),
         (nn.ReLU(), lambda x: x.unfold(3, 2, 2).max(4).values, "the model uses"),
         (nn.Sigmoid(), nn.MaxPool2d(2), "Sigmoid"),

@@ -180,10 +180,35 @@ def test_branches_that_end_apart_are_refused(make, make_inputs):
         attribug.explain("grad_cam", model, inputs, targets)
 
 
-def test_a_convolution_on_pooled_values_has_no_map(make_inputs):
-    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Conv2d(4, 3, 1), nn.Flatten()).double()
-    with pytest.raises(attribug.Unsupported, match="the convolution that runs last has no spatial map"):
-        attribug.explain("grad_cam", model, *make_inputs())
+def test_a_convolution_on_pooled_values_is_a_classifier(make_inputs):
+    body = [nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 5, 3), nn.AdaptiveAvgPool2d(1)]
+    convolving = nn.Sequential(*body, nn.Conv2d(5, 6, 1), nn.ReLU(), nn.Conv2d(6, 3, 1), nn.Flatten()).double()
+    dense = nn.Sequential(*body, nn.Flatten(), nn.Linear(5, 6), nn.ReLU(), nn.Linear(6, 3)).double()
+    for into, of in ((dense[5], convolving[4]), (dense[7], convolving[6])):
+        into.load_state_dict({"weight": of.weight.flatten(1), "bias": of.bias})
+    found, expected = (attribug.explain("grad_cam", each, *make_inputs()) for each in (convolving, dense))
+    torch.testing.assert_close(found, expected)
+    assert found.any()
+
+
+def test_convolutions_of_single_pixels_have_no_map(make_inputs):
+    model = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(3, 4, 1), nn.ReLU(), nn.Conv2d(4, 3, 1), nn.Flatten())
+    with pytest.raises(attribug.Unsupported, match="no convolution of the model has a spatial map"):
+        attribug.explain("grad_cam", model.double(), *make_inputs())
+
+
+def test_a_last_convolution_that_hooks_cannot_see_is_refused(make_inputs):
+    class Calling(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.weight = nn.Conv2d(3, 4, 3), nn.Parameter(torch.ones(5, 4, 3, 3))
+            self.dense = nn.Linear(5, 3)
+
+        def forward(self, x):
+            return self.dense(nn.functional.conv2d(self.conv(x).relu(), self.weight).mean((2, 3)))
+
+    with pytest.raises(attribug.Unsupported, match="the last convolution is a function call that hooks cannot see"):
+        attribug.explain("grad_cam", Calling().double(), *make_inputs())
 
 
 class Attending(nn.Module):

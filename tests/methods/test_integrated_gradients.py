@@ -157,12 +157,13 @@ def drawn(row, noise, samples, seed, inputs):
     """What an example's stream gives: numbers of baselines, places on the path, noisy inputs."""
     stream = generator("example", seed, "expected_gradients", samples, noise, int(IDS[row]))
     numbers = [int(number) for number in torch.randint(len(TRAIN), (samples,), generator=stream)]
-    places = torch.rand(samples, generator=stream, dtype=torch.float64)
+    places = torch.rand(samples, generator=stream, dtype=torch.float32).double()
     x = inputs[row]
     spread = noise * (x.max() - x.min())
     if not noise:
         return numbers, places, [x] * samples
-    return numbers, places, [x + spread * torch.randn(x.shape, generator=stream, dtype=x.dtype) for _ in range(samples)]
+    draws = [torch.randn(x.shape, generator=stream, dtype=torch.float32) for _ in range(samples)]
+    return numbers, places, [x + spread * draw for draw in draws]
 
 
 @pytest.mark.parametrize("name", EXPECTED)

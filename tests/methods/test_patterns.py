@@ -277,12 +277,18 @@ class Counted(nn.Sequential):
 @pytest.fixture
 def counted(images):
     """(model, how many examples an explanation passes through it, how often it differs from a fresh copy's)"""
-    model = Counted(*network())
-    attribug.explain("pattern_net", model, images[0], TARGETS, train_inputs=images[1] + 1)  # the model is then known
+    model, kept = Counted(*network()), {}
+
+    def asked(train):
+        ids = torch.arange(len(train))
+        query = Query(model, images[0], TARGETS, train=lambda: Data(train, ids, ids), kept=kept)
+        return attributions(methods.get("pattern_net"), query, {})
+
+    asked(images[1] + 1)  # the model is then known
 
     def passed(train):
         before = model.examples
-        found = attribug.explain("pattern_net", model, images[0], TARGETS, train_inputs=train)
+        found = asked(train)
         examples = model.examples - before
         fresh = attribug.explain("pattern_net", copy.deepcopy(model), images[0], TARGETS, train_inputs=train)
         assert torch.equal(found, fresh), "stale patterns"
@@ -301,10 +307,11 @@ def test_patterns_are_fitted_once(counted, images):
 def test_both_methods_use_one_fit(images):
     model = Counted(*network())
     inputs, train = images
-    attribug.explain("pattern_net", model, inputs, TARGETS, train_inputs=train)
-    before = model.examples
-    attribug.explain("pattern_attribution", model, inputs, TARGETS, train_inputs=train)
-    assert model.examples - before < len(train)
+    alone = attribug.explain("pattern_net", model, inputs, TARGETS, train_inputs=train)
+    passed = model.examples
+    both = attribug.explain(NAMES, model, inputs, TARGETS, train_inputs=train)
+    assert model.examples - passed < passed + len(train)
+    assert torch.equal(both["pattern_net"], alone)
 
 
 @torch.no_grad()
@@ -405,9 +412,9 @@ def same(x):
 @pytest.mark.parametrize(
     ("model", "reason"),
     [
-        (Skipped(same), "something happens between Conv2d to ReLU"),
-        (Between(lambda x: x + 1), "something happens between ReLU to Conv2d"),
-        (Between(lambda x: x.transpose(2, 3)), "something happens between ReLU to Conv2d"),
+        (Skipped(same), "something happens between Conv2d and ReLU"),
+        (Between(lambda x: x + 1), "something happens between ReLU and Conv2d"),
+        (Between(lambda x: x.transpose(2, 3)), "something happens between ReLU and Conv2d"),
         (Between(same, groups=2), "convolutions without groups"),
         (Between(same, padding_mode="reflect"), "Reflection|padded with zeros"),
         (Between(same, padding="same"), "padding is given in pixels"),

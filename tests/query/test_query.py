@@ -304,7 +304,7 @@ def test_variance_keeps_its_digits_under_a_large_mean():
     stack = []
     for i, stream in enumerate(query().generators("noisy_gradients", 20, 0.1)):
         x = query().inputs[i]
-        draws = torch.stack([torch.randn(x.shape, generator=stream, dtype=torch.float32) for _ in range(20)])
+        draws = torch.stack([torch.randn(x.shape, generator=stream, dtype=torch.float32) for _ in range(20)]).to(x)
         stack.append((0.1 * (x.max() - x.min()) * draws).var(0, correction=0))
     torch.testing.assert_close(moments.variance, torch.stack(stack), rtol=1e-4, atol=0)
 

@@ -128,6 +128,9 @@ class Untrained:
     def training_data(self, spec: Trained) -> Callable[[], Data]:
         return spec.examples.load
 
+    def kept(self, spec: Trained) -> dict[Any, Any]:
+        return {}
+
     def model(self, spec: Trained) -> nn.Module:
         model = nn.Sequential(nn.Flatten(), nn.Linear(3 * PIXELS**2, 2))
         stream = torch.Generator().manual_seed(int(spec.key, 16) % 2**62)
