@@ -1,0 +1,91 @@
+"""Architectures from torchvision and timm, with random weights on small images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+from torchvision import models
+
+from architectures.precisions import doubled
+from architectures.specimens import Group, Pair, Specimen, images
+
+FEW = {"samples": 3, "steps": 2, "segments": 2, "window": 32, "stride": 32}
+
+
+def lit(model: nn.Module) -> nn.Module:
+    """A network whose head is not zero at first, as every explanation would be."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if not parameter.any() and parameter.ndim > 1:
+                nn.init.normal_(parameter, std=0.02)
+    return model
+
+
+def beside(build: Callable[[], nn.Module], pixels: int) -> Pair:
+    """A network beside its float64 twin."""
+    model = lit(build()).eval()
+    return doubled(model, images(torch.float32, pixels, explained=1)[-3:], options=FEW)
+
+
+def torchvisions(name: str, pixels: int = 64, **options: Any) -> Specimen:
+    """One of torchvision's."""
+    return Specimen(name, partial(beside, lambda: getattr(models, name)(weights=None, **options), pixels))
+
+
+def timms(name: str, pixels: int = 64, **options: Any) -> Specimen:
+    """One of timm's."""
+
+    def build() -> nn.Module:
+        import timm
+
+        return timm.create_model(name, pretrained=False, **options)
+
+    return Specimen(name, partial(beside, build, pixels))
+
+
+INTRODUCTION = (
+    "Random weights, one small image. Truth: the float64 copy of the same weights, which tells whether the numbers are "
+    "sound, and not more."
+)
+TORCHVISION = Group(
+    "torchvision's networks",
+    INTRODUCTION,
+    (
+        torchvisions("vgg11"),
+        torchvisions("vgg11_bn"),
+        torchvisions("resnet18"),
+        torchvisions("resnext50_32x4d"),
+        torchvisions("densenet121"),
+        torchvisions("googlenet", aux_logits=False, init_weights=False),
+        torchvisions("squeezenet1_1"),
+        torchvisions("mobilenet_v2"),
+        torchvisions("mobilenet_v3_small"),
+        torchvisions("efficientnet_b0"),
+        torchvisions("convnext_tiny"),
+        torchvisions("regnet_y_400mf"),
+        torchvisions("shufflenet_v2_x0_5"),
+        torchvisions("vit_b_16", 32, image_size=32),
+        torchvisions("swin_t"),
+    ),
+    slow=True,
+)
+TIMM = Group(
+    "timm's networks",
+    INTRODUCTION,
+    (
+        timms("resnet10t"),
+        timms("resnet18"),
+        timms("tf_efficientnet_lite0"),
+        timms("vit_tiny_patch16_224", 32, img_size=32),
+        timms("convnext_atto"),
+        timms("ghostnet_100"),
+        timms("resnetv2_50"),
+        timms("mixer_s32_224", 64, img_size=64),
+    ),
+    slow=True,
+    library="timm",
+)
