@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 import attribug
-from architectures.specimens import TRAIN, Pair, Specimen, Truth, seeded
+from architectures.specimens import Pair, Specimen, Truth, seeded
 from attribug import methods
 from attribug.errors import one_line
 
@@ -43,7 +43,10 @@ def cells(specimen: Specimen) -> dict[str, Cell]:
             warnings.simplefilter("ignore")
             pair = specimen.build()
             expect_one_function(specimen.name, pair)
-            return {name: cell(name, pair) for name in methods.names()}
+            names = methods.names()
+            together = [names] if pair.together else [[name] for name in names]
+            found = {name: cell for part in together for name, cell in explained(part, pair).items()}
+            return found | (needless(found, pair) if specimen.plain else {})
     finally:
         torch.set_num_threads(threads)
 
@@ -56,42 +59,67 @@ def expect_one_function(name: str, pair: Pair) -> None:
         raise AssertionError(f"{name}: the truth is another function, by {away:.1e} of its logits")
 
 
-def cell(name: str, pair: Pair) -> Cell:
-    """What one method makes of a pair."""
+def explained(names: Sequence[str], pair: Pair) -> dict[str, Cell]:
+    """What methods make of a pair, by name."""
     before = outputs(pair.model, pair.inputs)
     with pair.around():
-        found = answer(name, pair.model, pair.inputs, pair.options)
+        found = answers(names, pair.model, pair.inputs, pair.options)
     if not torch.equal(before, outputs(pair.model, pair.inputs)):
-        return Cell("wrong", "leaves another model behind")
-    if isinstance(found, Cell):
-        return found
-    expected = true_maps(name, pair)
-    return expected if isinstance(expected, Cell) else judged(found, expected, pair.tolerance)
+        return dict.fromkeys(names, Cell("wrong", "leaves another model behind"))
+    maps = {name: answer for name, answer in found.items() if isinstance(answer, Tensor)}
+    truths = true_maps([*maps], pair)
+    told = {name: answer for name, answer in found.items() if isinstance(answer, Cell)}
+    for name, answer in maps.items():
+        truth = truths[name]
+        told[name] = truth if isinstance(truth, Cell) else judged(answer, truth, pair.tolerance)
+    return {name: told[name] for name in names}
 
 
-def true_maps(name: str, pair: Pair) -> Answer:
-    """The truth in the network's shape, or that there is none."""
-    drawing = pair.drawing is not None and methods.get(name).stochastic
-    truth: Truth = pair.drawing if drawing else pair.truth  # type: ignore[assignment]
-    found = answer(name, truth.model, truth.inputs(pair.inputs), truth.options or pair.options)
-    if isinstance(found, Cell):
-        return NO_TRUTH if found.kind == "refused" else Cell("wrong", f"the truth: {found.text}")
-    bare = methods.get(name).output == "probabilities"
-    return found if bare else truth.maps(found)
+def needless(found: Mapping[str, Cell], pair: Pair) -> dict[str, Cell]:
+    """What methods decline that explain the truth, as wrong cells."""
+    reasons = {name: cell.text for name, cell in found.items() if cell.kind == "refused"}
+    truths = true_maps([*reasons], pair)
+    kept = [name for name in reasons if isinstance(truths[name], Tensor)]
+    return {name: Cell("wrong", f"declines a plain network: {reasons[name]}") for name in kept}
 
 
-def answer(name: str, model: nn.Module, inputs: Tensor, options: Mapping[str, Any]) -> Answer:
-    """Maps, or why there are none."""
-    known = inspect.signature(methods.get(name).function).parameters
+def true_maps(names: Sequence[str], pair: Pair) -> dict[str, Answer]:
+    """Truths in the network's shape, or why there are none, by name: a network whose plain form a method declines is
+    none that it may explain, unless the plain form is the stranger one."""
+    drawing = [name for name in names if pair.drawing is not None and methods.get(name).stochastic]
+    others = [name for name in names if name not in drawing]
+    return _told(drawing, pair.drawing or pair.truth, pair) | _told(others, pair.truth, pair)
+
+
+def _told(names: Sequence[str], truth: Truth, pair: Pair) -> dict[str, Answer]:
+    told = answers(names, truth.model, truth.inputs(pair.inputs), truth.options or pair.options)
+    for name, found in told.items():
+        if isinstance(found, Tensor):
+            bare = methods.get(name).output == "probabilities"
+            told[name] = found if bare else truth.maps(found)
+        elif found.kind == "refused" and truth.stranger:
+            told[name] = NO_TRUTH
+        else:
+            told[name] = Cell("wrong", f"explained, but not its truth: {found.text}")
+    return told
+
+
+def answers(names: Sequence[str], model: nn.Module, inputs: Tensor, options: Mapping[str, Any]) -> dict[str, Answer]:
+    """Maps by method, or why there are none. Methods share their passes where none fails; else each half does."""
+    if not names:
+        return {}
+    known = {each for name in names for each in inspect.signature(methods.get(name).function).parameters}
     few = {parameter: value for parameter, value in options.items() if parameter in known}
-    count = min(len(inputs) - TRAIN, len(TARGETS)) if len(inputs) > TRAIN else 1
-    train, explained = inputs[:-count], inputs[-count:]
+    train, shown = inputs[: -len(TARGETS)], inputs[-len(TARGETS) :]
     try:
-        return attribug.explain(name, model, explained, TARGETS[:count], train_inputs=train, **few)
-    except attribug.Unsupported as reason:
-        return Cell("refused", str(reason))
+        return dict(attribug.explain(names, model, shown, TARGETS, train_inputs=train, **few))
     except Exception as error:
-        return Cell("wrong", f"CRASH: {one_line(error)}")
+        if len(names) == 1:
+            declined = isinstance(error, attribug.Unsupported)
+            reason = Cell("refused", str(error)) if declined else Cell("wrong", f"CRASH: {one_line(error)}")
+            return {names[0]: reason}
+    half = len(names) // 2
+    return answers(names[:half], model, inputs, options) | answers(names[half:], model, inputs, options)
 
 
 def judged(maps: Tensor, truth: Tensor, tolerance: float) -> Cell:
@@ -101,8 +129,8 @@ def judged(maps: Tensor, truth: Tensor, tolerance: float) -> Cell:
     flat = truth.detach().flatten(1)
     if not flat.isfinite().all():
         return Cell("wrong", "the truth is not finite")
-    if (flat.amax(1) == flat.amin(1)).all():
-        return Cell("no truth", "the truth is constant")
+    if not flat.any():
+        return Cell("no truth", "the true map is zero")
     away = deviation(maps, truth)
     return RIGHT if away <= tolerance else Cell("wrong", f"off by {away:.1e}")
 

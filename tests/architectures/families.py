@@ -14,6 +14,9 @@ from architectures.precisions import doubled
 from architectures.specimens import Group, Pair, Specimen, images
 
 FEW = {"samples": 3, "steps": 2, "segments": 2, "window": 32, "stride": 32}
+WIDTH = 64
+SHOWN = 5  # training examples and those explained
+TOLERANCE = 1e-2  # in deep networks of random weights logits differ little from each other, so that rounding shows
 
 
 def lit(model: nn.Module) -> nn.Module:
@@ -28,15 +31,17 @@ def lit(model: nn.Module) -> nn.Module:
 def beside(build: Callable[[], nn.Module], pixels: int) -> Pair:
     """A network beside its float64 twin."""
     model = lit(build()).eval()
-    return doubled(model, images(torch.float32, pixels, explained=1)[-3:], options=FEW)
+    brightness = torch.linspace(0.2, 2, SHOWN).reshape(-1, 1, 1, 1)
+    inputs = images(torch.float32, pixels)[-SHOWN:] * brightness  # training examples that differ in depth as well
+    return doubled(model, inputs, tolerance=TOLERANCE, options=FEW, together=True)
 
 
-def torchvisions(name: str, pixels: int = 64, **options: Any) -> Specimen:
+def torchvisions(name: str, pixels: int = 48, **options: Any) -> Specimen:
     """One of torchvision's."""
     return Specimen(name, partial(beside, lambda: getattr(models, name)(weights=None, **options), pixels))
 
 
-def timms(name: str, pixels: int = 64, **options: Any) -> Specimen:
+def timms(name: str, pixels: int = 48, **options: Any) -> Specimen:
     """One of timm's."""
 
     def build() -> nn.Module:
@@ -47,6 +52,19 @@ def timms(name: str, pixels: int = 64, **options: Any) -> Specimen:
     return Specimen(name, partial(beside, build, pixels))
 
 
+def slim(name: str) -> Specimen:
+    """A VGG of torchvision's, whose dense layers are narrow: the original's hold a gigabyte."""
+
+    def build() -> nn.Module:
+        model = getattr(models, name)(weights=None, init_weights=False)
+        model.classifier[0], model.classifier[3], model.classifier[6] = (
+            nn.Linear(512 * 7 * 7, WIDTH), nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, 1000),
+        )  # fmt: skip
+        return model
+
+    return Specimen(name, partial(beside, build, 48))
+
+
 INTRODUCTION = (
     "Random weights, one small image. Truth: the float64 copy of the same weights, which tells whether the numbers are "
     "sound, and not more."
@@ -55,21 +73,21 @@ TORCHVISION = Group(
     "torchvision's networks",
     INTRODUCTION,
     (
-        torchvisions("vgg11"),
-        torchvisions("vgg11_bn"),
+        slim("vgg11"),
+        slim("vgg11_bn"),
         torchvisions("resnet18"),
         torchvisions("resnext50_32x4d"),
-        torchvisions("densenet121"),
+        torchvisions("densenet121", 64),
         torchvisions("googlenet", aux_logits=False, init_weights=False),
         torchvisions("squeezenet1_1"),
         torchvisions("mobilenet_v2"),
         torchvisions("mobilenet_v3_small"),
         torchvisions("efficientnet_b0"),
-        torchvisions("convnext_tiny"),
+        torchvisions("convnext_tiny", 64),
         torchvisions("regnet_y_400mf"),
         torchvisions("shufflenet_v2_x0_5"),
         torchvisions("vit_b_16", 32, image_size=32),
-        torchvisions("swin_t"),
+        torchvisions("swin_t", 64),
     ),
     slow=True,
 )
@@ -81,7 +99,7 @@ TIMM = Group(
         timms("resnet18"),
         timms("tf_efficientnet_lite0"),
         timms("vit_tiny_patch16_224", 32, img_size=32),
-        timms("convnext_atto"),
+        timms("convnext_atto", 64),
         timms("ghostnet_100"),
         timms("resnetv2_50"),
         timms("mixer_s32_224", 64, img_size=64),

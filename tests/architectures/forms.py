@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -71,10 +72,9 @@ class Stacked(nn.Module):
 
 def steps(**functions: Function) -> Pair:
     """The network with other steps; `relu` stands for all three."""
-    truth, layers = network(), functions
-    if "relu" in layers:
-        layers = {role: layers["relu"] for role in RECTIFIERS} | {k: v for k, v in layers.items() if k != "relu"}
-    return beside(Written(copied(truth), layers).eval(), truth)
+    truth = network()
+    relu = dict.fromkeys(RECTIFIERS, functions.pop("relu")) if "relu" in functions else {}
+    return beside(Written(copied(truth), relu | functions).eval(), truth)
 
 
 def in_place() -> Pair:
@@ -129,7 +129,8 @@ def reflecting() -> Pair:
             layer.padding_mode, layer.padding = "zeros", (0, 0)
             truth.append(nn.ReflectionPad2d(1))
         truth.append(layer)
-    return beside(layers, nn.Sequential(*truth))
+    pair = beside(layers, nn.Sequential(*truth))
+    return replace(pair, truth=replace(pair.truth, stranger=True))
 
 
 def padding_reflected(*sizes: int, padding: int) -> nn.Conv2d:

@@ -144,10 +144,16 @@ def _specimens() -> list[Specimen]:
         found += [Specimen(f"{name}, frozen", partial(made, frozen=True, **layers), plain=True)]
         found += [Specimen(f"{name}, before batch norms", partial(made, normalised=True, **layers), plain=True)]
     for name, change in CHANGES.items():
-        found += [Specimen(name, partial(made, change)), Specimen(f"{name}, frozen", partial(made, change, frozen=True))]
+        found += [
+            Specimen(name, partial(made, change)),
+            Specimen(f"{name}, frozen", partial(made, change, frozen=True)),
+        ]
         found += [Specimen(f"{name}, before batch norms", partial(made, change, normalised=True))]
     for name, layers in OWN.items():
-        found += [Specimen(name, partial(made, **layers)), Specimen(f"{name}, frozen", partial(made, frozen=True, **layers))]
+        found += [
+            Specimen(name, partial(made, **layers)),
+            Specimen(f"{name}, frozen", partial(made, frozen=True, **layers)),
+        ]
         found += [Specimen(f"{name}, before batch norms", partial(made, normalised=True, **layers))]
     return found
 

@@ -9,9 +9,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
-from architectures.specimens import Group, Pair, Specimen, Truth, beside, copied, images, network
+from architectures.specimens import PIXELS, TOLERANCE, Group, Pair, Specimen, Truth, beside, copied, images, network
 
+FRAME = 3
 Around = Callable[[], AbstractContextManager[Any]]
 
 
@@ -45,7 +47,7 @@ class Lowered(nn.Module):
 
     def __init__(self, model: nn.Module, dtype: torch.dtype) -> None:
         super().__init__()
-        self.model, self.dtype = model, dtype
+        self.model, self.dtype = model.to(dtype), dtype
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Logits in float32."""
@@ -55,26 +57,38 @@ class Lowered(nn.Module):
 def doubled(model: nn.Module, inputs: Tensor, **facts: Any) -> Pair:
     """A network beside its float64 copy. What draws at random gets the same draws, those of the inputs' dtype."""
     twin = copied(model).double().eval()
-    drawing = Truth(Between(copied(twin)).eval())
-    return Pair(model, Truth(twin, Tensor.double), inputs, drawing, **{"dtype": inputs.dtype, **facts})
+    drawing = Truth(Between(twin).eval())
+    return Pair(model, Truth(twin, Tensor.double), inputs, drawing, **{"tolerance": TOLERANCE[inputs.dtype], **facts})
+
+
+def framed(dtype: torch.dtype) -> Tensor:
+    """Images in a black frame, where they do not differ from a black baseline."""
+    return functional.pad(images(pixels=PIXELS - 2 * FRAME), [FRAME] * 4).to(dtype)
+
+
+def averaging(dtype: torch.dtype) -> nn.Sequential:
+    """The network with average-pooling in place of max-pooling, whose winner would hang on the rounding."""
+    model = network()
+    model[2] = nn.AvgPool2d(2)
+    return model.to(dtype)
 
 
 def of(dtype: torch.dtype) -> Pair:
     """The network in a dtype."""
-    return doubled(network().to(dtype), images(dtype))
+    return doubled(averaging(dtype), framed(dtype))
 
 
 def casting(around: Callable[[nn.Module], nn.Module], dtype: torch.dtype) -> Pair:
     """A float32 network that casts itself, beside one that does not."""
-    truth = network().float()
-    return Pair(around(copied(truth)).eval(), Truth(truth), images(torch.float32), dtype=dtype)
+    truth = averaging(torch.float32)
+    return Pair(around(copied(truth)).eval(), Truth(truth), framed(torch.float32), tolerance=TOLERANCE[dtype])
 
 
 def within(around: Around, dtype: torch.dtype | None = None) -> Pair:
     """A network that is explained in a mode of torch; float32 where a dtype's tolerance is given."""
-    truth, inputs = network(), images()
-    truth, inputs = (truth, inputs) if dtype is None else (truth.float(), inputs.float())
-    return Pair(copied(truth), Truth(truth), inputs, around=around, dtype=dtype or torch.float64)
+    given = torch.float64 if dtype is None else torch.float32
+    truth, inputs = averaging(given), framed(given)
+    return Pair(copied(truth), Truth(truth), inputs, around=around, tolerance=TOLERANCE[dtype or torch.float64])
 
 
 @contextmanager
@@ -86,6 +100,11 @@ def default_dtype() -> Iterator[None]:
         yield
     finally:
         torch.set_default_dtype(before)
+
+
+def cast_to(dtype: torch.dtype) -> Around:
+    """Autocast."""
+    return lambda: torch.autocast("cpu", dtype)
 
 
 def made_in_inference_mode(*, weights: bool) -> Pair:
@@ -108,11 +127,17 @@ GROUP = Group(
     "Dtypes and modes of torch",
     "Truth: the float64 copy of the same, rounded weights and inputs; float32 without autocast; outside of the mode.",
     (
-        Specimen("float32", partial(of, torch.float32), plain=True),
+        Specimen("float32", lambda: doubled(network().float(), images(torch.float32)), plain=True),
         *(Specimen(name, partial(of, dtype)) for name, dtype in LOW.items()),
-        *(Specimen(f"{n} inside, float32 outside", partial(casting, lambda m, d=d: Lowered(m.to(d), d), d)) for n, d in LOW.items()),
-        *(Specimen(f"autocast to {n} in the model", partial(casting, lambda m, d=d: Autocast(m, d), d)) for n, d in LOW.items()),
-        *(Specimen(f"called under autocast to {n}", partial(within, partial(torch.autocast, "cpu", d), d)) for n, d in LOW.items()),
+        *(
+            Specimen(f"{n} inside, float32 outside", partial(casting, partial(Lowered, dtype=d), d))
+            for n, d in LOW.items()
+        ),
+        *(
+            Specimen(f"autocast to {n} in the model", partial(casting, partial(Autocast, dtype=d), d))
+            for n, d in LOW.items()
+        ),
+        *(Specimen(f"called under autocast to {n}", partial(within, cast_to(d), d)) for n, d in LOW.items()),
         Specimen("called in `torch.no_grad`", partial(within, torch.no_grad), plain=True),
         Specimen("called in `torch.inference_mode`", partial(within, torch.inference_mode)),
         Specimen("inputs made in `torch.inference_mode`", partial(made_in_inference_mode, weights=False)),
@@ -120,4 +145,5 @@ GROUP = Group(
         Specimen("called under `set_default_dtype(float64)`", partial(within, default_dtype)),
         Specimen("left in training mode", training, plain=True),
     ),
+    always=False,
 )

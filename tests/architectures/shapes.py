@@ -9,10 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from architectures.specimens import CLASSES, FEW, TRAIN, Group, Pair, Specimen, Truth, copied, lively
+from architectures.specimens import CLASSES, EXAMPLES, FEW, Group, Pair, Specimen, Truth, copied, lively
 
 LENGTH, CHANNELS, FEATURES, TOKENS = 12, 2, 7, 5
-EXAMPLES = TRAIN + 2
 Pooling = Callable[[Any], Any]
 
 
@@ -71,8 +70,8 @@ def tokens(*, flattened: bool) -> Pair:
 
 def vectors(*, normalised: bool = False) -> Pair:
     """A network for vectors, beside the same on images of one row."""
-    norms = [nn.BatchNorm1d(6)] if normalised else []
-    model = lively(nn.Sequential(nn.Linear(FEATURES, 6), *norms, nn.ReLU(), nn.Linear(6, CLASSES)))
+    norms = [nn.BatchNorm1d(16)] if normalised else []
+    model = lively(nn.Sequential(nn.Linear(FEATURES, 16), *norms, nn.ReLU(), nn.Linear(16, CLASSES)))
     inputs = torch.rand(EXAMPLES, FEATURES, dtype=torch.float64)
     truth = Truth(
         nn.Sequential(nn.Flatten(), *copied(model)).eval(),
@@ -106,4 +105,5 @@ GROUP = Group(
         Specimen("Linear on vectors, BatchNorm1d", partial(vectors, normalised=True)),
         Specimen("Conv3d on volumes (N, C, D, H, W)", partial(sequence, "MaxPool", 2, axes=3)),
     ),
+    always=False,
 )
