@@ -7,17 +7,15 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 import attribug
-from architectures.specimens import Pair, Specimen, Truth, seeded
+from architectures.specimens import Form, Pair, Specimen, seeded
 from attribug import methods
 from attribug.errors import one_line
-
-TARGETS = torch.tensor([2, 0])
 
 
 @dataclass(frozen=True)
@@ -31,6 +29,7 @@ class Cell:
 
 RIGHT, NO_TRUTH = Cell("right"), Cell("no truth")
 Answer = Tensor | Cell
+LAYER = "grad_cam"  # needs a convolution, which it looks for itself
 
 
 @cache
@@ -43,12 +42,25 @@ def cells(specimen: Specimen) -> dict[str, Cell]:
             warnings.simplefilter("ignore")
             pair = specimen.build()
             expect_one_function(specimen.name, pair)
-            names = methods.names()
-            together = [names] if pair.together else [[name] for name in names]
-            found = {name: cell for part in together for name, cell in explained(part, pair).items()}
+            parts = families() if pair.together else [[name] for name in methods.names()]
+            found = {name: cell for part in parts for name, cell in explained(part, pair).items()}
             return found | (needless(found, pair) if specimen.plain else {})
     finally:
         torch.set_num_threads(threads)
+
+
+def unconditional() -> list[str]:
+    """Methods that ask nothing of a network's layers."""
+    return [name for name in methods.names() if not methods.get(name).needs and name != LAYER]
+
+
+def families() -> list[list[str]]:
+    """Methods that decline for the same reasons: those that never do, and those of one file."""
+    found: dict[str, list[str]] = {"": unconditional()}
+    for name in methods.names():
+        if name not in found[""]:
+            found.setdefault(methods.get(name).function.__module__, []).append(name)
+    return [*found.values()]
 
 
 def expect_one_function(name: str, pair: Pair) -> None:
@@ -63,7 +75,7 @@ def explained(names: Sequence[str], pair: Pair) -> dict[str, Cell]:
     """What methods make of a pair, by name."""
     before = outputs(pair.model, pair.inputs)
     with pair.around():
-        found = answers(names, pair.model, pair.inputs, pair.options)
+        found = answers(names, Form(pair.model), pair)
     if not torch.equal(before, outputs(pair.model, pair.inputs)):
         return dict.fromkeys(names, Cell("wrong", "leaves another model behind"))
     maps = {name: answer for name, answer in found.items() if isinstance(answer, Tensor)}
@@ -91,8 +103,8 @@ def true_maps(names: Sequence[str], pair: Pair) -> dict[str, Answer]:
     return _told(drawing, pair.drawing or pair.truth, pair) | _told(others, pair.truth, pair)
 
 
-def _told(names: Sequence[str], truth: Truth, pair: Pair) -> dict[str, Answer]:
-    told = answers(names, truth.model, truth.inputs(pair.inputs), truth.options or pair.options)
+def _told(names: Sequence[str], truth: Form, pair: Pair) -> dict[str, Answer]:
+    told = answers(names, truth, pair)
     for name, found in told.items():
         if isinstance(found, Tensor):
             bare = methods.get(name).output == "probabilities"
@@ -104,22 +116,23 @@ def _told(names: Sequence[str], truth: Truth, pair: Pair) -> dict[str, Answer]:
     return told
 
 
-def answers(names: Sequence[str], model: nn.Module, inputs: Tensor, options: Mapping[str, Any]) -> dict[str, Answer]:
-    """Maps by method, or why there are none. Methods share their passes where none fails; else each half does."""
+def answers(names: Sequence[str], form: Form, pair: Pair) -> dict[str, Answer]:
+    """What methods say of a pair in one of its forms: maps by name, or why there are none. They share their passes
+    where none fails."""
     if not names:
         return {}
     known = {each for name in names for each in inspect.signature(methods.get(name).function).parameters}
-    few = {parameter: value for parameter, value in options.items() if parameter in known}
-    train, shown = inputs[: -len(TARGETS)], inputs[-len(TARGETS) :]
+    few = {parameter: value for parameter, value in (form.options or pair.options).items() if parameter in known}
+    inputs, count = form.inputs(pair.inputs), len(pair.targets)
+    given = (form.model, inputs[-count:], pair.targets)
     try:
-        return dict(attribug.explain(names, model, shown, TARGETS, train_inputs=train, **few))
+        return dict(attribug.explain(names, *given, train_inputs=inputs[:-count], **few))
     except Exception as error:
         if len(names) == 1:
             declined = isinstance(error, attribug.Unsupported)
             reason = Cell("refused", str(error)) if declined else Cell("wrong", f"CRASH: {one_line(error)}")
             return {names[0]: reason}
-    half = len(names) // 2
-    return answers(names[:half], model, inputs, options) | answers(names[half:], model, inputs, options)
+    return {name: told for each in names for name, told in answers([each], form, pair).items()}
 
 
 def judged(maps: Tensor, truth: Tensor, tolerance: float) -> Cell:

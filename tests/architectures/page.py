@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from architectures import families, forms, layers, precisions, rectifiers, scripts, shapes
-from architectures.comparison import Cell, cells
+from architectures.comparison import Cell, cells, unconditional
 from architectures.specimens import TOLERANCE, Group
 from attribug import methods
 
@@ -34,11 +34,6 @@ Methods that share a column do the same on every network of that table.
 
 This page is written by `{COMMAND}`.
 """
-UNCONDITIONAL = (
-    "gradient", "input_x_gradient", "integrated_gradients", "expected_gradients", "smoothgrad", "vargrad", "lime",
-    "kernel_shap", "rise", "occlusion", "random", "edges", "predictions",
-)  # fmt: skip
-"""Methods that ask nothing of the layers of a network for images."""
 SIGNS = {"right": "●", "no truth": "–", "wrong": "**WRONG**"}
 
 
@@ -85,5 +80,5 @@ def wrong(group: Group) -> list[str]:
 def declined(group: Group) -> list[str]:
     """Where methods decline that ask nothing of a network's layers."""
     rows = {specimen.name: cells(specimen) for specimen in group.specimens}
-    told = [(network, name, row[name]) for network, row in rows.items() for name in UNCONDITIONAL]
+    told = [(network, name, row[name]) for network, row in rows.items() for name in unconditional()]
     return [f"{network}: {name}: {cell.text}" for network, name, cell in told if cell.kind == "refused"]

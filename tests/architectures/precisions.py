@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from architectures.specimens import PIXELS, TOLERANCE, Group, Pair, Specimen, Truth, beside, copied, images, network
+from architectures.specimens import PIXELS, TOLERANCE, Form, Group, Pair, Specimen, beside, copied, images, network
 
 FRAME = 3
 Around = Callable[[], AbstractContextManager[Any]]
@@ -57,8 +57,8 @@ class Lowered(nn.Module):
 def doubled(model: nn.Module, inputs: Tensor, **facts: Any) -> Pair:
     """A network beside its float64 copy. What draws at random gets the same draws, those of the inputs' dtype."""
     twin = copied(model).double().eval()
-    drawing = Truth(Between(twin).eval())
-    return Pair(model, Truth(twin, Tensor.double), inputs, drawing, **{"tolerance": TOLERANCE[inputs.dtype], **facts})
+    drawing = Form(Between(twin).eval())
+    return Pair(model, Form(twin, Tensor.double), inputs, drawing, **{"tolerance": TOLERANCE[inputs.dtype], **facts})
 
 
 def framed(dtype: torch.dtype) -> Tensor:
@@ -81,14 +81,14 @@ def of(dtype: torch.dtype) -> Pair:
 def casting(around: Callable[[nn.Module], nn.Module], dtype: torch.dtype) -> Pair:
     """A float32 network that casts itself, beside one that does not."""
     truth = averaging(torch.float32)
-    return Pair(around(copied(truth)).eval(), Truth(truth), framed(torch.float32), tolerance=TOLERANCE[dtype])
+    return Pair(around(copied(truth)).eval(), Form(truth), framed(torch.float32), tolerance=TOLERANCE[dtype])
 
 
 def within(around: Around, dtype: torch.dtype | None = None) -> Pair:
     """A network that is explained in a mode of torch; float32 where a dtype's tolerance is given."""
     given = torch.float64 if dtype is None else torch.float32
     truth, inputs = averaging(given), framed(given)
-    return Pair(copied(truth), Truth(truth), inputs, around=around, tolerance=TOLERANCE[dtype or torch.float64])
+    return Pair(copied(truth), Form(truth), inputs, around=around, tolerance=TOLERANCE[dtype or torch.float64])
 
 
 @contextmanager
@@ -113,7 +113,7 @@ def made_in_inference_mode(*, weights: bool) -> Pair:
     with torch.inference_mode():
         made = copied(truth) if weights else truth
         tensors = inputs if weights else inputs.clone()
-    return Pair(made, Truth(truth if weights else copied(truth), torch.clone), tensors)
+    return Pair(made, Form(truth if weights else copied(truth), torch.clone), tensors)
 
 
 def training() -> Pair:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from architectures.specimens import CLASSES, EXAMPLES, FEW, Group, Pair, Specimen, Truth, copied, lively
+from architectures.specimens import CLASSES, EXAMPLES, FEW, Form, Group, Pair, Specimen, copied, lively
 
 LENGTH, CHANNELS, FEATURES, TOKENS = 12, 2, 7, 5
 Pooling = Callable[[Any], Any]
@@ -56,7 +56,7 @@ def sequence(pooling: str, size: int, *, axes: int = 1, normalised: bool = False
     shape = (CHANNELS, *(1,) * (axes - 1), LENGTH)
     inputs = torch.rand(EXAMPLES, *shape, dtype=torch.float64)
     forth, back = (lambda x: x.reshape(len(x), CHANNELS, 1, LENGTH)), (lambda maps: maps.reshape(len(maps), *shape))
-    return Pair(model, Truth(truth, forth, back), inputs)
+    return Pair(model, Form(truth, forth, back), inputs)
 
 
 def tokens(*, flattened: bool) -> Pair:
@@ -65,7 +65,7 @@ def tokens(*, flattened: bool) -> Pair:
     model = lively(nn.Sequential(nn.Linear(CHANNELS, 4), nn.ReLU(), nn.Linear(4, 6), nn.ReLU(), *last))
     start = [Folded(layer) if isinstance(layer, nn.Linear) else layer for layer in copied(model)[:4]]
     inputs = torch.rand(EXAMPLES, TOKENS, CHANNELS, dtype=torch.float64)
-    return Pair(model, Truth(nn.Sequential(*start, *copied(model)[4:]).eval()), inputs)
+    return Pair(model, Form(nn.Sequential(*start, *copied(model)[4:]).eval()), inputs)
 
 
 def vectors(*, normalised: bool = False) -> Pair:
@@ -73,7 +73,7 @@ def vectors(*, normalised: bool = False) -> Pair:
     norms = [nn.BatchNorm1d(16)] if normalised else []
     model = lively(nn.Sequential(nn.Linear(FEATURES, 16), *norms, nn.ReLU(), nn.Linear(16, CLASSES)))
     inputs = torch.rand(EXAMPLES, FEATURES, dtype=torch.float64)
-    truth = Truth(
+    truth = Form(
         nn.Sequential(nn.Flatten(), *copied(model)).eval(),
         lambda x: x.reshape(len(x), 1, 1, FEATURES),
         lambda maps: maps.reshape(len(maps), FEATURES),
@@ -85,7 +85,7 @@ def vectors(*, normalised: bool = False) -> Pair:
 def oblong() -> Pair:
     """Images of one row, beside themselves in channels of a batch of another layout."""
     pair = sequence("MaxPool", 2, axes=2)
-    return Pair(pair.model, Truth(pair.truth.model), pair.inputs.transpose(1, 3).contiguous().transpose(1, 3))
+    return Pair(pair.model, Form(pair.truth.model), pair.inputs.transpose(1, 3).contiguous().transpose(1, 3))
 
 
 GROUP = Group(

@@ -27,15 +27,15 @@ def same(tensor: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Truth:
-    """The plain form of a network, and how inputs get into it and maps back."""
+class Form:
+    """A form of a network, and how inputs get into it and maps back."""
 
     model: nn.Module
     inputs: Callable[[Tensor], Tensor] = same
     maps: Callable[[Tensor], Tensor] = same
-    """From maps of the truth's inputs to maps of the network's."""
+    """From maps of this form's inputs to maps of the network's."""
     options: Mapping[str, Any] = field(default_factory=dict)
-    """Parameters of methods that say the same in the truth's form."""
+    """Parameters of methods that say the same in this form."""
     stranger: bool = False
     """Whether a method may explain the network and decline this."""
 
@@ -45,14 +45,15 @@ class Pair:
     """A network with its truth."""
 
     model: nn.Module
-    truth: Truth
+    truth: Form
     inputs: Tensor
     """Training examples first, then those to explain."""
-    drawing: Truth | None = None
+    drawing: Form | None = None
     """The truth of stochastic methods, where their draws depend on the inputs' dtype."""
     around: Callable[[], AbstractContextManager[Any]] = nullcontext
     """What the network is explained in; its truth is explained outside."""
     tolerance: float = TOLERANCE[torch.float64]
+    targets: Tensor = field(default_factory=lambda: torch.tensor([2, 0]))
     options: Mapping[str, Any] = field(default_factory=lambda: FEW)
     together: bool = False
     """Whether methods share passes, which is quicker; each is asked alone otherwise."""
@@ -115,7 +116,7 @@ def images(dtype: torch.dtype = torch.float64, pixels: int = PIXELS) -> Tensor:
 
 def beside(model: nn.Module, truth: nn.Module, **facts: Any) -> Pair:
     """A network for small images with its truth."""
-    return Pair(model, Truth(truth.eval()), images(), **facts)
+    return Pair(model, Form(truth.eval()), images(), **facts)
 
 
 def copied(model: nn.Module) -> nn.Module:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from architectures import forms, layers
 from architectures.comparison import Cell, answers, expect_one_function, explained, judged, needless
 from architectures.page import COMMAND, GROUPS, PAGE, declined, section, wrong
-from architectures.specimens import Group, Pair, Truth, beside, copied, network, seeded
+from architectures.specimens import Form, Group, Pair, beside, copied, network, seeded
 from attribug import methods
 from attribug.query.query import Query
 from doubles.pieces import forgotten
@@ -118,7 +118,7 @@ def test_a_truth_of_zeros_is_none() -> None:
 def test_a_network_whose_plain_form_is_declined_is_not_to_be_explained() -> None:
     with seeded():
         pair = forms.steps(relu=nn.ReLU())
-    swapped = replace(pair, model=pair.truth.model, truth=Truth(pair.model))  # patterns decline a ReLU that runs thrice
+    swapped = replace(pair, model=pair.truth.model, truth=Form(pair.model))  # patterns decline a ReLU that runs thrice
     assert explained(["pattern_net"], swapped)["pattern_net"].text.startswith("explained, but not its truth: ")
     stranger = replace(swapped, truth=replace(swapped.truth, stranger=True))
     assert explained(["pattern_net"], stranger) == {"pattern_net": Cell("no truth")}
@@ -144,9 +144,9 @@ def test_methods_that_share_passes_say_the_same_as_alone() -> None:
     with seeded():
         pair = forms.steps(relu=torch.relu)
     names = ["deconvnet", "gradient", "lime", "smoothgrad", "vargrad"]
-    together, options = answers(names, pair.model, pair.inputs, pair.options), pair.options
+    together = answers(names, Form(pair.model), pair)
     alone: dict[str, Any] = {}
     for name in names:
-        alone |= answers([name], pair.model, pair.inputs, options)
+        alone |= answers([name], Form(pair.model), pair)
     assert together["deconvnet"] == alone["deconvnet"]
     assert all(torch.equal(together[name], alone[name]) for name in names[1:])
