@@ -1,111 +1,152 @@
-"""Which method explains which of torchvision's networks: a table in the docs, made by running this file, and tested.
-
-python tests/methods/test_architectures.py        # writes docs/architectures.md
-"""
+"""Every method on networks of every make: its map is the truth's or it says why not, and the page tells so."""
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable
-from functools import cache
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
-from torchvision import models
 
-import attribug
+from architectures import forms, layers
+from architectures.comparison import Cell, answers, expect_one_function, explained, judged, needless
+from architectures.page import COMMAND, GROUPS, PAGE, declined, section, wrong
+from architectures.specimens import Form, Group, Pair, beside, copied, network, seeded
 from attribug import methods
+from attribug.query.query import Query
+from doubles.pieces import forgotten
 
-TABLE = Path(__file__).parents[2] / "docs" / "architectures.md"
-FEW = {"samples": 4, "steps": 3, "segments": 2, "window": 32, "stride": 32}
-NULL = ("random", "edges", "predictions")
-INTRODUCTION = """# Which method explains which network
-
-One image, few samples, random weights, torchvision's networks: ● runs, a number refers to the reason why a method
-declines. A method never returns a map that its definition does not cover: before it runs, the model is looked at.
-This table is written by `python tests/methods/test_architectures.py`, and a test compares it with what happens.
-"""
+EACH = [
+    pytest.param(group, id=group.title.partition(",")[0], marks=pytest.mark.survival if group.slow else ())
+    for group in GROUPS
+]
+PLANTED = "test_planted"
 
 
-def vit() -> nn.Module:
-    """torchvision's vision transformer; its head is zero at first, and so would be every explanation."""
-    model = models.vit_b_16(weights=None)
-    nn.init.normal_(model.heads.head.weight, std=0.02)
-    return model
+@pytest.mark.slow
+@pytest.mark.parametrize("group", EACH)
+def test_no_map_is_wrong_and_the_page_says_what_happens(group: Group) -> None:
+    if group.library:
+        pytest.importorskip(group.library)
+    faults = [*wrong(group), *(declined(group) if group.always else ())]
+    assert not faults, "\n".join(faults)
+    assert section(group) in PAGE.read_text(encoding="utf-8"), f"run {COMMAND}"
 
 
-NETWORKS: dict[str, tuple[Callable[[], nn.Module], int]] = {
-    "vgg11": (lambda: models.vgg11(weights=None), 64),
-    "resnet18": (lambda: models.resnet18(weights=None), 64),
-    "mobilenet_v3_small": (lambda: models.mobilenet_v3_small(weights=None), 64),
-    "vit_b_16": (vit, 224),
-}
-SMALL = ("resnet18", "mobilenet_v3_small")
-EACH = [pytest.param(name, marks=[] if name in SMALL else pytest.mark.survival) for name in NETWORKS]
+# --- the comparison refuses what it is there for ---
 
 
-@cache
-def outcomes(network: str) -> dict[str, str]:
-    """What every method does with a network: an empty text, or why it declines."""
-    torch.manual_seed(0)
-    build, pixels = NETWORKS[network]
-    model, inputs, train = build().eval(), torch.rand(1, 3, pixels, pixels), torch.rand(2, 3, pixels, pixels)
-    found = {}
-    for name in methods.names():
-        known = inspect.signature(methods.get(name).function).parameters
-        few = {parameter: value for parameter, value in FEW.items() if parameter in known}
-        try:
-            maps = attribug.explain(name, model, inputs, torch.tensor([3]), train_inputs=train, **few)
-        except attribug.Unsupported as reason:
-            found[name] = str(reason)
-        else:
-            found[name] = "" if name in NULL or sound(maps) else "NOT SOUND"
-    return found
+@pytest.fixture
+def planted() -> Iterator[Callable[..., Cell]]:
+    """What a pair makes of a method, which is gone afterwards."""
+    with forgotten():
+
+        def judge(function: Callable[[Query], Tensor], pair: Pair) -> Cell:
+            methods.register(PLANTED, paper="none")(function)
+            return explained([PLANTED], pair)[PLANTED]
+
+        yield judge
 
 
-def sound(maps: Tensor) -> bool:
-    """Whether maps are finite and say something."""
-    return bool(maps.isfinite().all()) and float(maps.amax()) > float(maps.amin())
+def scaling() -> Pair:
+    """Convolutions that scale their input, beside plain ones."""
+    with seeded():
+        return layers.made(conv=layers.ScalingConv)
 
 
-def table() -> str:
-    """The page."""
-    names = [name for name in methods.names() if name not in NULL]
-    reasons = sorted({outcomes(network)[name] for network in NETWORKS for name in names} - {""})
-    numbers = {reason: str(number) for number, reason in enumerate(reasons, start=1)} | {"": "●"}
-    lines = ["| method | " + " | ".join(NETWORKS) + " |", "|---|" + "---|" * len(NETWORKS)]
+def sum_of_weights(query: Query) -> Tensor:
+    """A map that trusts the weights that a layer stores."""
+    first = next(module for module in query.model.modules() if isinstance(module, nn.Conv2d))
+    return query.gradient() * first.weight.detach().abs().sum()
+
+
+def spoils_the_model(query: Query) -> Tensor:
+    """A map, and another model."""
+    with torch.no_grad():
+        next(query.model.parameters()).mul_(2)
+    return query.gradient()
+
+
+def fails(query: Query) -> Tensor:
+    """No map."""
+    raise KeyError("weight")
+
+
+def test_a_map_of_the_wrong_weights_is_wrong(planted: Callable[..., Cell]) -> None:
+    assert planted(sum_of_weights, scaling()) == Cell("wrong", "off by 5.0e-01")
+
+
+def test_a_method_that_fails_is_wrong(planted: Callable[..., Cell]) -> None:
+    found = planted(fails, scaling())
+    assert found.kind == "wrong"
+    assert found.text.startswith("CRASH: ")
+    assert "KeyError" in found.text
+
+
+def test_a_method_that_spoils_the_model_is_wrong(planted: Callable[..., Cell]) -> None:
+    assert planted(spoils_the_model, scaling()).kind == "wrong"
+
+
+def test_the_gradient_is_right_there() -> None:
+    assert explained(["gradient"], scaling()) == {"gradient": Cell("right")}
+
+
+@pytest.mark.parametrize(
+    "wronged",
+    [
+        lambda maps: -maps,
+        lambda maps: maps * 1.001,
+        lambda maps: maps.flip(0),
+        lambda maps: maps.roll(1, -1),
+        lambda maps: maps.sum(1, keepdim=True),
+        lambda maps: maps.index_fill(0, torch.tensor([1]), torch.nan),
+        torch.zeros_like,
+    ],
+)
+def test_a_map_that_is_not_the_truth_is_wrong(wronged: Callable[[Tensor], Tensor]) -> None:
+    truth = torch.rand(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    assert judged(truth.clone(), truth, 1e-4) == Cell("right")
+    assert judged(wronged(truth), truth, 1e-4).kind == "wrong"
+
+
+def test_a_truth_of_zeros_is_none() -> None:
+    assert judged(torch.zeros(2, 3), torch.zeros(2, 3), 1e-4).kind == "no truth"
+
+
+def test_a_network_whose_plain_form_is_declined_is_not_to_be_explained() -> None:
+    with seeded():
+        pair = forms.steps(relu=nn.ReLU())
+    swapped = replace(pair, model=pair.truth.model, truth=Form(pair.model))  # patterns decline a ReLU that runs thrice
+    assert explained(["pattern_net"], swapped)["pattern_net"].text.startswith("explained, but not its truth: ")
+    stranger = replace(swapped, truth=replace(swapped.truth, stranger=True))
+    assert explained(["pattern_net"], stranger) == {"pattern_net": Cell("no truth")}
+
+
+def test_declining_a_plain_network_is_wrong() -> None:
+    with seeded():
+        pair = forms.steps(relu=torch.relu)
+    found = explained(["deconvnet", "gradient"], pair)
+    assert found["deconvnet"].kind == "refused"
+    assert {name: cell.kind for name, cell in needless(found, pair).items()} == {"deconvnet": "wrong"}
+
+
+def test_a_truth_must_be_the_same_function() -> None:
+    with seeded():
+        truth = network()
+        pair = beside(copied(truth), nn.Sequential(*truth, nn.Linear(3, 3).double()))
+    with pytest.raises(AssertionError, match="the truth is another function"):
+        expect_one_function("other", pair)
+
+
+def test_methods_that_share_passes_say_the_same_as_alone() -> None:
+    with seeded():
+        pair = forms.steps(relu=torch.relu)
+    names = ["deconvnet", "gradient", "lime", "smoothgrad", "vargrad"]
+    together = answers(names, Form(pair.model), pair)
+    alone: dict[str, Any] = {}
     for name in names:
-        cells = " | ".join(numbers[outcomes(network)[name]] for network in NETWORKS)
-        lines.append(f"| `{name}` | {cells} |")
-    legend = [f"{number}. {reason}" for reason, number in numbers.items() if reason]
-    return "\n".join([INTRODUCTION, *lines, "", *legend, ""])
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("network", EACH)
-def test_every_method_runs_or_says_why_not(network: str) -> None:
-    found = outcomes(network)
-    assert "NOT SOUND" not in found.values()
-    assert all(not found[name] for name in ("gradient", "integrated_gradients", "lime", "occlusion", *NULL))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("network", EACH)
-def test_a_column_of_the_page_says_what_happens(network: str) -> None:
-    lines = TABLE.read_text(encoding="utf-8").splitlines()
-    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines if line.startswith("|")]
-    reasons = dict(line.split(". ", 1) for line in lines if line[:1].isdigit()) | {"●": ""}
-    column = cells[0].index(network)
-    shown = {row[0].strip("`"): reasons[row[column]] for row in cells[2:]}
-    assert shown == {name: why for name, why in outcomes(network).items() if name not in NULL}
-
-
-@pytest.mark.survival
-def test_the_page_says_what_happens() -> None:
-    assert TABLE.read_text(encoding="utf-8") == table(), "run python tests/methods/test_architectures.py"
-
-
-if __name__ == "__main__":
-    TABLE.write_text(table(), encoding="utf-8")
+        alone |= answers([name], Form(pair.model), pair)
+    assert together["deconvnet"] == alone["deconvnet"]
+    assert all(torch.equal(together[name], alone[name]) for name in names[1:])

@@ -1,0 +1,165 @@
+"""Layers whose weights are not what they seem: made anew in every pass, or used by a forward of their own."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.utils import parametrizations, prune, spectral_norm, weight_norm
+
+from architectures.specimens import Group, Pair, Specimen, beside, network
+
+RANK, STRENGTH = 2, 0.5
+Change = Callable[[nn.Module], Any]
+
+
+class StandardisedConv(nn.Conv2d):
+    """A convolution whose weights are standardised in every pass (Qiao et al. 2019)."""
+
+    def effective(self) -> Tensor:
+        """What it convolves with."""
+        centred = self.weight - self.weight.mean((1, 2, 3), keepdim=True)
+        return centred / math.sqrt(self.weight[0].numel()) / centred.std((1, 2, 3), keepdim=True)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """As a convolution."""
+        return self._conv_forward(input, self.effective(), self.bias)
+
+
+class AdaptedLinear(nn.Linear):
+    """A dense layer with an adapter of low rank (Hu et al. 2022)."""
+
+    def __init__(self, before: int, after: int) -> None:
+        super().__init__(before, after)
+        self.down, self.up = nn.Parameter(torch.empty(RANK, before)), nn.Parameter(torch.empty(after, RANK))
+
+    def effective(self) -> Tensor:
+        """W + BA."""
+        return self.weight + STRENGTH * self.up @ self.down
+
+    def forward(self, input: Tensor) -> Tensor:
+        """As a dense layer, the adapter beside it."""
+        return functional.linear(input, self.weight, self.bias) + STRENGTH * (input @ self.down.T) @ self.up.T
+
+
+class ScalingConv(nn.Conv2d):
+    """A convolution of twice its input."""
+
+    def effective(self) -> Tensor:
+        """Of the input as it is."""
+        return 2 * self.weight
+
+    def forward(self, input: Tensor) -> Tensor:
+        """As a convolution."""
+        return super().forward(2 * input)
+
+
+class RectifyingConv(nn.Conv2d):
+    """A convolution of absolute weights."""
+
+    def effective(self) -> Tensor:
+        """What it convolves with."""
+        return self.weight.abs()
+
+    def forward(self, input: Tensor) -> Tensor:
+        """As a convolution."""
+        return functional.conv2d(input, self.weight.abs(), self.bias, self.stride, self.padding)
+
+
+class PlainConv(nn.Conv2d):
+    """A convolution, in its own words."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """As a convolution."""
+        return functional.conv2d(input, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
+
+
+class PlainLinear(nn.Linear):
+    """A dense layer, in its own words."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """As a dense layer."""
+        return functional.linear(input, self.weight, self.bias)
+
+
+class NamedConv(nn.Conv2d):
+    """A convolution under another name."""
+
+
+CHANGES: dict[str, Change] = {
+    "pruned (`prune.l1_unstructured`)": lambda layer: prune.l1_unstructured(layer, "weight", 0.4),
+    "`utils.weight_norm`": weight_norm,
+    "`utils.spectral_norm`": spectral_norm,
+    "`parametrizations.weight_norm`": parametrizations.weight_norm,
+    "`parametrizations.spectral_norm`": parametrizations.spectral_norm,
+    "`parametrizations.orthogonal`": parametrizations.orthogonal,
+}
+OWN: dict[str, dict[str, type[nn.Module]]] = {
+    "weight-standardised convolutions": {"conv": StandardisedConv},
+    "dense layers with LoRA": {"dense": AdaptedLinear},
+    "convolutions that scale their input": {"conv": ScalingConv},
+    "convolutions of absolute weights": {"conv": RectifyingConv},
+}
+PLAIN: dict[str, dict[str, type[nn.Module]]] = {
+    "subclasses with their own, plain forward": {"conv": PlainConv, "dense": PlainLinear},
+    "subclass without a forward": {"conv": NamedConv},
+}
+
+
+def baked(model: nn.Sequential, *, normalised: bool) -> nn.Sequential:
+    """The plain network whose weights are those that a model's layers compute with."""
+    truth = network(normalised=normalised)
+    with torch.no_grad():
+        for layer, plain in zip(model, truth, strict=True):
+            if isinstance(plain, nn.Conv2d | nn.Linear):
+                plain.weight.copy_(layer.effective() if hasattr(layer, "effective") else layer.weight)
+                plain.bias.copy_(layer.bias)  # type: ignore[union-attr]
+            elif isinstance(plain, nn.BatchNorm2d):
+                plain.load_state_dict(layer.state_dict())
+    return truth
+
+
+def made(change: Change | None = None, *, frozen: bool = False, normalised: bool = False, **layers: Any) -> Pair:
+    """The network with changed layers beside its baked weights."""
+    model = network(**layers, normalised=normalised)
+    for layer in [*model]:
+        if change is not None and isinstance(layer, nn.Conv2d | nn.Linear):
+            change(layer)
+    model.requires_grad_(not frozen).eval()
+    pair = beside(model, nn.Identity())
+    with torch.no_grad():
+        model(pair.inputs)  # some weights are made by the first pass
+    return beside(model, baked(model, normalised=normalised))
+
+
+def _specimens() -> list[Specimen]:
+    found = [Specimen("plain, frozen", partial(made, frozen=True), plain=True)]
+    for name, layers in PLAIN.items():
+        found += [Specimen(name, partial(made, **layers), plain=True)]
+        found += [Specimen(f"{name}, frozen", partial(made, frozen=True, **layers), plain=True)]
+        found += [Specimen(f"{name}, before batch norms", partial(made, normalised=True, **layers), plain=True)]
+    for name, change in CHANGES.items():
+        found += [
+            Specimen(name, partial(made, change)),
+            Specimen(f"{name}, frozen", partial(made, change, frozen=True)),
+        ]
+        found += [Specimen(f"{name}, before batch norms", partial(made, change, normalised=True))]
+    for name, layers in OWN.items():
+        found += [
+            Specimen(name, partial(made, **layers)),
+            Specimen(f"{name}, frozen", partial(made, frozen=True, **layers)),
+        ]
+        found += [Specimen(f"{name}, before batch norms", partial(made, normalised=True, **layers))]
+    return found
+
+
+GROUP = Group(
+    "Layers that make their weights anew",
+    "Truth: plain `nn.Conv2d` and `nn.Linear` with the weights that the layers compute with.",
+    tuple(_specimens()),
+)
