@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from attribug.errors import Unsupported
 from attribug.query.preflight import POOLS, refuse_deviations
 from attribug.query.query import Query
-from attribug.query.trace import ELEMENTWISE, Trace, graph, reaches, trace
+from attribug.query.trace import Trace, graph, reaches, trace
 
 Start = Literal["logit", "one"]
 Composite = Callable[[], Any]
@@ -28,21 +29,19 @@ def relevance(query: Query, make: Composite, *, start: Start = "logit", every_op
     batch norms would change the model. zennit clears the weights' gradients and merges batch norms while it works; both
     are undone.
 
-    A model that normalises its inputs itself, (x − mean) / std entry by entry before its first layer, hands relevance
-    through that step as it is: the map is that of the normalised input, wherever the step stands.
+    A model that normalises its inputs itself, (x − mean) / deviation channel by channel before its first layer, is
+    explained as if that step were the 1 × 1 convolution (of vectors: the dense layer) that computes the same.
     """
-    entry = refuse_without_rules(query, make()) if every_operation else None
+    step = refuse_without_rules(query, make()) if every_operation else None
+    model = query.model if step is None else _Prepared(step, query.model)
     maps, totals = [], []
     for inputs, targets in query.parts():
         leaf = query.exactly(inputs.detach()).clone().requires_grad_(True)
-        with _entering(entry) as entered, torch.enable_grad(), make().context(query.model):
+        with torch.enable_grad(), make().context(model):
             # a view, because hooks on the first module would meet the leaf itself
-            logits = query.target_logits(leaf.view_as(leaf), targets)
+            logits = query.target_logits(leaf.view_as(leaf), targets, through=model)
             total = logits.detach() if start == "logit" else torch.ones_like(logits)
-            if entered:
-                maps.append(_through_preparation(query, logits * total, entered[0], leaf))
-            else:
-                maps.append(query.backward(logits * total, leaf).detach())
+            maps.append(query.backward(logits * total, leaf).detach())
         totals.append(total)
     if every_operation:
         query.promise(torch.cat(totals))
@@ -84,40 +83,44 @@ def canonizers() -> list[Any]:
     return [Merge(), ResNetBottleneckCanonizer(), ResNetBasicBlockCanonizer()]
 
 
-@contextmanager
-def _entering(layer: nn.Module | None) -> Iterator[list[Tensor]]:
-    """Gives what goes into a layer, while the model runs: a list that it enters."""
-    entered: list[Tensor] = []
-    if layer is None:
-        yield entered
-        return
-    handle = layer.register_forward_pre_hook(lambda module, arguments: entered.append(arguments[0]))
-    try:
-        yield entered
-    finally:
-        handle.remove()
+@dataclass(frozen=True)
+class _Step:
+    """How a model normalises its inputs before its first layer."""
+
+    layer: nn.Module
+    """The layer that takes the normalised inputs."""
+    convolution: nn.Module
+    """What computes them: a convolution of single positions, or a dense layer."""
 
 
-def _through_preparation(query: Query, start: Tensor, entered: Tensor, leaf: Tensor) -> Tensor:
-    """Relevance at the leaf, of what flows back to the entrance of the first layer: autograd finds the way between
-    them, and multiplies by slopes, which are taken out again."""
-    arriving = query.backward(start, entered).detach().to(entered.dtype)
-    (placed,) = torch.autograd.grad(entered, leaf, arriving, retain_graph=True)
-    (slopes,) = torch.autograd.grad(entered, leaf, torch.ones_like(entered))
-    return torch.where(slopes == 0, 0, placed / slopes).detach()
+class _Prepared(nn.Module):
+    """A model with its first step as a layer of its own: what that gives takes the place of what the model makes."""
+
+    def __init__(self, step: _Step, model: nn.Module) -> None:
+        super().__init__()
+        self.step, self.model = step.convolution, model
+        self._first = [step.layer]  # in a list, so that it is no second child
+
+    def forward(self, inputs: Tensor) -> Any:
+        """The model's outputs, differentiable through the step."""
+        given = self.step(inputs)
+        handle = self._first[0].register_forward_pre_hook(lambda module, arguments: (given,), prepend=True)
+        try:
+            return self.model(inputs.detach())
+        finally:
+            handle.remove()
 
 
-def refuse_without_rules(query: Query, made: Any) -> nn.Module | None:
+def refuse_without_rules(query: Query, made: Any) -> _Step | None:
     """Raises `Unsupported` unless a composite's rules reach every operation of the canonised model.
 
-    Returns the first layer where the model normalises its inputs before it; else None.
+    Returns how the model normalises its inputs before its first layer, None where it does not.
     """
-    from zennit.layer import Sum
-    from zennit.types import Activation, AvgPool, Convolution
+    from zennit.types import Activation
 
     _refuse_unmergeable(query.model)
-    layers, first = (AvgPool, Convolution, nn.Linear, Sum), query.first()
-    checked: Any = (nn.ReLU, *POOLS, AvgPool, Convolution, nn.Linear)
+    layers, first = _layers(), query.first()
+    checked: Any = (nn.ReLU, *POOLS, *layers)
     with torch.no_grad():
         before = query.model(first.clone())
     with _canonised(query.model, made.canonizers) as merged:
@@ -133,17 +136,28 @@ def refuse_without_rules(query: Query, made: Any) -> nn.Module | None:
     without = sorted({type(m).__name__ for m in ran if isinstance(m, layers) and m not in with_rule | merged})
     if without:
         raise Unsupported(f"the composite has no rule for {without[0]} (every_operation=False lets it pass as it is)")
-    prepared = _preparation(seen, {module for module in ran if isinstance(module, layers)})
-    beyond = [step for step in seen.steps[prepared:] if step.module not in ran and not step.hands_on]
-    if beyond:
-        raise Unsupported(
-            f"no rule reaches the operation {seen.told(beyond[0])}, which no module with a rule carries out"
-        )
-    for layer, count in Counter(module for module in ran if isinstance(module, layers)).items():
+    count, step = _preparation(seen)
+    for beyond in seen.steps[count:]:
+        if beyond.module not in ran and not beyond.hands_on:
+            operation = seen.told(beyond)
+            raise Unsupported(f"no rule reaches the operation {operation}, which no module with a rule carries out")
+    _refuse_reused(ran, seen)
+    _refuse_another_first(made, query.model, ran, seen)
+    return step
+
+
+def _layers() -> tuple[Any, ...]:
+    """Types of modules that need a rule."""
+    from zennit.layer import Sum
+    from zennit.types import AvgPool, Convolution
+
+    return AvgPool, Convolution, nn.Linear, Sum
+
+
+def _refuse_reused(ran: Sequence[nn.Module], seen: Trace) -> None:
+    for layer, count in Counter(module for module in ran if isinstance(module, _layers())).items():
         if count > 1:
             raise Unsupported(f"module {seen.names[layer]!r} runs {count} times; rules remember one run of each layer")
-    _refuse_another_first(made, query.model, ran, seen)
-    return next(step.module for step in seen.steps[prepared:] if step.module in ran) if prepared else None
 
 
 def _refuse_unmergeable(model: nn.Module) -> None:
@@ -154,17 +168,48 @@ def _refuse_unmergeable(model: nn.Module) -> None:
             raise Unsupported(f"batch norm {name!r} has no weights or statistics that could be merged")
 
 
-def _preparation(seen: Trace, layers: set[nn.Module]) -> int:
-    """How many steps normalise the input entry by entry before the first layer runs; 0 where something else does."""
-    count = next((place for place, step in enumerate(seen.steps) if step.module in layers), 0)
+def _preparation(seen: Trace) -> tuple[int, _Step | None]:
+    """How many operations normalise the input before the first layer runs, and what they compute: 0 and None where they
+    do anything else, or nothing."""
+    layers = _layers()
+    count = next((place for place, step in enumerate(seen.steps) if isinstance(step.module, layers)), 0)
     steps = seen.steps[:count]
-    if all(step.hands_on for step in steps):
-        return 0
-    ordinary = all(step.linear and step.module is None and step.name in ELEMENTWISE for step in steps)
-    entered = next((arguments[0] for module, arguments, _ in seen.calls if module in layers), None)
-    whole = isinstance(entered, Tensor) and entered.shape == seen.leaf.shape
-    apart = whole and not reaches(graph(seen.outputs, without=entered.grad_fn), seen.leaf)
-    return count if ordinary and apart else 0
+    call = next(((layer, arguments[0]) for layer, arguments, _ in seen.calls if isinstance(layer, layers)), None)
+    if call is None or all(step.hands_on for step in steps) or not all(step.entrywise for step in steps):
+        return 0, None
+    layer, entered = call
+    if entered.shape != seen.leaf.shape or reaches(graph(seen.outputs, without=entered.grad_fn), seen.leaf):
+        return 0, None
+    convolution = _as_convolution(seen.leaf, entered)
+    return (0, None) if convolution is None else (count, _Step(layer, convolution))
+
+
+def _as_convolution(leaf: Tensor, entered: Tensor) -> nn.Module | None:
+    """A layer that gives `entered` from `leaf`, both (1, C, *positions) or (1, D), where all positions of a channel are
+    scaled and shifted alike; else None."""
+    if entered.ndim not in CONVOLUTIONS:
+        return None
+    (scales,) = torch.autograd.grad(entered.sum(), leaf, retain_graph=True)
+    scales = scales.double().flatten(2) if leaf.ndim > 2 else scales.double()[..., None]  # (1, C, positions)
+    shifts = (entered - leaf * scales.reshape(leaf.shape)).detach().double().reshape(scales.shape)
+    near = torch.finfo(leaf.dtype).eps ** 0.5
+    for values in (scales, shifts):
+        if not torch.allclose(values, values[..., :1].expand_as(values), rtol=near, atol=near):
+            return None
+    channels = scales.shape[1]
+    layer: Any = CONVOLUTIONS[entered.ndim](channels)
+    layer = layer.to(leaf.device, leaf.dtype).eval().requires_grad_(False)
+    layer.weight.copy_(torch.diag(scales[0].mean(1)).reshape(layer.weight.shape))
+    layer.bias.copy_(shifts[0].mean(1))
+    return layer if torch.allclose(layer(leaf), entered, rtol=near, atol=near) else None
+
+
+CONVOLUTIONS: dict[int, Callable[[int], nn.Module]] = {
+    2: lambda channels: nn.Linear(channels, channels),
+    3: lambda channels: nn.Conv1d(channels, channels, 1),
+    4: lambda channels: nn.Conv2d(channels, channels, 1),
+}
+"""Layers of single positions, by the number of the inputs' axes."""
 
 
 def _refuse_another_first(made: Any, model: nn.Module, ran: Sequence[nn.Module], seen: Trace) -> None:

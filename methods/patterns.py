@@ -118,6 +118,8 @@ def _rectified(model: nn.Module, example: Tensor) -> set[nn.Module]:
     """The layers whose output goes into a ReLU next; refuses models that are no chain of modules."""
     seen = trace(model, example, plain=KNOWN)
     refuse_deviations(seen)
+    for module in seen.overwritten:
+        raise Unsupported(f"something works in place on what {seen.called(module)} gives")
     calls = [call for call in seen.calls if not isinstance(call[0], nn.Dropout | nn.Dropout2d | nn.Identity)]
     ends = (model, (), seen.leaf), (model, (seen.outputs,), None)
     for (before, _, output), (after, arguments, _) in pairwise([ends[0], *calls, ends[1]]):

@@ -9,10 +9,10 @@ from attribug import bugs, keys, methods, metrics, tasks
 from attribug.contracts import outputs
 from attribug.contracts.contrasts import Contrast
 from attribug.contracts.models import Trained, trainings
+from attribug.contracts.options import check_options
 from attribug.contracts.pieces import metric_and_post
 from attribug.contracts.tasks import Task
 from attribug.errors import InputError, Unsupported, near_misses, one_line
-from attribug.contracts.options import check_options
 from attribug.plans.plan import Cell, Plan, level_text
 from attribug.registry import REGISTRIES
 from attribug.scores.records import Settings

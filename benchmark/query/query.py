@@ -131,20 +131,21 @@ class Query:
         one = self.inputs[first : first + 1]
         return one, one if other == first else self.inputs[other : other + 1]
 
-    def forward(self, inputs: Tensor) -> Tensor:
+    def forward(self, inputs: Tensor, *, through: nn.Module | None = None) -> Tensor:
         """Logits (B, K) of one bounded pass, of type `dtype`; raises `Unsupported` when the model returns anything
-        else. The model gets a copy, which it may work on in place."""
+        else. The model gets a copy, which it may work on in place. `through`: the model in another form."""
         self.passes.total.forward += len(inputs)
-        return as_logits(self.model(self.laid_out(inputs))).to(self.dtype)
+        model = self.model if through is None else through
+        return as_logits(model(self.laid_out(inputs))).to(self.dtype)
 
     def laid_out(self, inputs: Tensor) -> Tensor:
         """A copy of inputs in the model's own type and the memory format in which it is fastest."""
         layout = torch.channels_last if self.channels_last else torch.contiguous_format
         return inputs.to(self.inputs.dtype, memory_format=layout, copy=True)
 
-    def target_logits(self, inputs: Tensor, targets: Tensor) -> Tensor:
+    def target_logits(self, inputs: Tensor, targets: Tensor, *, through: nn.Module | None = None) -> Tensor:
         """The logit of each row's target, (B,)."""
-        return self.forward(inputs).gather(1, targets[:, None])[:, 0]
+        return self.forward(inputs, through=through).gather(1, targets[:, None])[:, 0]
 
     def input_gradient(self, inputs: Tensor, targets: Tensor) -> Tensor:
         """Gradient of the targets' logits at `inputs`, (B, *shape), in one pass without side effects."""

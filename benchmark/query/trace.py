@@ -68,6 +68,11 @@ class Step:
         return self.linear and self.name in HANDING_ON
 
     @property
+    def entrywise(self) -> bool:
+        """Whether it scales and shifts every entry by numbers that do not depend on the input."""
+        return self.linear and self.name in ELEMENTWISE and self.module is None
+
+    @property
     def title(self) -> str:
         """The name as autograd spells it: `LeakyRelu`."""
         return "".join(part.capitalize() for part in self.name.split("_"))
@@ -83,6 +88,8 @@ class Trace:
     """In order."""
     calls: list[tuple[nn.Module, tuple[Any, ...], Any]]
     """Modules without children, their arguments and outputs, in order."""
+    overwritten: set[nn.Module] = field(default_factory=set)
+    """Modules whose output something works on in place afterwards: what `calls` shows of it is not what they gave."""
     deviations: dict[nn.Module, str] = field(default_factory=dict)
     """Why modules compute something else than their type says; see `attribug.query.plain.deviation`."""
     names: dict[nn.Module, str] = field(default_factory=dict)
@@ -109,7 +116,10 @@ def trace(model: nn.Module, inputs: Tensor, *, plain: tuple[type[nn.Module], ...
     watch = _Watch(leaf)
     seen = Trace(leaf, leaf, watch.steps, [], names={module: name for name, module in model.named_modules()})
 
+    versions: list[int] = []
+
     def ended(module: nn.Module, arguments: tuple[Any, ...], output: Any) -> None:
+        versions.append(output._version if isinstance(output, Tensor) else 0)
         seen.calls.append((module, arguments, output))
         if isinstance(module, plain) and module not in seen.deviations:
             with watch.paused(), torch.no_grad():
@@ -120,6 +130,9 @@ def trace(model: nn.Module, inputs: Tensor, *, plain: tuple[type[nn.Module], ...
     leaves = [module for module in model.modules() if _is_leaf(module)]
     with running_calls(leaves, watch.running, ended), torch.enable_grad(), watch:
         seen.outputs = as_logits(model(leaf.clone()))
+    for (module, _, output), version in zip(seen.calls, versions, strict=True):
+        if isinstance(output, Tensor) and output._version != version:
+            seen.overwritten.add(module)
     return seen
 
 

@@ -12,12 +12,12 @@ from torch import Tensor
 from attribug import methods as registered
 from attribug import metrics, tasks
 from attribug.contracts import outputs
+from attribug.contracts.options import check_options
 from attribug.contracts.pieces import Method
 from attribug.contracts.tasks import Task
 from attribug.errors import InputError, Unsupported, near_misses, one_line
 from attribug.maps.attribution import attributions
 from attribug.models.lab import Lab
-from attribug.contracts.options import check_options
 from attribug.query.query import Query
 from attribug.storage.files import storing
 from attribug.storage.folders import cache_folder
