@@ -120,11 +120,12 @@ def refuse_without_rules(query: Query, made: Any) -> _Step | None:
 
     _refuse_unmergeable(query.model)
     layers, first = _layers(), query.first()
-    checked: Any = (nn.ReLU, *POOLS, *layers)
+    checked: Any = (nn.ReLU, *POOLS, *layers[:-1])  # a sum is what canonizers put in
     with torch.no_grad():
         before = query.model(first.clone())
     with _canonised(query.model, made.canonizers) as merged:
-        seen = trace(query.model, first, plain=checked, changed=True)
+        with query.at_default_device():
+            seen = trace(query.model, first, plain=checked, changed=True)
         context: dict[str, Any] = {}
         modules = list(query.model.named_modules())
         with_rule = {module for name, module in modules if made.module_map(context, name, module) is not None}

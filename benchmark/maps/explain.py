@@ -79,5 +79,5 @@ def _training_data(inputs: Tensor | None) -> Callable[[], Data] | None:
 
     from attribug.contracts.data import Data
 
-    ids = torch.arange(len(inputs))
+    ids = torch.arange(len(inputs), device="cpu")
     return lambda: Data(inputs, torch.zeros_like(ids), ids)

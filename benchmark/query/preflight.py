@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from attribug.errors import InputError, Unsupported
 from attribug.query.hooks import hooks
 from attribug.query.query import Query, as_logits
-from attribug.query.trace import Trace, graph, operation, reaches, trace
+from attribug.query.trace import Trace, graph, is_script, operation, reaches, trace
 
 LAST_STEPS = {
     "Alias", "BackwardHookFunction", "Cat", "Clamp", "Clone", "Expand", "Flip", "Index", "Permute", "ReshapeAlias",
@@ -21,20 +22,24 @@ LAST_STEPS = {
 }  # fmt: skip
 """Operations that may follow a softmax at a model's end, by their names in the autograd graph."""
 PROBABILITIES = {"Softmax", "LogSoftmax", "Sigmoid", "LogSigmoid"}
+ROUNDINGS = 8  # how many roundings of its type a sum may be off
+POOLS = (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d)
 SUMS_TO_ONE = 1e-4  # how near to 1 the outputs of unlike inputs must sum to be taken for probabilities
 
 
 def preflight(query: Query, needs: tuple[str, ...]) -> None:
     """Raises `Unsupported` unless the model gives logits that depend on the input, and has what a method `needs`;
     `InputError` for targets that the model has no logit for."""
+    passed = _passed(query)
+    passed.watched = bool(needs)
     for need in ("logits", *needs):
         if need not in PREFLIGHT:
             raise ValueError(f"needs: expected one of {', '.join(sorted(PREFLIGHT))}, found {need!r}")
         require(query, need, PREFLIGHT[need])
-    found, query.channels_last = _passed(query).classes, _passed(query).channels_last
-    if not 0 <= int(query.targets.min()) <= int(query.targets.max()) < found:
-        told = f"{int(query.targets.min())} to {int(query.targets.max())}"
-        raise InputError(f"targets: expected classes from 0 to {found - 1}, found {told}")
+    query.channels_last = passed.channels_last
+    if not 0 <= int(query.targets.min()) <= int(query.targets.max()) < passed.classes:
+        found = f"{int(query.targets.min())} to {int(query.targets.max())}"
+        raise InputError(f"targets: expected classes from 0 to {passed.classes - 1}, found {found}")
 
 
 def require(query: Query, need: str, check: Callable[[Query], None]) -> None:
@@ -60,6 +65,10 @@ class _Passed:
     needs: set[str] = field(default_factory=set)
     classes: int = 0
     channels_last: bool = False
+    watched: bool = False
+    """Whether the first pass shall be looked into: some need will ask."""
+    seen: Trace | None = None
+    """What was seen then, without tensors."""
 
 
 def _passed(query: Query) -> _Passed:
@@ -73,8 +82,7 @@ def logits(query: Query) -> None:
     that depend on its company. The model meets the owner's inputs and no others, two at a time: some take no less."""
     first, other = query.specimens()
     alone = other is first
-    leaf = torch.cat([first, other]).requires_grad_(True)
-    outputs, gradient = _both(query, leaf)
+    outputs, leaf, gradient = _both(query, torch.cat([first, other]))
     passed = _passed(query)
     passed.classes, passed.channels_last = outputs.shape[1], query.channels_last
     values = outputs.detach()
@@ -90,29 +98,49 @@ def logits(query: Query) -> None:
         raise Unsupported("the model's output does not depend on its input")
 
 
-def _both(query: Query, leaf: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Outputs (2, K) of two examples, and the gradient of the first one's at both; None where there is none.
+def _both(query: Query, pair: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Outputs (2, K) of two examples, the leaf that they come from, and the gradient of the first one's there; None
+    where there is none.
 
     Images come with channels last where the model takes them, forward and backward.
     """
-    query.channels_last = leaf.ndim == 4 and leaf.device.type == "cpu"
+    query.channels_last = pair.ndim == 4 and pair.device.type == "cpu"
     with torch.enable_grad():
         try:
-            return _differentiated(query, leaf)
+            return _differentiated(query, pair)
         except RuntimeError as error:
             if not query.channels_last or "view size is not compatible" not in str(error):
                 raise _told(query, error) from error
         query.channels_last = False
-        return _differentiated(query, leaf)
+        return _differentiated(query, pair)
 
 
-def _differentiated(query: Query, leaf: Tensor) -> tuple[Tensor, Tensor | None]:
-    outputs = _outputs(query, leaf)
+def _differentiated(query: Query, pair: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+    passed = _passed(query)
+    if passed.watched and query.rows > 1 and not is_script(query.model):
+        seen = _traced(query, pair)
+        outputs, leaf, passed.seen = seen.outputs, seen.leaf, seen.without_tensors()
+    else:
+        leaf = pair.detach().clone().requires_grad_(True)
+        outputs = _outputs(query, leaf)
     if not outputs.requires_grad:
-        return outputs, None
+        return outputs, leaf, None
     weights = torch.arange(1, outputs.shape[1] + 1, device=outputs.device) / outputs.shape[1]
     (gradient,) = torch.autograd.grad((outputs[0] * weights).sum(), leaf, allow_unused=True, retain_graph=True)
-    return outputs, gradient
+    return outputs, leaf, gradient
+
+
+def _traced(query: Query, inputs: Tensor) -> Trace:
+    with query.at_default_device():
+        return trace(query.model, inputs, plain=(nn.ReLU, *POOLS), laid_out=query.laid_out)
+
+
+def _seen(query: Query) -> Trace:
+    """What the model does with an example, without tensors."""
+    passed = _passed(query)
+    if passed.seen is None:
+        passed.seen = _traced(query, query.first()).without_tensors()
+    return passed.seen
 
 
 def _told(query: Query, error: RuntimeError) -> Exception:
@@ -125,7 +153,8 @@ def _told(query: Query, error: RuntimeError) -> Exception:
 
 
 def _outputs(query: Query, inputs: Tensor) -> Tensor:
-    return torch.cat([as_logits(query.model(query.laid_out(part))) for part in inputs.split(query.rows)])
+    with query.at_default_device():
+        return torch.cat([as_logits(query.model(query.laid_out(part))) for part in inputs.split(query.rows)])
 
 
 def _largest(values: Tensor) -> float:
@@ -140,8 +169,9 @@ def _refuse_probabilities(outputs: Tensor, leaf: Tensor) -> None:
     if last is not None and operation(last) in PROBABILITIES:
         raise Unsupported(f"the model ends in {operation(last)}; give it without, so that it returns logits")
     values = outputs.detach()
-    shares = bool((values >= 0).all() and ((values.sum(1) - 1).abs() < SUMS_TO_ONE).all())
-    logarithms = bool((values.logsumexp(1).abs() < SUMS_TO_ONE).all())
+    near = max(SUMS_TO_ONE, ROUNDINGS * torch.finfo(values.dtype).eps)
+    shares = bool((values >= 0).all() and ((values.sum(1) - 1).abs() < near).all())
+    logarithms = bool((values.logsumexp(1).abs() < near).all())
     if values.shape[1] > 1 and (shares or logarithms) and _constant_sum(outputs, leaf, logarithms):
         raise Unsupported("the model returns probabilities (they sum to 1) or their logarithms; let it return logits")
 
@@ -175,7 +205,7 @@ def relu_modules(query: Query) -> None:
 
 def _rectifiers(query: Query) -> int:
     """How often `nn.ReLU` modules run; raises `Unsupported` where anything else than they is not linear."""
-    seen = trace(query.model, query.first(), plain=(nn.ReLU,))
+    seen = _seen(query)
     rectifiers = [step for step in seen.steps if step.name == "relu"]
     other = [step for step in seen.steps if step.name != "relu" and not step.linear]
     if other:
@@ -183,19 +213,21 @@ def _rectifiers(query: Query) -> int:
     functional = sum(not isinstance(step.module, nn.ReLU) for step in rectifiers)
     if functional:
         raise Unsupported(f"{functional} ReLU(s) are function calls that hooks cannot see; use nn.ReLU modules")
-    refuse_deviations(seen)
+    refuse_deviations(seen, nn.ReLU)
     return len(rectifiers)
 
 
-def refuse_deviations(seen: Trace) -> None:
-    """Raises `Unsupported` where a module computes something else than its type says."""
+def refuse_deviations(seen: Trace, *types: Any) -> None:
+    """Raises `Unsupported` where a module (of the types, where some are named) computes something else than its type
+    says."""
     for module, reason in seen.deviations.items():
-        raise Unsupported(f"{seen.called(module)} {reason}")
+        if not types or isinstance(module, types):
+            raise Unsupported(f"{seen.called(module)} {reason}")
 
 
 def layers_run_once(query: Query) -> None:
     """Refuses models that use one module several times, for methods that keep what a module saw."""
-    seen = trace(query.model, query.first())
+    seen = _seen(query)
     counts = Counter(module for module, _, _ in seen.calls)
     reused = [module for module, count in counts.items() if count > 1]
     if reused:
@@ -203,20 +235,17 @@ def layers_run_once(query: Query) -> None:
         raise Unsupported(f"module {name!r} runs {counts[reused[0]]} times; give each use its own module")
 
 
-POOLS = (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d)
-
-
 def pool_modules(query: Query) -> None:
     """Refuses models whose max-pooling is not all done by modules of `POOLS` that return values alone."""
-    seen = trace(query.model, query.first(), plain=POOLS)
-    refuse_deviations(seen)
+    seen = _seen(query)
+    refuse_deviations(seen, *POOLS)
     if any(step.name.startswith("max_pool") and not isinstance(step.module, POOLS) for step in seen.steps):
         raise Unsupported("max-pooling is a function call that hooks cannot see; use nn.MaxPool2d modules")
 
 
 def convolution_modules(query: Query) -> None:
     """Refuses models whose last convolution with a spatial map hooks would not find."""
-    seen = trace(query.model, query.first())
+    seen = _seen(query)
     convolutions = [step for step in seen.steps if step.name == "convolution" and step.spatial]
     if convolutions and not isinstance(convolutions[-1].module, nn.Conv2d):
         raise Unsupported("the last convolution is a function call that hooks cannot see; use nn.Conv2d modules")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -61,10 +62,11 @@ class Query:
         self.inputs = ordinary(inputs.detach())
         self.dtype = at_least_single(inputs.dtype)
         self.kept = {} if kept is None else kept
+        self.default_device = torch.get_default_device()
         self.targets = ordinary(targets)
         if not len(inputs):
             raise InputError("inputs: expected at least one example, found none")
-        self.ids = torch.arange(len(inputs)) if ids is None else ids
+        self.ids = torch.arange(len(inputs), device="cpu") if ids is None else ids
         _one_an_input("targets", self.targets, len(inputs))
         _one_an_input("ids", self.ids, len(inputs))
         self.seed = seed
@@ -88,11 +90,15 @@ class Query:
 
     @property
     def train_inputs(self) -> Tensor:
-        """Inputs of the training examples, (M, *shape); raises `InputError` where there are none of that shape."""
-        inputs = self.train.inputs.detach()
+        """Inputs of the training examples, (M, *shape); raises `InputError` where there are none of that shape, or some
+        are not finite: a single one would spoil what all maps rest on."""
+        inputs = ordinary(self.train.inputs.detach())
         if inputs.shape[1:] != self.inputs.shape[1:] or not len(inputs):
             expected = _text(self.inputs.shape[1:])
             raise InputError(f"training examples: expected (M, {expected}), found {tuple(inputs.shape)}")
+        unfit = int((~inputs.flatten(1).isfinite().all(1)).sum())
+        if unfit:
+            raise InputError(f"training examples: expected finite values, found others in {unfit} of {len(inputs)}")
         return inputs
 
     def priced(self, make: Callable[[], R]) -> tuple[R, Cost]:
@@ -135,8 +141,13 @@ class Query:
         """Logits (B, K) of one bounded pass, of type `dtype`; raises `Unsupported` when the model returns anything
         else. The model gets a copy, which it may work on in place. `through`: the model in another form."""
         self.passes.total.forward += len(inputs)
-        model = self.model if through is None else through
-        return as_logits(model(self.laid_out(inputs))).to(self.dtype)
+        with self.at_default_device():
+            outputs = (self.model if through is None else through)(self.laid_out(inputs))
+        return as_logits(outputs).to(self.dtype)
+
+    def at_default_device(self) -> AbstractContextManager[Any]:
+        """Context for passes of the model, which may make tensors on the device that was the default one."""
+        return nullcontext() if self.default_device.type == "cpu" else self.default_device
 
     def laid_out(self, inputs: Tensor) -> Tensor:
         """A copy of inputs in the model's own type and the memory format in which it is fastest."""

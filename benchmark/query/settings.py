@@ -27,15 +27,20 @@ def settings() -> tuple[Any, ...]:
 
 
 def ambient() -> tuple[Any, ...]:
-    """Contexts that change what a pass computes, which a method may open around some of its own."""
+    """Contexts that change what a pass computes; a method may open one around passes of its own."""
     kinds = ("cpu", "cuda")
     return tuple((torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)) for kind in kinds)
 
 
 @contextmanager
 def ordinary_passes() -> Iterator[None]:
-    """Passes in a model's own types, with gradients, whatever autocast, `no_grad` or inference mode stand around."""
+    """Passes in a model's own types, with gradients, whatever autocast, `no_grad` or inference mode are around; what a
+    method makes is made on the CPU, whatever the default device."""
+    device = torch.get_default_device()
     with contextlib.ExitStack() as entered:
+        if device.type != "cpu":
+            torch.set_default_device(None)
+            entered.callback(torch.set_default_device, device)
         entered.enter_context(torch.inference_mode(False))
         entered.enter_context(torch.enable_grad())
         for kind in ("cpu", "cuda"):

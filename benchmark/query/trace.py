@@ -1,11 +1,11 @@
-"""What a model does with one example: its operations on values that depend on the input, and which module does each.
+"""What a model does with an example: its operations on values that depend on the input, and which module does each.
 
 Operations are seen as they run, below autograd, so that frozen weights, `no_grad` and detached tensors hide none.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -80,7 +80,7 @@ class Step:
 
 @dataclass
 class Trace:
-    """One pass of one example."""
+    """One pass of a few examples."""
 
     outputs: Tensor
     leaf: Tensor
@@ -94,6 +94,12 @@ class Trace:
     """Why modules compute something else than their type says; see `attribug.query.plain.deviation`."""
     names: dict[nn.Module, str] = field(default_factory=dict)
 
+    def without_tensors(self) -> Trace:
+        """The same to keep: what ran, and nothing that it gave."""
+        nothing = self.outputs.new_empty(0)
+        calls: list[tuple[nn.Module, tuple[Any, ...], Any]] = [(module, (), None) for module, _, _ in self.calls]
+        return Trace(nothing, nothing, self.steps, calls, self.overwritten, self.deviations, self.names)
+
     def told(self, step: Step) -> str:
         """A step as a user reads of it."""
         title = f"a norm by the example's own statistics, {step.title}" if step.own_statistics else step.title
@@ -106,13 +112,21 @@ class Trace:
         return f"module {self.names.get(module, '')!r} ({type(module).__name__})"
 
 
-def trace(model: nn.Module, inputs: Tensor, *, plain: tuple[type[nn.Module], ...] = (), changed: bool = False) -> Trace:
-    """Runs a model on its first input and looks at what happens; refuses TorchScript, which takes no hooks.
+def trace(
+    model: nn.Module,
+    inputs: Tensor,
+    *,
+    plain: tuple[type[nn.Module], ...] = (),
+    changed: bool = False,
+    laid_out: Callable[[Tensor], Tensor] = torch.clone,
+) -> Trace:
+    """Runs a model on inputs, as `laid_out` lays them out, and looks at what happens; refuses TorchScript, which takes
+    no hooks.
 
     Modules of the types in `plain` are held to what these types compute; with `changed` also under other weights.
     """
     refuse_scripts(model)
-    leaf = inputs[:1].detach().clone().requires_grad_(True)
+    leaf = inputs.detach().clone().requires_grad_(True)
     watch = _Watch(leaf)
     seen = Trace(leaf, leaf, watch.steps, [], names={module: name for name, module in model.named_modules()})
 
@@ -129,7 +143,7 @@ def trace(model: nn.Module, inputs: Tensor, *, plain: tuple[type[nn.Module], ...
 
     leaves = [module for module in model.modules() if _is_leaf(module)]
     with running_calls(leaves, watch.running, ended), torch.enable_grad(), watch:
-        seen.outputs = as_logits(model(leaf.clone()))
+        seen.outputs = as_logits(model(laid_out(leaf)))
     for (module, _, output), version in zip(seen.calls, versions, strict=True):
         if isinstance(output, Tensor) and output._version != version:
             seen.overwritten.add(module)
@@ -138,8 +152,13 @@ def trace(model: nn.Module, inputs: Tensor, *, plain: tuple[type[nn.Module], ...
 
 def refuse_scripts(model: nn.Module) -> None:
     """Raises `Unsupported` for TorchScript."""
-    if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
+    if is_script(model):
         raise Unsupported("the model is TorchScript, whose modules take no hooks; give it as it was before")
+
+
+def is_script(model: nn.Module) -> bool:
+    """Whether a model, or a part of it, is TorchScript."""
+    return any(isinstance(module, torch.jit.ScriptModule) for module in model.modules())
 
 
 def _is_leaf(module: nn.Module) -> bool:

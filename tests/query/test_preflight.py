@@ -289,7 +289,7 @@ def test_answers_are_remembered(needs):
     asked, still = query(model), Method("still", lambda q: q.inputs + 0, needs=needs)
     attributions(still, asked, {})
     passed = model.count
-    assert 0 < passed <= 4 + len(needs)
+    assert passed == 4  # two examples, and one of them twice
     attributions(still, asked, {})
     attributions(Method("other", lambda q: q.inputs + 1, needs=needs[:1]), asked, {})
     assert model.count == passed
@@ -411,7 +411,7 @@ def test_hooks_are_gone_after_an_exception_which_is_not_remembered(need):
 
 def test_a_trace_shows_the_calls_of_modules_in_order():
     model = small(nn.ReLU(), nn.MaxPool2d(2))
-    seen = trace(model, images())
+    seen = trace(model, images()[:1])
     assert [module for module, _, _ in seen.calls] == list(model)
     assert seen.outputs.shape == (1, CLASSES)
     torch.testing.assert_close(seen.outputs, model(images()[:1]))
