@@ -31,8 +31,8 @@ def examples(name: str, value: Any, model: nn.Module) -> Tensor:
     """
     weight = next((each for each in model.parameters() if each.is_floating_point()), None)
     if isinstance(value, np.ndarray) and value.dtype.kind == "f":
-        tensor = torch.from_numpy(np.ascontiguousarray(value))
-        return tensor.clone() if weight is None else tensor.to(weight.device, weight.dtype, copy=True)
+        tensor = torch.tensor(value, device="cpu")  # a copy, since some arrays must not be written to
+        return tensor if weight is None else tensor.to(weight.device, weight.dtype)
     if not isinstance(value, Tensor | np.ndarray):
         raise InputError(f"{name}: expected a tensor or an array (N, *shape), found {type(value).__name__}")
     if not isinstance(value, Tensor) or not value.is_floating_point():
@@ -51,7 +51,7 @@ def one_an_input(name: str, value: Any, inputs: Tensor) -> Tensor:
     Raises `InputError` for others, with a hint where `inputs` look like one example without its batch.
     """
     try:
-        tensor = value if isinstance(value, Tensor) else torch.from_numpy(np.asarray(value))
+        tensor = value if isinstance(value, Tensor) else torch.tensor(np.asarray(value), device="cpu")
     except (TypeError, ValueError):
         raise InputError(f"{name}: expected whole numbers, found {type(value).__name__}") from None
     if tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool:
@@ -86,4 +86,4 @@ def chosen_parameters(function: Callable[..., Any], given: Mapping[str, Any]) ->
 def _plain(value: Any) -> Any:
     if isinstance(value, np.generic):
         return value.item()
-    return torch.from_numpy(np.ascontiguousarray(value)) if isinstance(value, np.ndarray) else value
+    return torch.tensor(value, device="cpu") if isinstance(value, np.ndarray) else value
