@@ -38,6 +38,8 @@ class Form:
     """Parameters of methods that say the same in this form."""
     stranger: bool = False
     """Whether a method may explain the network and decline this."""
+    unlike: tuple[str, ...] = ()
+    """Methods to whom this is another network."""
 
 
 @dataclass(frozen=True)
@@ -55,8 +57,6 @@ class Pair:
     tolerance: float = TOLERANCE[torch.float64]
     targets: Tensor = field(default_factory=lambda: torch.tensor([2, 0]))
     options: Mapping[str, Any] = field(default_factory=lambda: FEW)
-    together: bool = False
-    """Whether methods share passes, which is quicker; each is asked alone otherwise."""
 
 
 @dataclass(frozen=True)
