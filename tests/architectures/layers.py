@@ -129,7 +129,7 @@ def baked(model: nn.Sequential, *, normalised: bool) -> nn.Sequential:
         for layer, plain in zip(model, truth, strict=True):
             if isinstance(plain, nn.Conv2d | nn.Linear):
                 plain.weight.copy_(layer.effective() if hasattr(layer, "effective") else layer.weight)
-                plain.bias.copy_(layer.bias)  # type: ignore[union-attr]
+                plain.bias.copy_(layer.bias)
             elif isinstance(plain, nn.BatchNorm2d):
                 plain.load_state_dict(layer.state_dict())
     return truth
@@ -157,7 +157,7 @@ def hooked(hook: Function, *, before: bool) -> Pair:
             if isinstance(layer, nn.Conv2d | nn.Linear):
                 (layer.register_forward_pre_hook if before else layer.register_forward_hook)(hook)
                 plain.weight.mul_(2)
-                plain.bias.mul_(1 if before else 2)  # type: ignore[operator, union-attr]
+                plain.bias.mul_(1 if before else 2)
     return beside(model, truth)
 
 
