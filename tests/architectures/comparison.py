@@ -42,9 +42,9 @@ def cells(specimen: Specimen) -> dict[str, Cell]:
             warnings.simplefilter("ignore")
             pair = specimen.build()
             expect_one_function(specimen.name, pair)
-            parts = families() if pair.together else [[name] for name in methods.names()]
-            found = {name: cell for part in parts for name, cell in explained(part, pair).items()}
-            return found | (needless(found, pair) if specimen.plain else {})
+            found = {name: cell for part in families() for name, cell in explained(part, pair).items()}
+            found |= needless(found, pair) if specimen.plain else {}
+            return {name: found[name] for name in methods.names()}
     finally:
         torch.set_num_threads(threads)
 
@@ -99,8 +99,10 @@ def true_maps(names: Sequence[str], pair: Pair) -> dict[str, Answer]:
     """Truths in the network's shape, or why there are none, by name: a network whose plain form a method declines is
     none that it may explain, unless the plain form is the stranger one."""
     drawing = [name for name in names if pair.drawing is not None and methods.get(name).stochastic]
-    others = [name for name in names if name not in drawing]
-    return _told(drawing, pair.drawing or pair.truth, pair) | _told(others, pair.truth, pair)
+    none = [name for name in names if name in pair.truth.unlike]
+    others = [name for name in names if name not in {*drawing, *none}]
+    told = _told(drawing, pair.drawing or pair.truth, pair) | _told(others, pair.truth, pair)
+    return told | dict.fromkeys(none, NO_TRUTH)
 
 
 def _told(names: Sequence[str], truth: Form, pair: Pair) -> dict[str, Answer]:

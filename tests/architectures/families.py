@@ -37,7 +37,7 @@ def beside(build: Callable[[], nn.Module], pixels: int) -> Pair:
     brightness = torch.linspace(0.2, 2, SHOWN).reshape(-1, 1, 1, 1)
     inputs = images(torch.float32, pixels)[-SHOWN:] * brightness  # training examples that differ in depth as well
     likeliest = outputs(model, inputs[-1:]).argmax(1)  # another class's map of Grad-CAM may be zero
-    return doubled(model, inputs, targets=likeliest, tolerance=TOLERANCE, options=FEW, together=True)
+    return doubled(model, inputs, targets=likeliest, tolerance=TOLERANCE, options=FEW)
 
 
 def torchvisions(name: str, pixels: int = 40, **options: Any) -> Specimen:

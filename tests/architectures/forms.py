@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 from zennit.layer import Sum
 
 from architectures.specimens import Group, Pair, Specimen, beside, copied, images, lively, network
@@ -203,6 +204,94 @@ def _dropping(inputs: Tensor) -> Tensor:
     return functional.dropout(functional.relu(inputs), 0.5, False)
 
 
+class OwnPool(nn.MaxPool2d):
+    """A pooling that looks at another window than it says."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """The maximum of windows of 2 × 2."""
+        return functional.max_pool2d(input, 2)
+
+
+class Checkpointed(nn.Module):
+    """A network that forgets what it saw and runs once more on the way back."""
+
+    def __init__(self, layers: nn.Sequential, *, reentrant: bool) -> None:
+        super().__init__()
+        self.start, self.rest, self.reentrant = layers[:5], layers[5:], reentrant
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Logits."""
+        return self.rest(checkpoint(self.start, inputs, use_reentrant=self.reentrant))
+
+
+class Branches(nn.Module):
+    """A convolution, half of whose outputs are made by another one."""
+
+    def __init__(self, layer: nn.Conv2d) -> None:
+        super().__init__()
+        half = layer.out_channels // 2
+        self.one, self.two = (nn.Conv2d(layer.in_channels, half, 3, padding=1) for _ in range(2))
+        for branch, part in ((self.one, slice(half)), (self.two, slice(half, None))):
+            branch.weight, branch.bias = nn.Parameter(layer.weight[part]), nn.Parameter(layer.bias[part])
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """As the convolution."""
+        return torch.cat([self.one(inputs), self.two(inputs)], dim=1)
+
+
+class Padding(nn.Module):
+    """A convolution whose inputs are padded by a function."""
+
+    def __init__(self, layer: nn.Conv2d) -> None:
+        super().__init__()
+        self.layer = layer
+        layer.padding = (0, 0)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """As the convolution."""
+        return self.layer(functional.pad(inputs, [1] * 4))
+
+
+class Averaged(nn.Module):
+    """The mean over positions."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """(N, C, H, W) → (N, C)."""
+        return inputs.mean((2, 3))
+
+
+def wrapped(wrap: Function) -> Pair:
+    """The network in a wrapper."""
+    truth = network()
+    return beside(wrap(copied(truth)).eval(), truth)
+
+
+def branching(place: int) -> Pair:
+    """One of the network's convolutions as two."""
+    truth = network()
+    model = copied(truth)
+    model[place] = Branches(model[place])
+    return beside(model, truth)
+
+
+def padded() -> Pair:
+    """Convolutions whose inputs are padded by a function."""
+    pair = steps_of(network(), lambda layer: Padding(layer) if isinstance(layer, nn.Conv2d) else layer)
+    flat = ("lrp_spaf", "lrp_epsilon_plus_flat")  # their rule gives every input its share, and here the padding is one
+    return replace(pair, truth=replace(pair.truth, unlike=flat))
+
+
+def averaged() -> Pair:
+    """A mean in place of average-pooling to one position."""
+    layers = lively(nn.Sequential(*network()[:5], nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 3)))
+    return beside(nn.Sequential(*copied(layers)[:5], Averaged(), copied(layers)[7]), layers)
+
+
+def _pooled(inputs: Tensor) -> Tensor:
+    count, channels, height, width = inputs.shape
+    return inputs.reshape(count, channels, height // 2, 2, width // 2, 2).amax((3, 5))
+
+
 SPECIMENS: dict[str, Callable[[], Pair]] = {
     "in-place ReLU": in_place,
     "one ReLU for all": lambda: steps(relu=nn.ReLU()),
@@ -229,6 +318,17 @@ SPECIMENS: dict[str, Callable[[], Pair]] = {
     "padding `same`": same_padding,
     "modules listed backwards": lambda: disordered(normalised=False),
     "modules listed backwards, batch norms": lambda: disordered(normalised=True),
+    "`nn.AdaptiveMaxPool2d`": lambda: steps(pooling=nn.AdaptiveMaxPool2d(6)),
+    "`nn.MaxPool2d` with a forward of its own": lambda: steps(pooling=OwnPool(3, 2, 1)),
+    "max-pooling by `tensor.amax`": lambda: steps(pooling=_pooled),
+    "`tensor.mean` over positions": averaged,
+    "`functional.pad` before convolutions": padded,
+    "two convolutions of the inputs, concatenated": lambda: branching(0),
+    "two last convolutions, concatenated": lambda: branching(3),
+    "checkpointed": lambda: wrapped(partial(Checkpointed, reentrant=False)),
+    "checkpointed, reentrant": lambda: wrapped(partial(Checkpointed, reentrant=True)),
+    "`torch.fx.symbolic_trace`": lambda: wrapped(torch.fx.symbolic_trace),
+    "`nn.DataParallel`": lambda: wrapped(nn.DataParallel),
     "channels last": channels_last,
 }
 GROUP = Group(

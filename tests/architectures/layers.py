@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -12,10 +13,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils import parametrizations, prune, spectral_norm, weight_norm
 
-from architectures.specimens import Group, Pair, Specimen, beside, network
+from architectures.specimens import Group, Pair, Specimen, beside, copied, network
 
 RANK, STRENGTH = 2, 0.5
 Change = Callable[[nn.Module], Any]
+Function = Callable[..., Any]
 
 
 class StandardisedConv(nn.Conv2d):
@@ -45,6 +47,14 @@ class AdaptedLinear(nn.Linear):
     def forward(self, input: Tensor) -> Tensor:
         """As a dense layer, the adapter beside it."""
         return functional.linear(input, self.weight, self.bias) + STRENGTH * (input @ self.down.T) @ self.up.T
+
+
+class MergingLinear(AdaptedLinear):
+    """The same, merged in every pass."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """As a dense layer."""
+        return functional.linear(input, self.effective(), self.bias)
 
 
 class ScalingConv(nn.Conv2d):
@@ -102,6 +112,7 @@ CHANGES: dict[str, Change] = {
 OWN: dict[str, dict[str, type[nn.Module]]] = {
     "weight-standardised convolutions": {"conv": StandardisedConv},
     "dense layers with LoRA": {"dense": AdaptedLinear},
+    "dense layers with LoRA, merged": {"dense": MergingLinear},
     "convolutions that scale their input": {"conv": ScalingConv},
     "convolutions of absolute weights": {"conv": RectifyingConv},
 }
@@ -118,7 +129,7 @@ def baked(model: nn.Sequential, *, normalised: bool) -> nn.Sequential:
         for layer, plain in zip(model, truth, strict=True):
             if isinstance(plain, nn.Conv2d | nn.Linear):
                 plain.weight.copy_(layer.effective() if hasattr(layer, "effective") else layer.weight)
-                plain.bias.copy_(layer.bias)  # type: ignore[union-attr]
+                plain.bias.copy_(layer.bias)
             elif isinstance(plain, nn.BatchNorm2d):
                 plain.load_state_dict(layer.state_dict())
     return truth
@@ -135,6 +146,50 @@ def made(change: Change | None = None, *, frozen: bool = False, normalised: bool
     with torch.no_grad():
         model(pair.inputs)  # some weights are made by the first pass
     return beside(model, baked(model, normalised=normalised))
+
+
+def hooked(hook: Function, *, before: bool) -> Pair:
+    """A user's hook doubles what goes into a layer, or its bias and all that comes out."""
+    truth = network()
+    model = copied(truth)
+    with torch.no_grad():
+        for layer, plain in zip(model, truth, strict=True):
+            if isinstance(layer, nn.Conv2d | nn.Linear):
+                (layer.register_forward_pre_hook if before else layer.register_forward_hook)(hook)
+                plain.weight.mul_(2)
+                plain.bias.mul_(1 if before else 2)
+    return beside(model, truth)
+
+
+def merged(**facts: Any) -> Pair:
+    """Batch norms beside convolutions that have them in their weights."""
+    model = network(normalised=True)
+    layers: list[nn.Module] = []
+    with torch.no_grad():
+        for layer in copied(model):
+            if isinstance(layer, nn.BatchNorm2d):
+                scale = layer.weight / (layer.running_var + facts.get("eps", layer.eps)).sqrt()
+                layers[-1].weight.mul_(scale[:, None, None, None])
+                layers[-1].bias.sub_(layer.running_mean).mul_(scale).add_(layer.bias)
+            else:
+                layers.append(layer)
+    for layer in model:
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.eps = facts.get("eps", layer.eps)
+    pair = beside(model, nn.Sequential(*layers))
+    return replace(pair, truth=replace(pair.truth, unlike=("grad_cam", "guided_grad_cam")))  # another last convolution
+
+
+def bare_norms() -> Pair:
+    """Batch norms without weights."""
+    truth = network(normalised=True)
+    model = copied(truth)
+    for layer, plain in zip(model, truth, strict=True):
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.weight = layer.bias = None
+            nn.init.ones_(plain.weight)
+            nn.init.zeros_(plain.bias)
+    return beside(model, truth)
 
 
 def _specimens() -> list[Specimen]:
@@ -155,11 +210,18 @@ def _specimens() -> list[Specimen]:
             Specimen(f"{name}, frozen", partial(made, frozen=True, **layers)),
         ]
         found += [Specimen(f"{name}, before batch norms", partial(made, normalised=True, **layers))]
-    return found
+    return [*found, *(Specimen(name, build) for name, build in OTHERS.items())]
 
 
+OTHERS: dict[str, Callable[[], Pair]] = {
+    "a forward hook that doubles outputs": lambda: hooked(lambda layer, given, output: 2 * output, before=False),
+    "a forward pre-hook that doubles inputs": lambda: hooked(lambda layer, given: 2 * given[0], before=True),
+    "batch norms": merged,
+    "batch norms, eps 1": lambda: merged(eps=1.0),
+    "batch norms without weights": bare_norms,
+}
 GROUP = Group(
-    "Layers that make their weights anew",
-    "Truth: plain `nn.Conv2d` and `nn.Linear` with the weights that the layers compute with.",
+    "Layers whose weights are not what they seem",
+    "Truth: plain `nn.Conv2d` and `nn.Linear` with the weights that the layers compute with, batch norms merged.",
     tuple(_specimens()),
 )

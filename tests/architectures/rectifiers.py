@@ -61,7 +61,7 @@ def normalising() -> nn.Sequential:
     mean, deviation = torch.tensor(MEAN, dtype=torch.float64), torch.tensor(DEVIATION, dtype=torch.float64)
     with torch.no_grad():
         first.weight.copy_(torch.diag(1 / deviation)[:, :, None, None])
-        first.bias.copy_(-mean / deviation)  # type: ignore[union-attr]
+        first.bias.copy_(-mean / deviation)
     return nn.Sequential(first, *network())
 
 

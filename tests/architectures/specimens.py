@@ -38,6 +38,8 @@ class Form:
     """Parameters of methods that say the same in this form."""
     stranger: bool = False
     """Whether a method may explain the network and decline this."""
+    unlike: tuple[str, ...] = ()
+    """Methods to whom this is another network."""
 
 
 @dataclass(frozen=True)
@@ -55,8 +57,6 @@ class Pair:
     tolerance: float = TOLERANCE[torch.float64]
     targets: Tensor = field(default_factory=lambda: torch.tensor([2, 0]))
     options: Mapping[str, Any] = field(default_factory=lambda: FEW)
-    together: bool = False
-    """Whether methods share passes, which is quicker; each is asked alone otherwise."""
 
 
 @dataclass(frozen=True)
@@ -99,8 +99,8 @@ def lively(model: nn.Sequential) -> nn.Sequential:
     """He initialisation in float64, statistics of batch norms as after training, in eval mode."""
     for module in model.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            nn.init.uniform_(module.running_var, 0.5, 2)  # type: ignore[arg-type]
-            nn.init.normal_(module.running_mean, std=0.1)  # type: ignore[arg-type]
+            nn.init.uniform_(module.running_var, 0.5, 2)
+            nn.init.normal_(module.running_mean, std=0.1)
     for parameter in model.parameters():
         if parameter.ndim > 1:
             nn.init.kaiming_normal_(parameter)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 from architectures import forms, layers
 from architectures.comparison import Cell, answers, expect_one_function, explained, judged, needless
-from architectures.page import COMMAND, GROUPS, PAGE, declined, section, wrong
+from architectures.page import COMMAND, GROUPS, INTRODUCTION, PAGE, declined, section, wrong
 from architectures.specimens import Form, Group, Pair, beside, copied, network, seeded
 from attribug import methods
 from attribug.query.query import Query
@@ -32,7 +33,14 @@ def test_no_map_is_wrong_and_the_page_says_what_happens(group: Group) -> None:
         pytest.importorskip(group.library)
     faults = [*wrong(group), *(declined(group) if group.always else ())]
     assert not faults, "\n".join(faults)
-    assert section(group) in PAGE.read_text(encoding="utf-8"), f"run {COMMAND}"
+    shown = section(group) in PAGE.read_text(encoding="utf-8")
+    assert shown, f"what happens is not what the page says: run {COMMAND}"
+
+
+def test_the_page_has_no_other_tables() -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    assert page.startswith(INTRODUCTION), f"run {COMMAND}"
+    assert re.findall(r"(?m)^## (.+)$", page) == [group.title for group in GROUPS]
 
 
 # --- the comparison refuses what it is there for ---
