@@ -142,6 +142,7 @@ def refuse_without_rules(query: Query, made: Any) -> _Step | None:
         if beyond.module not in ran and not beyond.hands_on:
             operation = seen.told(beyond)
             raise Unsupported(f"no rule reaches the operation {operation}, which no module with a rule carries out")
+    _refuse_untracked(seen)
     _refuse_reused(ran, seen)
     _refuse_another_first(made, query.model, ran, seen)
     return step
@@ -153,6 +154,13 @@ def _layers() -> tuple[Any, ...]:
     from zennit.types import AvgPool, Convolution
 
     return AvgPool, Convolution, nn.Linear, Sum
+
+
+def _refuse_untracked(seen: Trace) -> None:
+    for layer, _, output in seen.calls:
+        if isinstance(layer, _layers()) and isinstance(output, Tensor) and not output.requires_grad:
+            told = seen.called(layer)
+            raise Unsupported(f"{told} runs without gradients, as under no_grad or in a reentrant checkpoint")
 
 
 def _refuse_reused(ran: Sequence[nn.Module], seen: Trace) -> None:
@@ -225,6 +233,11 @@ def _refuse_another_first(made: Any, model: nn.Module, ran: Sequence[nn.Module],
     if listed is not first:
         found = f"{seen.names[listed]!r}, but {seen.names[first]!r} runs first"
         raise Unsupported(f"the first layer's rule goes to the layer listed first, {found}")
+    calls = [call for call in seen.calls if isinstance(call[0], Convolution | nn.Linear)]
+    before = {output.grad_fn for _, _, output in calls}
+    also = [seen.names[layer] for layer, (given, *_), _ in calls if layer is not first and not graph(given) & before]
+    if also:
+        raise Unsupported(f"the first layer's rule goes to {seen.names[first]!r}, but {also[0]!r} takes the input too")
 
 
 @contextmanager

@@ -78,13 +78,13 @@ def _cut(logits: Tensor, leaf: Tensor, seen: list[tuple[nn.Module, Tensor]]) -> 
     convolutions = [output for module, output in seen if isinstance(module, nn.Conv2d)]
     if not convolutions:
         raise Unsupported("no convolution of the model has a spatial map")
+    if not convolutions[-1].requires_grad:
+        raise Unsupported("the last convolution's output carries no gradient")
     last = next(i for i, (_, output) in enumerate(seen) if output is convolutions[-1])
     for _, output in [seen[last], *reversed(seen[last + 1 :])]:
         around = graph(logits, without=output.grad_fn)
         if reaches(around, leaf):
             continue
-        if not output.requires_grad:
-            raise Unsupported("the last convolution's output carries no gradient")
         mixing = [name for name in ATTENTION if any(operation(node).startswith(name) for node in around)]
         if mixing:
             raise Unsupported(f"attention follows the last convolution ({mixing[0]}); the map would be that of patches")

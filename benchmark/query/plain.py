@@ -21,7 +21,8 @@ WEIGHTS = ("weight", "bias")
 
 @contextmanager
 def running_calls(modules: Iterable[nn.Module], running: list[nn.Module], ended: Called) -> Iterator[None]:
-    """Keeps in `running` which of the modules run, innermost last, and calls `ended` after each."""
+    """Keeps in `running` which of the modules run, innermost last, and calls `ended` after each: what their other hooks
+    do before is not their own doing, what these do afterwards is part of what they give."""
 
     def begin(module: nn.Module, arguments: tuple[Any, ...]) -> None:
         running.append(module)
@@ -33,7 +34,7 @@ def running_calls(modules: Iterable[nn.Module], running: list[nn.Module], ended:
     handles = []
     try:
         for module in modules:
-            handles += [module.register_forward_pre_hook(begin, prepend=True), module.register_forward_hook(end)]
+            handles += [module.register_forward_pre_hook(begin), module.register_forward_hook(end)]
         yield
     finally:
         for handle in handles:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from attribug.errors import InputError, Unsupported
 from attribug.query.hooks import hooks
-from attribug.query.query import Query, as_logits
+from attribug.query.query import Query, as_logits, gradient_at
 from attribug.query.trace import Trace, graph, is_script, operation, reaches, trace
 
 LAST_STEPS = {
@@ -126,8 +126,10 @@ def _differentiated(query: Query, pair: Tensor) -> tuple[Tensor, Tensor, Tensor 
     if not outputs.requires_grad:
         return outputs, leaf, None
     weights = torch.arange(1, outputs.shape[1] + 1, device=outputs.device) / outputs.shape[1]
-    (gradient,) = torch.autograd.grad((outputs[0] * weights).sum(), leaf, allow_unused=True, retain_graph=True)
-    return outputs, leaf, gradient
+    try:
+        return outputs, leaf, gradient_at(leaf, (outputs[0] * weights).sum(), retain_graph=True)
+    except Unsupported:  # methods that need no gradient may go on
+        return outputs, leaf, None
 
 
 def _traced(query: Query, inputs: Tensor) -> Trace:
@@ -182,12 +184,13 @@ def _constant_sum(outputs: Tensor, leaf: Tensor, logarithms: bool) -> bool:
     if not outputs.requires_grad:
         return True
     sums = outputs.logsumexp(1) if logarithms else outputs.sum(1)
-    gradients = [
-        torch.autograd.grad(each.sum(), leaf, allow_unused=True, retain_graph=True)[0] for each in (sums, outputs[:, 0])
-    ]
-    if gradients[0] is None or gradients[1] is None:
+    try:
+        of_sum, of_one = (gradient_at(leaf, each.sum(), retain_graph=True) for each in (sums, outputs[:, 0]))
+    except Unsupported:
         return True
-    of_sum, of_one = (float(gradient.double().abs().max()) for gradient in gradients)
+    if of_sum is None or of_one is None:
+        return True
+    of_sum, of_one = of_sum.double().abs().max(), of_one.double().abs().max()
     return not of_sum > torch.finfo(outputs.dtype).eps ** 0.5 * of_one
 
 

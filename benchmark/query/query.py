@@ -176,7 +176,7 @@ class Query:
         self.passes.total.backward += len(logits)
         for scale in (HALF_SCALE, 1.0) if self.inputs.dtype == torch.float16 else (1.0,):
             incoming = torch.full_like(logits, scale)
-            (gradient,) = torch.autograd.grad(logits, at, incoming, allow_unused=True, retain_graph=scale != 1)
+            gradient = gradient_at(at, logits, incoming, retain_graph=scale != 1)
             if gradient is None:
                 raise Unsupported("the model's output does not depend on its input")
             if scale == 1 or bool(gradient.isfinite().all()):
@@ -353,6 +353,19 @@ def ordinary(tensor: Tensor) -> Tensor:
         return tensor
     with torch.inference_mode(False):
         return tensor.clone()
+
+
+def gradient_at(at: Tensor, outputs: Tensor, incoming: Tensor | None = None, *, retain_graph: bool) -> Tensor | None:
+    """Gradient of outputs at a tensor, None where they do not depend on it; raises `Unsupported` where a model's parts
+    allow no gradient but that of its weights."""
+    try:
+        return torch.autograd.grad(outputs, at, incoming, allow_unused=True, retain_graph=retain_graph)[0]
+    except RuntimeError as error:
+        if "use_reentrant" in str(error):
+            raise Unsupported(
+                "the model checkpoints its activations with use_reentrant=True, which allows no gradient at the input"
+            ) from error
+        raise
 
 
 def at_least_single(dtype: torch.dtype) -> torch.dtype:

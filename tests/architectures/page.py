@@ -44,7 +44,7 @@ def page() -> str:
 
 def section(group: Group) -> str:
     """A group's table, and its reasons."""
-    rows = {specimen.name: cells(specimen) for specimen in group.specimens}
+    rows = {specimen.name: cells(specimen) for specimen in group.specimens if not specimen.closed}
     reasons = sorted({cell.text for row in rows.values() for cell in row.values() if cell.kind == "refused"})
     signs = {reason: str(number) for number, reason in enumerate(reasons, start=1)}
     columns = [*alike([*rows.values()])]
@@ -79,6 +79,6 @@ def wrong(group: Group) -> list[str]:
 
 def declined(group: Group) -> list[str]:
     """Where methods decline that ask nothing of a network's layers."""
-    rows = {specimen.name: cells(specimen) for specimen in group.specimens}
+    rows = {specimen.name: cells(specimen) for specimen in group.specimens if not specimen.closed}
     told = [(network, name, row[name]) for network, row in rows.items() for name in unconditional()]
     return [f"{network}: {name}: {cell.text}" for network, name, cell in told if cell.kind == "refused"]

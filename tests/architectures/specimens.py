@@ -67,6 +67,8 @@ class Specimen:
     build: Callable[[], Pair]
     plain: bool = False
     """Whether this is a plain network, which no method may decline unless it declines the truth."""
+    closed: bool = False
+    """Whether torch allows no gradient at its input, so that even a plain gradient declines."""
 
 
 @dataclass(frozen=True)
