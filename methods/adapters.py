@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 HOOKS = ("relu_modules",)
 NEEDS = {
-    "GuidedBackprop": HOOKS, "Deconvolution": HOOKS, "GuidedGradCam": HOOKS, "LRP": HOOKS,
+    "GuidedBackprop": HOOKS, "Deconvolution": HOOKS, "GuidedGradCam": HOOKS, "LRP": (*HOOKS, "plain_layers"),
     "DeepLift": (*HOOKS, "layers_run_once"), "DeepLiftShap": (*HOOKS, "layers_run_once"),
 }  # fmt: skip
 """What captum's classes need of a model that they would otherwise explain wrongly without a word."""

@@ -87,7 +87,8 @@ def shapley(present: Tensor, outputs: Tensor, weights: Tensor, empty: Tensor, fu
     root = weights.sqrt()[:, None]
     solvable = left.isfinite().all(1)  # LAPACK stops at others
     solved = torch.full((len(left), count), torch.nan, dtype=left.dtype)  # (N, S)
-    solved[solvable] = torch.linalg.lstsq(root * features, root * left[solvable].T, driver="gelsd").solution.T
+    if bool(solvable.any()):
+        solved[solvable] = torch.linalg.lstsq(root * features, root * left[solvable].T, driver="gelsd").solution.T
     values: Tensor = equal + solved - solved.mean(1, keepdim=True)
     return values
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from attribug.errors import Unsupported
-from attribug.query.preflight import POOLS, refuse_deviations
+from attribug.query.preflight import POOLS, plain_layers, refuse_deviations, require
 from attribug.query.query import Query
 from attribug.query.trace import Trace, graph, reaches, trace
 
@@ -32,7 +32,11 @@ def relevance(query: Query, make: Composite, *, start: Start = "logit", every_op
     A model that normalises its inputs itself, (x − mean) / deviation channel by channel before its first layer, is
     explained as if that step were the 1 × 1 convolution (of vectors: the dense layer) that computes the same.
     """
-    step = refuse_without_rules(query, make()) if every_operation else None
+    if every_operation:
+        step = refuse_without_rules(query, make())
+    else:
+        step = None
+        require(query, "plain_layers", plain_layers)
     model = query.model if step is None else _Prepared(step, query.model)
     maps, totals = [], []
     for inputs, targets in query.parts():

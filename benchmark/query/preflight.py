@@ -246,6 +246,15 @@ def pool_modules(query: Query) -> None:
         raise Unsupported("max-pooling is a function call that hooks cannot see; use nn.MaxPool2d modules")
 
 
+def plain_layers(query: Query) -> None:
+    """Refuses models in which a convolution or a dense layer computes something else than its type does with its own
+    weight and bias, for methods that put other weights there."""
+    layers = (nn.modules.conv._ConvNd, nn.Linear)
+    with query.at_default_device():
+        seen = trace(query.model, query.first(), plain=layers, changed=True, laid_out=query.laid_out)
+    refuse_deviations(seen)
+
+
 def convolution_modules(query: Query) -> None:
     """Refuses models whose last convolution with a spatial map hooks would not find."""
     seen = _seen(query)
@@ -261,5 +270,6 @@ PREFLIGHT: dict[str, Callable[[Query], None]] = {
     "layers_run_once": layers_run_once,
     "pool_modules": pool_modules,
     "convolution_modules": convolution_modules,
+    "plain_layers": plain_layers,
 }
 """What a method's `needs` may name."""

@@ -3,6 +3,7 @@
 import copy
 from itertools import product
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -227,6 +228,21 @@ def test_signal_of_the_linear_toy(toy):
         )
         contribution = maps["pattern_attribution"][row] / maps["pattern_attribution"][row].norm()
         torch.testing.assert_close(contribution, torch.tensor([1.0, 0.0], dtype=torch.float64), rtol=0, atol=0.05)
+
+
+def test_a_linear_model_has_the_papers_linear_estimator():
+    """Kindermans et al. 2018, eq. 6: a = cov[x, y] / σ²_y; a model without a ReLU is where it is defined."""
+    stream = torch.Generator().manual_seed(5)
+    model, train = nn.Sequential(nn.Flatten(), nn.Linear(6, 3)).double(), torch.randn(500, 6, generator=stream).double()
+    train[:, 1] += 2 * train[:, 0]
+    inputs, targets = train[:4], torch.tensor([0, 1, 2, 1])
+    maps = attribug.explain(NAMES, model, inputs, targets, train_inputs=train)
+    weight, y = model[1].weight.detach(), model(train).detach()
+    for row, target in enumerate(targets.tolist()):
+        covariance = np.cov(train.T.numpy(), y[:, target].numpy())
+        pattern = torch.from_numpy(covariance[:6, 6] / covariance[6, 6])
+        torch.testing.assert_close(maps["pattern_net"][row], pattern)
+        torch.testing.assert_close(maps["pattern_attribution"][row], pattern * weight[target])
 
 
 def test_the_filter_recovers_the_signal(images):
