@@ -106,7 +106,7 @@ class _Pooled(torch.autograd.Function):
         change = torch.cat([larger - baseline, present - larger])  # a maximum is charged with what it alone changes
         (charged,) = torch.autograd.grad(pooled, leaf, incoming * change, retain_graph=True)
         (slope,) = torch.autograd.grad(pooled, leaf, incoming)
-        difference, total = _differences(inputs), sum(charged.chunk(2))
+        difference, total = _differences(inputs), torch.add(*charged.chunk(2))
         quotient = torch.where(difference.abs() < SMALLEST, 1, difference)
         multiplier = torch.cat([total, total]) / quotient
         return torch.where(difference.abs() < SMALLEST, slope, multiplier).to(dtype), None, None

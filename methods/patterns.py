@@ -68,7 +68,7 @@ def patterns(query: Query) -> Patterns:
         fitted, cost = query.kept[key]
         query.charge(cost)
     else:
-        (*fitted,), cost = query.priced(lambda: fit(query.model, inputs, query.rows, query.forward).values())
+        fitted, cost = query.priced(lambda: [*fit(query.model, inputs, query.rows, query.forward).values()])
         query.kept[key] = fitted, cost
     return dict(zip(_layers(query.model), fitted, strict=True))
 

@@ -174,14 +174,15 @@ class Query:
         the gradient itself.
         """
         self.passes.total.backward += len(logits)
-        for scale in (HALF_SCALE, 1.0) if self.inputs.dtype == torch.float16 else (1.0,):
-            incoming = torch.full_like(logits, scale)
-            gradient = gradient_at(at, logits, incoming, retain_graph=scale != 1)
-            if gradient is None:
-                raise Unsupported("the model's output does not depend on its input")
-            if scale == 1 or bool(gradient.isfinite().all()):
-                break
-        return self.exactly(gradient) / scale if scale != 1 else self.exactly(gradient)
+        ones, scaled = torch.ones_like(logits), self.inputs.dtype == torch.float16
+        gradient = gradient_at(at, logits, ones * HALF_SCALE if scaled else ones, retain_graph=scaled)
+        if gradient is not None and scaled and bool(gradient.isfinite().all()):
+            return self.exactly(gradient) / HALF_SCALE
+        if gradient is not None and scaled:
+            gradient = gradient_at(at, logits, ones, retain_graph=False)
+        if gradient is None:
+            raise Unsupported("the model's output does not depend on its input")
+        return self.exactly(gradient)
 
     def exactly(self, values: Tensor) -> Tensor:
         """Values in `dtype`."""

@@ -170,7 +170,7 @@ class _Watch(TorchDispatchMode):
     """Sees every operation, and follows which memory holds values that depend on the input."""
 
     def __init__(self, leaf: Tensor) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.steps: list[Step] = []
         self.running: list[nn.Module] = []
         """Modules without children that run, innermost last."""
