@@ -63,7 +63,7 @@ EDITS: dict[str, tuple[str, str, str, tuple[str, ...]]] = {
     ),
     "rows of a pass": ("models.lab", "ROWS = 64", "ROWS = 32", MODELLED),
     "total variation of a check": ("models.checks", ".mean() / 2", ".mean()", ("check",)),
-    "the copy of an in-place model": ("maps.guard", "deepcopy(model).eval()", "deepcopy(model)", EXPLAINED),
+    "modules that work in place": ("maps.guard", "module.inplace = False", "module.inplace = True", EXPLAINED),
     "whose training data a method gets": ("maps.asked", "lab.training_data(side.model)", "None", EXPLAINED),
     "what the guard restores": ("maps.guard", "global_states_restored(), ", "", EXPLAINED),
     "a preflight": ("query.preflight", "SUMS_TO_ONE = 1e-4", "SUMS_TO_ONE = 1e-3", EXPLAINED),
