@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from attribug.errors import InputError, near_misses, one_line
+from attribug.sources import parsed
 
 
 @dataclass(frozen=True)
@@ -176,7 +177,7 @@ class Registry(Generic[E]):
 def _read(path: Path, package: str) -> list[Declared]:
     module = package if path.stem == "__init__" else f"{package}.{path.stem}"
     pieces = []
-    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+    for node in parsed(path).body:
         if isinstance(node, ast.FunctionDef):
             for call in node.decorator_list:
                 if isinstance(call, ast.Call) and ast.unparse(call.func).rpartition(".")[2] == "register":

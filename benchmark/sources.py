@@ -236,6 +236,11 @@ def forget() -> None:
         remembered.cache_clear()
 
 
+def parsed(path: Path) -> ast.Module:
+    """A Python source, read as Python reads it: it may tell its encoding, and a byte-order mark says nothing."""
+    return ast.parse(path.read_bytes())
+
+
 def _read(module: str) -> _Module | None:
     path = _path(module)
     return None if path is None else _taken_apart(module, path)
@@ -244,7 +249,7 @@ def _read(module: str) -> _Module | None:
 @functools.cache
 def _taken_apart(module: str, path: Path) -> _Module:
     package = module if path.name == "__init__.py" else module.rpartition(".")[0]
-    tree = _without_docstrings(ast.parse(path.read_bytes()))
+    tree = _without_docstrings(parsed(path))
     read = _Module({}, [], {}, "")
     for statement in tree.body:
         read.imports |= dict(_imported_outside(statement, package))

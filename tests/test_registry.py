@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from attribug import bugs, methods, metrics, plugins, registry, tasks
+from attribug import bugs, keys, methods, metrics, plugins, registry, sources, tasks
 from attribug.contracts.pieces import Method
 from attribug.errors import InputError, near_misses, one_line
 from attribug.plugins import all_registries, load_plugin
@@ -333,6 +333,25 @@ def test_plugins_that_are_not_there(
     with pytest.raises(InputError, match=f"^plugin {name}: {expected}") as caught:
         load_plugin(name)
     the_line(caught)
+
+
+ENCODED = {
+    "a byte-order mark": b"\xef\xbb\xbf" + textwrap.dedent(GOOD).encode(),
+    "a coding cookie": b"# -*- coding: latin-1 -*-\n# caf\xe9\n" + textwrap.dedent(GOOD).encode(),
+}
+
+
+@pytest.mark.parametrize("content", ENCODED.values(), ids=ENCODED)
+def test_a_source_is_read_as_python_reads_it(plugin: Callable[..., str], tmp_path: Path, content: bytes) -> None:
+    """Where it is loaded, where its content key is made, and where its pieces are declared."""
+    path = plugin(GOOD)
+    Path(path).write_bytes(content)
+    assert load_plugin(path) == {"method": ["mine"], "metric": ["closeness"]}
+    told = keys.digest(methods.get("mine").function)
+    Path(path).write_bytes(content.replace(b"inputs * 0", b"inputs * 1"))
+    sources.forget()
+    assert keys.digest(methods.get("mine").function) != told
+    assert [piece.name for piece in registry._read(Path(path), "attribug.methods")] == ["mine", "closeness"]
 
 
 def test_a_mended_plugin_loads(plugin: Callable[..., str]) -> None:
