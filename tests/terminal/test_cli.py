@@ -228,6 +228,12 @@ WRONG = {
     "unknown device": (["run", "smoke", "--device", "tpu"], "expected auto, cpu or cuda, found 'tpu'"),
     "unknown set key": (["run", "smoke", "--set", "sedes=3"], "unknown key 'sedes'; did you mean 'seeds'"),
     "set without value": (["run", "smoke", "--set", "seeds"], "expected KEY=VALUE"),
+    "set to a value that has a key twice": (
+        ["run", "smoke", "--set", "levels={reinit: [1], reinit: [2]}"],
+        "key 'reinit' stands twice, in line 1",
+    ),
+    "set to no value of its type": (["run", "smoke", "--set", "seeds=2020-13-45"], "expected a YAML value"),
+    "set twice": (["run", "smoke", "--set", "seeds=3", "--set", "seeds=2"], "--set seeds: expected it once"),
     "wrong type": (["run", "smoke", "--set", "seeds=many"], "'seeds': expected a valid integer, found 'many'"),
     "wrong type of option": (["run", "smoke", "--seeds", "many"], "expected an integer, found 'many'"),
     "no seeds": (["run", "smoke", "--seeds", "0"], "greater than or equal to 1"),
