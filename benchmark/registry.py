@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from attribug import opened
 from attribug.errors import InputError, near_misses, one_line
 from attribug.sources import parsed
 
@@ -165,7 +166,8 @@ class Registry(Generic[E]):
     def _load_entry_point(self, name: str) -> None:
         point = self._entry_points()[name]
         try:
-            loaded = point.load()
+            with opened.watching():
+                loaded = point.load()
         except Exception as error:
             raise InputError(
                 f"{self.kind} {name!r}: entry point {point.value} does not load: {one_line(error)}"
