@@ -150,7 +150,7 @@ def _within(module: str, room: str) -> bool:
 
 
 def _carries(module: str) -> bool:
-    return not is_plugin_file(module) and any(_within(module, room) for room in WITHOUT_NUMBERS)
+    return any(_within(module, room) for room in WITHOUT_NUMBERS)
 
 
 def _knows(module: str, name: str) -> bool:

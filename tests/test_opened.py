@@ -30,6 +30,9 @@ def {name}(query):
 """
 BESIDE = "STRENGTH = Path(__file__).with_name('strength.txt').read_text()"
 
+MADE = ("a_far_module", "an_early_module", "some_library")
+"""Names of modules that tests write."""
+
 
 @pytest.fixture(autouse=True)
 def _pieces_are_gone_afterwards() -> Iterator[None]:
@@ -38,6 +41,8 @@ def _pieces_are_gone_afterwards() -> Iterator[None]:
         yield
     opened.adopt(noted)
     sources.forget()
+    for name in MADE:
+        sys.modules.pop(name, None)
 
 
 def written(folder: Path, reading: str, name: str = "reader") -> str:
@@ -122,8 +127,9 @@ def test_keys_tell_nothing_of_places(tmp_path: Path) -> None:
 
 UNREAD = {
     "a file that it makes": "path = Path(__file__).with_name('made.txt')\npath.write_text('{}')\npath.read_text()",
-    "a file for a moment": "import tempfile\nfolder = tempfile.mkdtemp()\nimport os\n"
-    "os.close(os.open(folder, os.O_RDONLY))\nopen(folder + '/{}', 'w').close()\nopen(folder + '/{}').close()",
+    "a file for a moment": "import os, subprocess, tempfile\nfolder = tempfile.mkdtemp()\n"
+    "subprocess.run(['touch', folder + '/made'], check=True)\nopen(folder + '/made').close()",
+    "a folder": "import os\nos.close(os.open(str(Path(__file__).parent), os.O_RDONLY))",
     "a source": "Path(__file__).read_text()",
     "the system's": "open('/proc/self/status').read()\nopen('/dev/null').read()",
     "a library's": "import importlib.metadata\nimportlib.metadata.version('torch')\nimport numpy\nnumpy.random",
@@ -149,7 +155,34 @@ def test_a_library_that_is_loaded_reads_for_itself(tmp_path: Path, monkeypatch: 
     plugin = written(tmp_path, "import some_library\nPath(__file__).with_name('own.txt').read_text()")
     load_plugin(plugin)
     assert opened.noted()[plugin_files.module_of(Path(plugin))] == (str(tmp_path / "own.txt"),)
-    monkeypatch.delitem(sys.modules, "some_library")
+
+
+FAR = """
+from pathlib import Path
+
+def read(name):
+    return Path(__file__).with_name(name).read_text()
+
+AT_ONCE = read("at_once.txt")
+"""
+
+
+@pytest.mark.parametrize("first", [False, True])
+def test_a_module_elsewhere_reads_for_whoever_asks_and_for_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: bool
+) -> None:
+    """What it is asked for at load counts for the plugin; what it reads itself does not, as its code does not."""
+    far = tmp_path / "far"
+    far.mkdir()
+    (far / "a_far_module.py").write_text(FAR)
+    for name in ("at_once.txt", "asked.txt"):
+        (far / name).write_text("1")
+    monkeypatch.syspath_prepend(str(far))
+    if first:
+        importlib.import_module("a_far_module")
+    plugin = Path(written(tmp_path / "own", "import a_far_module\na_far_module.read('asked.txt')"))
+    load_plugin(str(plugin))
+    assert opened.read_by(plugin_files.module_of(plugin)) == {far / "asked.txt"}
 
 
 def test_nothing_is_noted_at_other_times(tmp_path: Path) -> None:
@@ -237,13 +270,12 @@ def test_a_worker_comes_to_the_same_key_as_who_imported_the_plugin_before(
         importlib.import_module("an_early_module")
         load_plugin("an_early_module")
         here = key("an_early_module")
-    monkeypatch.delitem(sys.modules, "an_early_module")
+    del sys.modules["an_early_module"]
     with forgotten():
         load_plugin("an_early_module")
         assert key("an_early_module") != here, "what was noted now"
         opened.adopt(noted)
         assert key("an_early_module") == here
-    sys.modules.pop("an_early_module", None)
 
 
 def test_a_linked_plugin_is_the_same_in_workers(tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ def _pieces_are_gone_afterwards(monkeypatch: pytest.MonkeyPatch) -> Iterator[Non
 
 
 def written(folder: Path, name: str = "p.py", text: str = PLUGIN) -> str:
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(exist_ok=True, parents=True)
     (folder / name).write_text(text)
     return str(folder / name)
 
@@ -141,8 +141,12 @@ def test_a_plugin_counts_as_a_whole_and_what_it_takes_from_attribug_by_name(tmp_
     assert keys.digest(methods.get("mine").function) != before
 
 
-def test_a_plugins_function_that_python_hands_over_travels_with_its_code(tmp_path: Path) -> None:
-    """Another machine may not have the file."""
+def test_a_plugins_function_that_python_hands_over_travels_with_its_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another machine may not have the file, although it has attribug."""
+    written(tmp_path / "installed" / "attribug", "__init__.py", "")
+    monkeypatch.syspath_prepend(str(tmp_path / "installed"))
     load_plugin(written(tmp_path))
     module = sys.modules[methods.get("mine").function.__module__]
     pickled = _pickled({"double": (module.double, "key")})
