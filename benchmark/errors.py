@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import difflib
 import re
+import warnings
 from collections.abc import Iterable
+from pathlib import Path
 
 
 class Unsupported(Exception):
@@ -32,8 +34,21 @@ class StorageError(InputError):
         return f"{path}: cannot be written: {found}; the same command goes on from here once it can"
 
 
+class Shadowed(UserWarning):
+    """A name stands for two things: one line that says which of them is taken, and how to name the other."""
+
+
 class Missing(InputError):
     """What is asked for was not done yet, or by other code: the line names the command that does it."""
+
+
+def warn_of_shadow(name: str, other: str, named: str) -> None:
+    """Warns (`Shadowed`) that what lies at a path hides something that is called the same.
+
+    `other`: what that is; `named`: how else it can be named.
+    """
+    found = "folder" if Path(name).is_dir() else "file"
+    warnings.warn(f"{name}: the {found} here is taken, not {other} of that name; for that one: {named}", Shadowed, 2)
 
 
 def near_misses(name: str, known: Iterable[str]) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
-from attribug import sources
+from attribug import plugin_files, sources
 from attribug.sources import DIGEST_CHARACTERS
 
 
@@ -70,7 +70,7 @@ def function_code(function: Callable[..., Any]) -> list[Any]:
     Where no file tells one from another (a closure, a lambda, an object, a notebook's function), also their content.
     """
     module = getattr(function, "__module__", "") or ""
-    told = sources.portable(module)
+    told = plugin_files.portable(module)
     name = getattr(function, "__qualname__", f"<{type(function).__qualname__}>")
     in_file = module not in {"", "__main__"} and sources.has_source(module)
     if in_file and "<" not in name:
@@ -126,7 +126,7 @@ def _pickled(value: Any) -> str:
     import cloudpickle
 
     try:
-        return hashlib.sha256(cloudpickle.dumps(value)).hexdigest()
+        return hashlib.sha256(plugin_files.portable_pickle(cloudpickle.dumps(value))).hexdigest()
     except Exception as error:  # whatever foreign objects raise
         raise TypeError(f"content key: expected what can be pickled, found {type(value).__name__}") from error
 

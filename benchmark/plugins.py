@@ -1,4 +1,8 @@
-"""Loading plugins: files and modules that register pieces of their own."""
+"""Loading plugins: files and modules that register pieces of their own.
+
+Files are imported as if they lay in this module (`attribug.plugins.<name>_<digest of its path>`). A process that a
+plugin starts imports this module when it meets one of their functions, and finds them by the environment.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +11,16 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from attribug import opened, plugin_files, sources
 from attribug.errors import InputError, one_line
-from attribug.keys import digest
 from attribug.registry import REGISTRIES
 
 if TYPE_CHECKING:
     from attribug.registry import Registry
+
+__path__: list[str] = []  # Python looks for modules below one only if it has a path
+if plugin_files.Finder not in sys.meta_path:
+    sys.meta_path.append(plugin_files.Finder)
 
 
 def load_plugin(plugin: str) -> dict[str, list[str]]:
@@ -22,18 +30,22 @@ def load_plugin(plugin: str) -> dict[str, list[str]]:
     """
     path = Path(plugin)
     is_file = plugin.endswith(".py") or path.is_file()
-    module = f"attribug_plugin_{path.stem}_{digest(str(path.resolve()))[:8]}" if is_file else plugin
+    module = plugin_files.module_of(path) if is_file else plugin
     if module in _LOADED:
         return _LOADED[module]
     before = {kind: set(registry.registered()) for kind, registry in all_registries().items()}
+    imported = not is_file and module in sys.modules
     try:
         if is_file:
-            _import_file(path, module)
-        else:
+            _announce(path, module)
+        with opened.watching():
             importlib.import_module(module)
+        sources.expect_files(module)
     except (Exception, SystemExit) as error:
         for kind, registry in all_registries().items():  # so that it can be loaded again when it is mended
             registry.withdraw(module, keep=before[kind])
+        if not imported:
+            sys.modules.pop(module, None)
         found = str(error) if isinstance(error, InputError) else f"does not import: {one_line(error)}"
         raise InputError(f"plugin {plugin}: {found}") from error
     new = {kind: _of_module(registry, before[kind], module) for kind, registry in all_registries().items()}
@@ -59,16 +71,12 @@ def _of_module(registry: Registry[Any], before: set[str], module: str) -> list[s
     return sorted({*mine, *(name for name in registry.registered() if name not in before and name not in shipped)})
 
 
-def _import_file(path: Path, module: str) -> None:
+def _announce(path: Path, module: str) -> None:
+    """Lets Python find a plugin file, and run it anew where an earlier loading was taken back."""
     if not path.is_file():
         raise InputError("expected a Python file, found none")
-    spec = importlib.util.spec_from_file_location(module, path)
-    if spec is None or spec.loader is None:
+    plugin_files.announce(path)
+    if importlib.util.find_spec(module) is None:
         raise InputError("expected a Python file (.py)")
-    loaded = importlib.util.module_from_spec(spec)
-    sys.modules[module] = loaded  # before it runs: its functions' sources are found by module name
-    try:
-        spec.loader.exec_module(loaded)
-    except BaseException:
-        del sys.modules[module]
-        raise
+    if not any(_of_module(registry, {*registry.registered()}, module) for registry in all_registries().values()):
+        sys.modules.pop(module, None)

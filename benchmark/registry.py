@@ -15,7 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from attribug import opened
 from attribug.errors import InputError, near_misses, one_line
+from attribug.sources import parsed
 
 
 @dataclass(frozen=True)
@@ -164,7 +166,8 @@ class Registry(Generic[E]):
     def _load_entry_point(self, name: str) -> None:
         point = self._entry_points()[name]
         try:
-            loaded = point.load()
+            with opened.watching():
+                loaded = point.load()
         except Exception as error:
             raise InputError(
                 f"{self.kind} {name!r}: entry point {point.value} does not load: {one_line(error)}"
@@ -176,7 +179,7 @@ class Registry(Generic[E]):
 def _read(path: Path, package: str) -> list[Declared]:
     module = package if path.stem == "__init__" else f"{package}.{path.stem}"
     pieces = []
-    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+    for node in parsed(path).body:
         if isinstance(node, ast.FunctionDef):
             for call in node.decorator_list:
                 if isinstance(call, ast.Call) and ast.unparse(call.func).rpartition(".")[2] == "register":

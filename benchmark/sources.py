@@ -1,8 +1,9 @@
 """The code that a content key covers: the definitions that a function reaches, and nothing that merely stands beside.
 
 Inside attribug a key follows names: a function, what it calls, the classes of what it is given, and so on, each by
-itself. Of other packages and plugin files whole modules count, with all that they import nearby. Comments, docstrings
-and the facts that a piece is registered with do not count; whoever needs a fact puts it into the key.
+itself. Of other packages and plugin files whole modules count, with all that they import nearby, and the content of
+files that these read while they are loaded or declare (`attribug.opened`). Comments, docstrings and the facts that a
+piece is registered with do not count; whoever needs a fact puts it into the key.
 """
 
 from __future__ import annotations
@@ -12,11 +13,13 @@ import functools
 import hashlib
 import importlib.util
 import json
-import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from attribug import opened
+from attribug.plugin_files import is_plugin_file, portable
 
 DIGEST_CHARACTERS = 32  # 128 bits: collisions are out of reach, file names stay readable
 HOUSE = "attribug"
@@ -25,9 +28,9 @@ DOORS = REGISTRIES | {HOUSE}
 """Packages that lead to pieces: whoever names one computes with what it takes from there, not with all there is."""
 WITHOUT_NUMBERS = (
     "attribug.api", "attribug.artefacts", "attribug.conformance", "attribug.contracts.outputs",
-    "attribug.contracts.pieces", "attribug.errors", "attribug.keys", "attribug.plugins", "attribug.registry",
-    "attribug.reports", "attribug.running", "attribug.sources", "attribug.storage", "attribug.studies",
-    "attribug.terminal",
+    "attribug.contracts.pieces", "attribug.errors", "attribug.keys", "attribug.opened", "attribug.plugin_files",
+    "attribug.plugins", "attribug.registry", "attribug.reports", "attribug.running", "attribug.sources",
+    "attribug.storage", "attribug.studies", "attribug.terminal",
 )  # fmt: skip
 """What finds, carries, keeps and shows results, and computes none: in no key. Facts of pieces and outputs stand in keys
 by their values. Random streams rest on `keys.digest`; a test holds their seeds to fixed numbers."""
@@ -54,13 +57,26 @@ def covered(module: str, *names: str) -> dict[str, tuple[str, ...]]:
 
 @functools.cache
 def _code(module: str, names: tuple[str, ...]) -> str:
-    told = sorted((portable(where), name, text) for where, name, text in _closure(module, names))
+    closure = _closure(module, names)
+    told = sorted((portable(where), name, text) for where, name, text in closure)
+    told += [("", *file) for file in _files(module, {where for where, *_ in closure if not _in_house(where)})]
     return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:DIGEST_CHARACTERS]
 
 
-def portable(module: str) -> str:
-    """A module's name without the digest of its path that a plugin file's name carries."""
-    return re.sub(r"^(attribug_plugin_.*)_[0-9a-f]{8}$", r"\1", module)
+def _files(module: str, reached: set[str]) -> list[tuple[str, str]]:
+    """Name and digest of the files that modules outside attribug rest on; names as they lie beside `module`."""
+    files: set[Path] = set()
+    for where, path in ((where, _path(where)) for where in reached):
+        if path is not None:
+            files |= opened.read_by(where) | opened.there(path, _taken_apart(where, path).declared)
+    return opened.contents(files, _path(module)) if files else []
+
+
+def expect_files(module: str) -> None:
+    """Raises `InputError` where a module declares files that are not there."""
+    path = _path(module)
+    if path is not None:
+        opened.there(path, opened.declared(parsed(path), path.name))  # not remembered: it may be mended
 
 
 @dataclass
@@ -91,6 +107,8 @@ class _Module:
     """Module and name by local name; no name stands for the module itself."""
     whole: str
     """Digest of all statements."""
+    declared: tuple[str, ...]
+    """Files that it says it reads."""
 
 
 def _closure(module: str, names: tuple[str, ...]) -> set[tuple[str, str, str]]:
@@ -191,15 +209,14 @@ def _reached(where: str, read: _Module, definition: _Definition) -> Iterator[tup
 
 
 def _in_house(module: str) -> bool:
-    return module.partition(".")[0] == HOUSE
+    return module.partition(".")[0] == HOUSE and not is_plugin_file(module)
 
 
 def _is_near(other: str, module: str) -> bool:
     """Whether an import is part of the module's own package, or a file beside a plugin file."""
-    own = module.partition(".")[0]
-    if own == HOUSE or other.partition(".")[0] == HOUSE:
+    if _in_house(module) or other.partition(".")[0] == HOUSE:
         return False
-    if other.partition(".")[0] == own:
+    if other.partition(".")[0] == module.partition(".")[0]:
         return True
     path, root = _path(other), _path(module)
     if path is None or root is None:
@@ -234,6 +251,12 @@ def forget() -> None:
     """Reads all sources anew when they are asked for again."""
     for remembered in (_code, _taken_apart, _found):
         remembered.cache_clear()
+    opened.forget()
+
+
+def parsed(path: Path) -> ast.Module:
+    """A Python source, read as Python reads it: it may tell its encoding, and a byte-order mark says nothing."""
+    return ast.parse(path.read_bytes())
 
 
 def _read(module: str) -> _Module | None:
@@ -244,8 +267,8 @@ def _read(module: str) -> _Module | None:
 @functools.cache
 def _taken_apart(module: str, path: Path) -> _Module:
     package = module if path.name == "__init__.py" else module.rpartition(".")[0]
-    tree = _without_docstrings(ast.parse(path.read_bytes()))
-    read = _Module({}, [], {}, "")
+    tree = _without_docstrings(parsed(path))
+    read = _Module({}, [], {}, "", () if _in_house(module) else opened.declared(tree, path.name))
     for statement in tree.body:
         read.imports |= dict(_imported_outside(statement, package))
     for statement in _statements(tree.body):

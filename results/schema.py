@@ -149,7 +149,7 @@ def _field(entry: str | int | float) -> str:
 
 def _text(path: Path) -> str:
     try:
-        text = path.read_bytes().decode("utf-8")
+        text = path.read_bytes().decode("utf-8-sig")  # spreadsheets put a mark before it
     except OSError as error:
         raise TableError(f"expected a results table, found {(error.strerror or 'no file').lower()}") from error
     except UnicodeDecodeError as error:

@@ -17,9 +17,10 @@ from typing import Any
 
 import pytest
 
-from attribug import bugs, methods, metrics, plugins, registry, tasks
+from attribug import bugs, keys, methods, metrics, plugins, registry, sources, tasks
 from attribug.contracts.pieces import Method
 from attribug.errors import InputError, near_misses, one_line
+from attribug.plugin_files import is_plugin_file
 from attribug.plugins import all_registries, load_plugin
 from attribug.registry import Entry, Registry
 from attribug.terminal import listing
@@ -235,7 +236,7 @@ def plugin(tmp_path: Path) -> Iterator[Callable[..., str]]:
 
     yield write
     for kind, own in all_registries().items():  # shipped pieces stay: their modules will not run again
-        kept = {name: e for name, e in own._entries.items() if e.function.__module__.startswith("attribug.")}
+        kept = {name: entry for name, entry in own._entries.items() if name in own.declared()}
         own._entries = before[kind] | kept
     plugins._LOADED.clear()
     plugins._LOADED.update(loaded)
@@ -249,7 +250,7 @@ OF_OTHER_TESTS: set[str] = set()
 
 
 def left_in_memory() -> list[str]:
-    return [name for name in sys.modules if name.startswith("attribug_plugin_") and name not in OF_OTHER_TESTS]
+    return [name for name in sys.modules if is_plugin_file(name) and name not in OF_OTHER_TESTS]
 
 
 GOOD = """
@@ -289,7 +290,7 @@ def test_a_plugin_is_loaded_once(plugin: Callable[..., str], tmp_path: Path) -> 
 
 def test_a_second_plugin_cannot_take_a_plugins_name(plugin: Callable[..., str]) -> None:
     load_plugin(plugin(GOOD))
-    with pytest.raises(InputError, match="method 'mine' is taken by attribug_plugin_mine_") as caught:
+    with pytest.raises(InputError, match=r"method 'mine' is taken by attribug\.plugins\.mine_") as caught:
         load_plugin(plugin(GOOD, "other.py"))
     the_line(caught)
 
@@ -333,6 +334,25 @@ def test_plugins_that_are_not_there(
     with pytest.raises(InputError, match=f"^plugin {name}: {expected}") as caught:
         load_plugin(name)
     the_line(caught)
+
+
+ENCODED = {
+    "a byte-order mark": b"\xef\xbb\xbf" + textwrap.dedent(GOOD).encode(),
+    "a coding cookie": b"# -*- coding: latin-1 -*-\n# caf\xe9\n" + textwrap.dedent(GOOD).encode(),
+}
+
+
+@pytest.mark.parametrize("content", ENCODED.values(), ids=ENCODED)
+def test_a_source_is_read_as_python_reads_it(plugin: Callable[..., str], tmp_path: Path, content: bytes) -> None:
+    """Where it is loaded, where its content key is made, and where its pieces are declared."""
+    path = plugin(GOOD)
+    Path(path).write_bytes(content)
+    assert load_plugin(path) == {"method": ["mine"], "metric": ["closeness"]}
+    told = keys.digest(methods.get("mine").function)
+    Path(path).write_bytes(content.replace(b"inputs * 0", b"inputs * 1"))
+    sources.forget()
+    assert keys.digest(methods.get("mine").function) != told
+    assert [piece.name for piece in registry._read(Path(path), "attribug.methods")] == ["mine", "closeness"]
 
 
 def test_a_mended_plugin_loads(plugin: Callable[..., str]) -> None:

@@ -32,6 +32,7 @@ from attribug.results.bars import COLUMNS, ROWS, bars, lines
 from attribug.results.figures import bars_told, gallery
 from attribug.scores.blocks import score_block
 from attribug.scores.records import SHOWN, Settings
+from doubles.pieces import forgotten
 
 torch.set_num_threads(1)
 PLUGINS = Path(__file__).parent / "plugins"
@@ -43,13 +44,10 @@ KINDS = {"vectors": (dense, vectors), "sequences": (convolving, sequences)}
 @pytest.fixture(scope="module")
 def registered() -> Iterator[None]:
     """The plugins' tasks and bug, whose names are free again afterwards."""
-    before = {registry: set(registry.names()) for registry in (tasks._registry, bugs._registry)}
-    for name in ("shapes", "tiny"):
-        load_plugin(str(PLUGINS / f"{name}.py"))
-    yield
-    for registry, names in before.items():
-        for name in set(registry.names()) - names:
-            registry._entries.pop(name)
+    with forgotten():
+        for name in ("shapes", "tiny"):
+            load_plugin(str(PLUGINS / f"{name}.py"))
+        yield
 
 
 def contrast_of(task: str, bug: str = "shaken", level: Any = 1.0, seed: int = 0) -> Contrast:

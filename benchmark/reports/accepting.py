@@ -55,8 +55,9 @@ def accept(baseline: str | Path, candidate: str | Path | FinishedRun) -> Path:
 def _reference(name: str | Path) -> Path:
     """The file that a reference is kept in: one's own, or in a checkout one of the package's."""
     path = Path(name)
-    if path.is_dir():
-        raise InputError(f"--accept: expected a reference's name or a .csv file to write, found the folder {path}")
+    if path.is_dir() or (path.exists() and path.suffix != ".csv"):  # also one that is called like a reference
+        found = "folder" if path.is_dir() else "file"
+        raise InputError(f"--accept: expected a reference's name or a .csv file to write, found the {found} {path}")
     if path.suffix == ".csv" and path.name != RESULTS:
         if path.with_suffix(".json").is_dir():
             raise InputError(f"--accept {path}: expected a place for {path.stem}.json, found a folder of that name")

@@ -9,7 +9,7 @@ import pandas as pd
 import pyarrow as pa
 
 from attribug import results
-from attribug.errors import InputError, near_misses, one_line
+from attribug.errors import InputError, near_misses, one_line, warn_of_shadow
 from attribug.results.comparison import ComparedTable
 from attribug.results.schema import TableError, read_results
 from attribug.storage import locations
@@ -48,8 +48,12 @@ def load_table(source: str | Path | FinishedRun, kind: type[Facts] = Facts) -> C
 
 
 def _load(path: Path, name: str, kind: type[Facts]) -> ComparedTable:
-    if not path.exists() and name in references():
-        path = REFERENCES / f"{name}.csv"
+    if name in references():
+        reference = REFERENCES / f"{name}.csv"
+        if path.exists():
+            warn_of_shadow(name, "the reference", str(reference))
+        else:
+            path = reference
     if not path.exists():
         known = references()
         raise InputError(

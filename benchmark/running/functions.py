@@ -12,6 +12,7 @@ import cloudpickle
 from attribug import keys
 from attribug import methods as registered
 from attribug.errors import InputError
+from attribug.plugin_files import is_plugin_file
 
 
 def _pickled(functions: Mapping[str, tuple[Callable[..., Any], str]]) -> bytes:
@@ -29,8 +30,11 @@ def _pickled(functions: Mapping[str, tuple[Callable[..., Any], str]]) -> bytes:
 
 
 def _on_path(module: str) -> bool:
-    """Whether another process with this one's `sys.path` finds a module; cloudpickle sees to `__main__` itself."""
-    return module == "__main__" or PathFinder.find_spec(module.partition(".")[0], sys.path) is not None
+    """Whether another process with this one's `sys.path` finds a module; cloudpickle sees to `__main__` itself. On
+    another machine a plugin file may lie elsewhere."""
+    if module == "__main__" or is_plugin_file(module):
+        return module == "__main__"
+    return PathFinder.find_spec(module.partition(".")[0], sys.path) is not None
 
 
 _GIVEN: set[str] = set()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +29,8 @@ class Setup:
     """Functions given from Python, pickled by cloudpickle: {name: function}."""
     options: RunOptions
     """As they were resolved: see `attribug.running.request`."""
+    opened: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """Files that plugins read while they are loaded, by module."""
 
     def models(self) -> Models:
         """Where trained models are."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from attribug import opened
 from attribug.errors import InputError
 from attribug.plans import planning
 from attribug.plans.plan import Plan
@@ -42,7 +43,8 @@ class Request:
 
     def setup(self, out: Path, cache: Path) -> Setup:
         """What workers are told."""
-        return Setup(self.plan.suite.model_dump(), self.plan.key, str(out), str(cache), self.functions, self.options)
+        suite, files = self.plan.suite.model_dump(), opened.noted()
+        return Setup(suite, self.plan.key, str(out), str(cache), self.functions, self.options, files)
 
     @contextlib.contextmanager
     def used(self, cache: locations.Location) -> Iterator[None]:
@@ -78,7 +80,7 @@ def requested(suite: str, options: RunOptions) -> Request:
         options,
         **suites,
         changes=None,
-        plugins=tuple(str(Path(plugin).resolve()) if plugin.endswith(".py") else plugin for plugin in options.plugins),
+        plugins=tuple(str(Path(plugin).absolute()) if plugin.endswith(".py") else plugin for plugin in options.plugins),
         device=plan.device,
         models=None if given is None else given.folder.resolve(),
     )

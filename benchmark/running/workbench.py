@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from attribug import opened
 from attribug.errors import InputError
 from attribug.plugins import load_plugin
 from attribug.running.jobs import Calibrate, Done, MeasureChecks, Train
@@ -30,6 +31,7 @@ class Workbench:
         reproducible(setup.options.device)
         for plugin in setup.options.plugins:
             load_plugin(plugin)
+        opened.adopt(setup.opened)
         register_functions(setup.functions)
         self.setup = setup
         self.plan = planning.make(Suite.model_validate(setup.suite), setup.options.device)

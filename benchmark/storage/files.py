@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import hashlib
 import json
@@ -17,9 +18,9 @@ DAMAGED = "damaged"  # folder beside a damaged file, where it is put aside
 
 
 def checksum(path: Path) -> str:
-    """Of a file's content; an empty text where there is none."""
+    """Of a file's content, less the mark that some editors put before UTF-8; an empty text where there is none."""
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+        return hashlib.sha256(path.read_bytes().removeprefix(codecs.BOM_UTF8)).hexdigest()
     except OSError:
         return ""
 
@@ -74,10 +75,10 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """The JSON in a file, or None when it is absent or damaged."""
+    """The JSON in a file, or None when it is absent or damaged. A byte-order mark says nothing."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
         return None
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pydantic
-import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
-from attribug.errors import InputError, near_misses
+from attribug.errors import InputError, near_misses, warn_of_shadow
+from attribug.suites.yaml_text import parsed
 
 SHIPPED = Path(__file__).parent
 Name = str
@@ -83,11 +83,13 @@ def shipped() -> list[str]:
 
 
 def load(suite: str, changes: Mapping[str, Any] | None = None) -> Suite:
-    """Reads a suite by path or shipped name (an existing path wins) and applies changes by dotted key.
+    """Reads a suite by path or shipped name (an existing path wins, with a warning), and changes it by dotted key.
 
     Raises `InputError` in one line: the key, what was expected, what was found.
     """
     path = Path(suite)
+    if path.is_file() and suite in shipped():
+        warn_of_shadow(suite, "the shipped suite", str(SHIPPED / f"{suite}.yaml"))
     if not path.is_file():
         if suite not in shipped():
             hint = near_misses(suite, shipped())
@@ -106,13 +108,9 @@ def load(suite: str, changes: Mapping[str, Any] | None = None) -> Suite:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"line {mark.line + 1}" if mark is not None else "the file"
-        raise InputError(
-            f"suite {path}: expected YAML, {where}: {getattr(error, 'problem', None) or 'cannot be read'}"
-        ) from error
+        values = parsed(path.read_text(encoding="utf-8-sig"))
+    except InputError as error:
+        raise InputError(f"suite {path}: {error}") from error
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"suite {path}: cannot be read: {getattr(error, 'strerror', None) or 'not text'}") from error
     if not isinstance(values, dict):

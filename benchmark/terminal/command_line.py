@@ -6,13 +6,16 @@ import inspect
 import json
 import os
 import sys
+import warnings
+from collections.abc import Callable
 from dataclasses import Field, fields
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from attribug.errors import InputError, Missing
+from attribug.errors import InputError, Missing, Shadowed, warn_of_shadow
 from attribug.running.options import RunOptions
 
 if TYPE_CHECKING:
@@ -34,6 +37,14 @@ def _say(text: object, nl: bool = True) -> None:
         print(text, end="\n" if nl else "", flush=True)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _show(others: Callable[..., object], message: Warning | str, category: type[Warning], *place: Any) -> None:
+    """Shows a warning: our own in one line, as errors are; `others` shows all others."""
+    if issubclass(category, Shadowed):
+        print(f"attribug: {message}", file=sys.stderr, flush=True)
+    else:
+        others(message, category, *place)
 
 
 def _integer(text: str) -> int:
@@ -64,6 +75,7 @@ def main() -> tuple[int, str]:
     """Runs the command line; returns the exit code and, where something went wrong, what, in one line."""
     usage_error: type[Exception] = typer.BadParameter.__bases__[0]  # click's, also where typer carries its own copy
     outcome: tuple[int, str]
+    warnings.showwarning = partial(_show, warnings.showwarning)
     try:
         code = app(standalone_mode=False)
         outcome = (code if isinstance(code, int) else DONE), ""
@@ -215,7 +227,10 @@ def compare(
     from attribug.results.comparison_formats import FORMATS, PUBLISHED_FORMATS
     from attribug.results.published import NAME
 
-    published = baseline == NAME and not Path(NAME).exists()
+    published = baseline == NAME
+    if published and Path(NAME).exists():
+        warn_of_shadow(NAME, "the published values", "the same command in another folder")
+        published = False
     known = PUBLISHED_FORMATS if published else FORMATS
     if format_ not in known:
         raise InputError(f"--format: expected {', '.join(known)}, found {format_!r}")
@@ -295,8 +310,10 @@ def _tolerances(given: list[str]) -> dict[str, float]:
     """`X` for all metrics, `METRIC=X` for one."""
     allowed = {}
     for text in given:
-        name, equals, number = text.rpartition("=")
-        allowed[name if equals else ""] = _number(number)
+        name, _, number = text.rpartition("=")
+        if name in allowed:
+            raise InputError(f"--tolerance{f' {name}' if name else ''}: expected it once, found it twice")
+        allowed[name] = _number(number)
     return allowed
 
 
@@ -308,17 +325,19 @@ def _names(option: str, text: str) -> list[str]:
 
 
 def _changes(pairs: list[str]) -> dict[str, Any]:
-    import yaml
+    from attribug.suites.yaml_text import parsed
 
     changes = {}
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not equals or not key:
             raise InputError(f"--set: expected KEY=VALUE, found {pair!r}")
+        if key in changes:
+            raise InputError(f"--set {key}: expected it once, found it twice")
         try:
-            changes[key] = yaml.safe_load(value)
-        except (yaml.YAMLError, RecursionError) as error:
-            raise InputError(f"--set {key}: expected a YAML value, found {value!r}") from error
+            changes[key] = parsed(value)
+        except InputError as error:
+            raise InputError(f"--set {key}: expected a YAML value, found {value!r}: {error}") from error
     return changes
 
 

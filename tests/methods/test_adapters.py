@@ -520,7 +520,7 @@ def test_a_plugin_that_fails_withdraws_what_its_adapters_entered(plugin):
 
 def test_names_taken_by_the_plugin_are_refused(plugin):
     load_plugin(plugin(PLUGIN))
-    with pytest.raises(attribug.InputError, match=r"'test_plugin_ones' is taken by attribug_plugin_adapted_"):
+    with pytest.raises(attribug.InputError, match=r"'test_plugin_ones' is taken by attribug.plugins.adapted_"):
         methods.from_function("test_plugin_ones", plain_gradient)
 
 

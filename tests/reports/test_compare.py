@@ -129,6 +129,10 @@ WRONG = {
     "no such format": (["compare", "old", "new", "--format", "xml"], "expected text, markdown, junit, json"),
     "no such gate": (["compare", "old", "new", "--only", "values"], "--only: expected verdicts"),
     "no number": (["compare", "old", "new", "--tolerance", "spearman=much"], "expected a number, found 'much'"),
+    "a tolerance twice": (
+        ["compare", "old", "new", "--tolerance", "effect=1", "--tolerance", "effect=2"],
+        "--tolerance effect: expected it once, found it twice",
+    ),
     "negative": (["compare", "old", "new", "--tolerance", "-1"], "tolerance: expected a number of at least 0"),
     "no such metric": (["compare", "old", "new", "--tolerance", "spaerman=1"], "did you mean 'spearman'"),
     "accepting onto a run": (["compare", "old", "new", "--accept"], "found the folder old"),
@@ -259,6 +263,45 @@ def test_models_of_other_code_are_renewed(attribug, tiny_run: Path, tmp_path: Pa
     (tmp_path / "given" / f"{'0' * 32}.safetensors").write_text("trained by other code")
     answer = attribug("run", TINY, "--models", "given", tiny=True)
     ends(answer, 3, "trained by other code", "attribug run tiny && attribug compare REFERENCE runs/tiny --accept")
+
+
+@pytest.mark.parametrize("side", [0, 1])
+@pytest.mark.parametrize("is_file", [False, True])
+def test_a_run_that_is_called_like_a_reference_is_taken_and_the_other_named(
+    inside, runs: Path, side: int, is_file: bool
+) -> None:
+    if is_file:
+        shutil.copy(runs / "old" / "results.csv", runs / "smoke")
+    else:
+        shutil.copytree(runs / "old", runs / "smoke")
+    answer = inside("compare", *(("smoke", "new"), ("new", "smoke"))[side])
+    assert answer.returncode == 0, answer.stderr
+    found = "file" if is_file else "folder"
+    said = f"attribug: smoke: the {found} here is taken, not the reference of that name; for that one: "
+    assert answer.stderr.startswith(said)
+    assert answer.stderr.count("\n") == 1
+    other = answer.stderr.removeprefix(said).strip()
+    ends(inside("compare", other, "new"), 2, "expected results of suite 'smoke'")
+    assert inside("compare", other, "./smoke").stderr.count("the reference of that name") == 0
+    ends(inside("compare", "smoke", "new", "--accept"), 2, f"found the {found} smoke")
+
+
+def test_a_run_that_is_called_published_is_taken_and_the_other_named(inside, runs: Path) -> None:
+    shutil.copytree(runs / "old", runs / "published")
+    answer = inside("compare", "published", "new")
+    assert answer.returncode == 0
+    assert "the folder here is taken, not the published values" in answer.stderr
+    assert answer.stderr.count("\n") == 1
+
+
+def test_a_byte_order_mark_in_a_run_says_nothing(inside, runs: Path) -> None:
+    """As long as the rest is what the run wrote."""
+    for name in ("results.csv", "run.json", "costs.csv"):
+        (runs / "new" / name).write_bytes(b"\xef\xbb\xbf" + (runs / "new" / name).read_bytes())
+    ends(inside("compare", "old", "new"), 0)
+    ends(inside("report", "new"), 0)
+    (runs / "new" / "results.csv").write_bytes((runs / "new" / "results.csv").read_bytes().replace(b"\n", b"\r\n"))
+    ends(inside("compare", "old", "new"), 2, "it was cut or edited")
 
 
 def test_published_values(inside, runs: Path) -> None:

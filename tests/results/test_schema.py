@@ -139,6 +139,14 @@ def test_other_bytes_and_absent_files_are_rejected(tmp_path: Path) -> None:
         read_results(tmp_path / "absent.csv")
 
 
+def test_what_a_spreadsheet_puts_around_a_table_says_nothing(tmp_path: Path) -> None:
+    """A byte-order mark before it, and its own line breaks."""
+    written = results_csv(results_table())
+    (tmp_path / "plain.csv").write_bytes(written)
+    (tmp_path / "saved.csv").write_bytes(b"\xef\xbb\xbf" + written.replace(b"\n", b"\r\n"))
+    pd.testing.assert_frame_equal(read_results(tmp_path / "saved.csv"), read_results(tmp_path / "plain.csv"))
+
+
 def test_tables_that_break_the_schema_are_not_written(tmp_path: Path) -> None:
     table = results_table()
     path = tmp_path / "results.csv"

@@ -9,7 +9,7 @@ import pytest
 
 from attribug import bugs, metrics
 from attribug import methods as method_registry
-from attribug.errors import InputError
+from attribug.errors import InputError, Shadowed
 from attribug.suites.suite import Suite, load, shipped
 
 GOOD = """\
@@ -63,7 +63,10 @@ def test_an_existing_path_wins_over_a_shipped_name(tmp_path: Path, monkeypatch: 
     written(tmp_path, GOOD, "quick")
     assert load("quick").name == "quick"
     monkeypatch.chdir(tmp_path)
-    assert load("quick").name == "mine"
+    with pytest.warns(Shadowed, match="^quick: the file here is taken, not the shipped suite of that name") as warned:
+        assert load("quick").name == "mine"
+    shipped_one = str(warned[0].message).rpartition("; for that one: ")[2]
+    assert load(shipped_one).name == "quick"
 
 
 def test_model_seeds_of_other_suite_seeds_never_meet(tmp_path: Path) -> None:
@@ -129,6 +132,9 @@ def test_what_every_suite_must_have(tmp_path: Path, old: str, new: str, expected
     (b"\xff\xfe\xfa", "cannot be read: not text"),
     (b"name: a\0b\n", "expected YAML"),
     (b"1: 2\n", "key"),
+    (b"name: " + b"[" * 5000, "expected YAML, found values nested too deeply"),
+    (b"seeds: 2020-13-45\n", "found a value that is not of its type: month must be in 1..12"),
+    (b"seeds: !!int many\n", "found a value that is not of its type: invalid literal for int()"),
 ])  # fmt: skip
 def test_files_that_are_no_suites(tmp_path: Path, content: bytes, expected: str) -> None:
     path = tmp_path / "bad.yaml"
@@ -136,6 +142,33 @@ def test_files_that_are_no_suites(tmp_path: Path, content: bytes, expected: str)
     text = refusal(str(path))
     assert text.startswith(f"suite {path}: ")
     assert expected in text
+
+
+@pytest.mark.parametrize(("text", "expected"), [
+    ("seeds: 3\nseeds: 2", "key 'seeds' stands twice, in lines 6 and 7"),
+    ("seeds: 3\n'seeds': 3", "key 'seeds' stands twice, in lines 6 and 7"),
+    ("method_options:\n  lime: {samples: 50}\n  lime: {samples: 2}", "key 'lime' stands twice, in lines 7 and 8"),
+    ("method_options: {smoothgrad: {samples: 50, samples: 2}}", "key 'samples' stands twice, in line 6"),
+    ("levels: {reinit: [{1: a, 1.0: b}]}", "key '1.0' stands twice, in line 6"),
+])  # fmt: skip
+def test_a_key_that_stands_twice_is_refused(tmp_path: Path, text: str, expected: str) -> None:
+    """Wherever it stands, however it is spelled: YAML itself keeps the last."""
+    path = written(tmp_path, GOOD + text + "\n")
+    assert refusal(path).startswith(f"suite {path}: {expected}")
+
+
+def test_a_key_may_stand_in_several_mappings(tmp_path: Path) -> None:
+    """Also where one takes another's keys, and gives one of them a value of its own."""
+    more = "task_options: {digits: &sizes {train: 60, test: 30}}\nmethod_options: {lime: {<<: *sizes, train: 7}}\n"
+    loaded = load(written(tmp_path, GOOD + more))
+    assert loaded.task_options == {"digits": {"train": 60, "test": 30}}
+    assert loaded.method_options == {"lime": {"train": 7, "test": 30}}
+
+
+def test_a_byte_order_mark_says_nothing(tmp_path: Path) -> None:
+    marked = tmp_path / "marked.yaml"
+    marked.write_bytes(b"\xef\xbb\xbf" + GOOD.encode())
+    assert load(str(marked)) == load(written(tmp_path, GOOD))
 
 
 def test_unknown_suites_suggest_near_ones(tmp_path: Path) -> None:

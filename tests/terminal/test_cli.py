@@ -162,6 +162,22 @@ class TestRun:
         assert "nothing to do" not in answer.stdout
         assert (folder / "results.csv").read_bytes() != before
 
+    def test_a_file_that_a_plugin_reads_is_run_again(self, attribug, tmp_path):
+        """Workers come to the same keys: they read it as well."""
+        reading = "from pathlib import Path\nPOWER = int(Path(__file__).with_name('power.txt').read_text())\n"
+        mine = plugin(tmp_path, "mine", "return query.gradient() ** POWER")
+        (tmp_path / mine).write_text(reading + (tmp_path / mine).read_text())
+        tables = []
+        for power in ("1", "2"):
+            (tmp_path / "power.txt").write_text(power)
+            answer = attribug("run", TINY, "--plugin", mine, "--workers", "1", tiny=True, workers=True)
+            assert answer.returncode == 0, answer.stderr
+            assert "nothing to do" not in answer.stdout
+            tables.append((tmp_path / "runs" / "tiny" / "results.csv").read_bytes())
+        assert tables[0] != tables[1]
+        again = attribug("run", TINY, "--plugin", mine, "--workers", "1", tiny=True, workers=True)
+        assert "nothing to do" in again.stdout
+
     def test_interrupted_run_says_so_and_goes_on(self, tiny_run, tmp_path):
         slow = plugin(tmp_path, "slow", "import time; time.sleep(60)")
         script = str(Path(sys.executable).with_name("attribug"))
@@ -228,6 +244,12 @@ WRONG = {
     "unknown device": (["run", "smoke", "--device", "tpu"], "expected auto, cpu or cuda, found 'tpu'"),
     "unknown set key": (["run", "smoke", "--set", "sedes=3"], "unknown key 'sedes'; did you mean 'seeds'"),
     "set without value": (["run", "smoke", "--set", "seeds"], "expected KEY=VALUE"),
+    "set to a value that has a key twice": (
+        ["run", "smoke", "--set", "levels={reinit: [1], reinit: [2]}"],
+        "key 'reinit' stands twice, in line 1",
+    ),
+    "set to no value of its type": (["run", "smoke", "--set", "seeds=2020-13-45"], "expected a YAML value"),
+    "set twice": (["run", "smoke", "--set", "seeds=3", "--set", "seeds=2"], "--set seeds: expected it once"),
     "wrong type": (["run", "smoke", "--set", "seeds=many"], "'seeds': expected a valid integer, found 'many'"),
     "wrong type of option": (["run", "smoke", "--seeds", "many"], "expected an integer, found 'many'"),
     "no seeds": (["run", "smoke", "--seeds", "0"], "greater than or equal to 1"),

@@ -1,0 +1,61 @@
+"""Plugin files as modules: their names, by which other processes that a plugin starts find them as well."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import os
+import re
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+
+PACKAGE = "attribug.plugins"
+FILES = "ATTRIBUG_PLUGIN_FILES"
+"""Environment variable: the plugin files of this process and of those it comes from, as JSON, path by module."""
+MODULE = re.compile(rf"{re.escape(PACKAGE)}\.(\w+)_[0-9a-f]{{8}}")
+
+PICKLED = re.compile(rb"attribug\.plugins\.([^\x00-\x20]+?)_[0-9a-f]{8}")
+
+
+def module_of(path: Path) -> str:
+    """A name that no other file has and that hides no module: the file's own, and a digest of where it lies."""
+    name, place = re.sub(r"\W", "_", path.stem), hashlib.sha256(os.fsencode(path.resolve())).hexdigest()
+    return f"{PACKAGE}.{name}_{place[:8]}"
+
+
+def is_plugin_file(module: str) -> bool:
+    """Whether a module is a plugin file, by its name."""
+    return MODULE.fullmatch(module) is not None
+
+
+def portable(module: str) -> str:
+    """A module's name without the digest of its path that a plugin file's name carries: for content keys."""
+    return MODULE.sub(r"attribug_plugin_\1", module)
+
+
+def portable_pickle(pickled: bytes) -> bytes:
+    """A pickle likewise: classes stand in it by their module's name."""
+    return PICKLED.sub(rb"attribug_plugin_\1", pickled)
+
+
+def announce(path: Path) -> str:
+    """Makes a file importable here and in processes that are started from now on; returns its module's name."""
+    module = module_of(path)
+    os.environ[FILES] = json.dumps(_announced() | {module: os.path.abspath(path)})
+    return module
+
+
+def _announced() -> dict[str, str]:
+    announced: dict[str, str] = json.loads(os.environ.get(FILES) or "{}")
+    return announced
+
+
+class Finder:
+    """Finds announced files for `import`."""
+
+    @staticmethod
+    def find_spec(name: str, path: object = None, target: object = None) -> ModuleSpec | None:
+        """A plugin file's spec; None for other modules, and for files that are no Python sources."""
+        file = _announced().get(name) if is_plugin_file(name) else None
+        return None if file is None else importlib.util.spec_from_file_location(name, file)
