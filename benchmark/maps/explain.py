@@ -65,9 +65,9 @@ def explain(
             raise InputError(f"{', '.join(names)}: unknown parameter {parameter!r}{near_misses(parameter, known)}")
     asked = examples("inputs", inputs, a_model(model))
     train = None if train_inputs is None else examples("train_inputs", train_inputs, model)
-    numbers = one_an_input("targets", targets, asked).to(asked.device)
-    named = None if ids is None else one_an_input("ids", ids, asked)
-    query = Query(model, asked, numbers, ids=named, seed=a_seed(seed), train=_training_data(train))
+    about = one_an_input("targets", targets, asked).to(asked.device)
+    ids = None if ids is None else one_an_input("ids", ids, asked)
+    query = Query(model, asked, about, ids=ids, seed=a_seed(seed), train=_training_data(train))
     maps = {method.name: attributions(method, query, options[method.name]) for method in chosen}
     return maps[names[0]] if isinstance(name, str) else maps
 
