@@ -24,7 +24,6 @@ from attribug.plugin_files import is_plugin_file
 
 DECLARED = "ATTRIBUG_FILES"
 """Name by which a module declares files that it reads, relative to its own."""
-WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 CODE_SUFFIXES = (".py", ".pyc", ".pyi", ".so")
 NO_CONTENT = ("/dev/", "/proc/", "/sys/")
 INSTALLED = {"site-packages", "dist-packages"}
@@ -32,8 +31,6 @@ ABSENT = "absent"
 
 _read: dict[str, set[str]] = {}
 """Absolute paths by module."""
-_written: set[str] = set()
-"""Also opened to be written: made by the code, so they say nothing of it."""
 _watching: list[None] = []
 """One entry for every context of `watching`."""
 
@@ -51,20 +48,19 @@ def watching() -> Iterator[None]:
 
 def noted() -> dict[str, tuple[str, ...]]:
     """What was noted so far, to be handed to another process: paths by module."""
-    return {module: tuple(sorted(paths - _written)) for module, paths in _read.items()}
+    return {module: tuple(sorted(paths)) for module, paths in _read.items()}
 
 
 def adopt(paths: Mapping[str, Iterable[str]]) -> None:
     """Takes what another process has noted in the place of what this one has: both come to the same content keys,
     whatever either had imported before it watched."""
-    _written.clear()
     _read.clear()
     _read.update({module: set(theirs) for module, theirs in paths.items()})
 
 
 def read_by(module: str) -> set[Path]:
     """What a module read while it was loaded."""
-    return {Path(file) for file in _read.get(module, set()) - _written}
+    return {Path(file) for file in _read.get(module, set())}
 
 
 def declared(tree: ast.Module, name: str) -> tuple[str, ...]:
@@ -142,9 +138,9 @@ def _note(path: Any, _: Any, flags: int) -> None:
     if not isinstance(path, str | bytes | os.PathLike):  # a file that is open already
         return
     file = os.path.abspath(os.fsdecode(path))
-    if flags & WRITES:
-        _written.add(file)
-    elif not file.endswith(CODE_SUFFIXES) and not file.startswith(NO_CONTENT) and not _is_installed(file):
+    if flags & os.O_ACCMODE == os.O_WRONLY or flags & os.O_TRUNC:
+        return
+    if not file.endswith(CODE_SUFFIXES) and not file.startswith(NO_CONTENT) and not _is_installed(file):
         for module in _readers():
             _read.setdefault(module, set()).add(file)
 

@@ -105,6 +105,12 @@ class _Prepared(nn.Module):
         self.step, self.model = step.convolution, model
         self._first = [step.layer]  # in a list, so that it is no second child
 
+    def named_modules(self, *args: Any, **kwargs: Any) -> Iterator[tuple[str, nn.Module]]:
+        """Modules by the names that they have in the model, for composites that go by them; the step first."""
+        yield "", self
+        yield "normalisation", self.step
+        yield from self.model.named_modules(*args, **kwargs)
+
     def forward(self, inputs: Tensor) -> Any:
         """The model's outputs, differentiable through the step."""
         given = self.step(inputs)
@@ -135,7 +141,10 @@ def refuse_without_rules(query: Query, made: Any) -> _Step | None:
         with_rule = {module for name, module in modules if made.module_map(context, name, module) is not None}
     near = max(SAME_OUTPUT, 8 * torch.finfo(before.dtype).eps) * float(before.abs().max())
     if not torch.allclose(seen.outputs.detach(), before, rtol=0, atol=near, equal_nan=True):
-        raise Unsupported("merging batch norms into the layers before them changes the model's outputs")
+        cause = (
+            "merging batch norms into the layers before them changes" if merged else "chance or an earlier pass change"
+        )
+        raise Unsupported(f"{cause} the model's outputs")
     refuse_deviations(seen)
     ran = [module for module, _, _ in seen.calls if isinstance(module, (Activation, *layers)) or module in merged]
     without = sorted({type(m).__name__ for m in ran if isinstance(m, layers) and m not in with_rule | merged})
@@ -161,10 +170,9 @@ def _layers() -> tuple[Any, ...]:
 
 
 def _refuse_untracked(seen: Trace) -> None:
-    for layer, _, output in seen.calls:
-        if isinstance(layer, _layers()) and isinstance(output, Tensor) and not output.requires_grad:
-            told = seen.called(layer)
-            raise Unsupported(f"{told} runs without gradients, as under no_grad or in a reentrant checkpoint")
+    if seen.cut is not None:
+        told = seen.called(seen.cut)
+        raise Unsupported(f"no gradient flows back from {told}: a detached tensor, no_grad, or a reentrant checkpoint")
 
 
 def _refuse_reused(ran: Sequence[nn.Module], seen: Trace) -> None:
@@ -232,8 +240,10 @@ def _refuse_another_first(made: Any, model: nn.Module, ran: Sequence[nn.Module],
 
     if not isinstance(made, SpecialFirstLayerMapComposite):
         return
-    listed = next(module for module in model.modules() if isinstance(module, Convolution | nn.Linear))
-    first = next(module for module in ran if isinstance(module, Convolution | nn.Linear))
+    listed = next((module for module in model.modules() if isinstance(module, Convolution | nn.Linear)), None)
+    first = next((module for module in ran if isinstance(module, Convolution | nn.Linear)), None)
+    if listed is None or first is None:
+        return
     if listed is not first:
         found = f"{seen.names[listed]!r}, but {seen.names[first]!r} runs first"
         raise Unsupported(f"the first layer's rule goes to the layer listed first, {found}")

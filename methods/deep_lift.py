@@ -12,7 +12,7 @@ from attribug import methods
 from attribug.errors import Unsupported
 from attribug.query.hooks import forward_hooks
 from attribug.query.preflight import POOLS
-from attribug.query.query import Baseline, Query, at_least_single
+from attribug.query.query import Baseline, Query, exactly
 
 SMALLEST = 1e-10  # differences of inputs below it take the gradient in place of the quotient, as in captum
 
@@ -43,17 +43,19 @@ def deep_lift(query: Query, *, baseline: Baseline = 0.0) -> Tensor:
             multipliers = query.input_gradient(pair, query.targets[part].repeat(2)).chunk(2)[0]
             maps.append((query.inputs[part] - start[part]) * multipliers)
     result = torch.cat(maps)
-    _refuse_incomplete(result, totals, query.inputs.dtype)
+    _refuse_incomplete(result, totals, query.inputs)
     return result
 
 
-def _refuse_incomplete(maps: Tensor, totals: Tensor, dtype: torch.dtype) -> None:
-    """Raises `Unsupported` unless maps add up to finite totals (N,), within the square root of the rounding of the
-    model's type."""
-    finite = totals.isfinite()
+def _refuse_incomplete(maps: Tensor, totals: Tensor, inputs: Tensor) -> None:
+    """Raises `Unsupported` unless maps of finite inputs add up to totals (N,) that are finite, within the square root
+    of the rounding of the model's type."""
+    finite, dtype = totals.isfinite() & inputs.flatten(1).isfinite().all(1), inputs.dtype
     missed = (maps.flatten(1).double().sum(1) - totals)[finite].abs()
     if len(missed) and not bool((missed <= torch.finfo(dtype).eps ** 0.5 * (1 + totals[finite].abs().max())).all()):
-        raise Unsupported("multipliers do not add up to F(x) − F(b): the model mixes or reorders its examples")
+        raise Unsupported(
+            "multipliers do not add up to F(x) − F(b): the model mixes its examples, or hides a part from gradients"
+        )
 
 
 def _relu(module: nn.Module, args: tuple[Tensor], output: Tensor) -> Tensor:
@@ -110,11 +112,6 @@ class _Pooled(torch.autograd.Function):
         quotient = torch.where(difference.abs() < SMALLEST, 1, difference)
         multiplier = torch.cat([total, total]) / quotient
         return torch.where(difference.abs() < SMALLEST, slope, multiplier).to(dtype), None, None
-
-
-def exactly(values: Tensor) -> Tensor:
-    """Values in a type that holds differences and quotients: float32 in place of a smaller one."""
-    return values.to(at_least_single(values.dtype))
 
 
 def _differences(pair: Tensor) -> Tensor:

@@ -11,9 +11,10 @@ from attribug import methods
 from attribug.errors import Unsupported
 from attribug.query.hooks import forward_hooks
 from attribug.query.query import Query
-from attribug.query.trace import graph, operation, reaches
+from attribug.query.trace import behind, graph, operation, reaches
 
-ATTENTION = ("Softmax", "ScaledDotProduct", "Bmm", "Baddbmm")  # operations that mix positions by their content
+PRODUCTS = ("Bmm", "Baddbmm")
+ATTENTION = ("Softmax", "ScaledDotProduct", *PRODUCTS)  # operations that mix positions by their content
 
 
 @methods.register("grad_cam", needs=("convolution_modules",), paper="Selvaraju et al. 2017, eqs. 1 and 2")
@@ -85,8 +86,17 @@ def _cut(logits: Tensor, leaf: Tensor, seen: list[tuple[nn.Module, Tensor]]) -> 
         around = graph(logits, without=output.grad_fn)
         if reaches(around, leaf):
             continue
-        mixing = [name for name in ATTENTION if any(operation(node).startswith(name) for node in around)]
+        mixing = [name for name in ATTENTION if any(_mixes(node, name, output) for node in around)]
         if mixing:
             raise Unsupported(f"attention follows the last convolution ({mixing[0]}); the map would be that of patches")
         return output
     raise Unsupported("no module after the last convolution is passed by every path; the model's branches end apart")
+
+
+def _mixes(node: Any, attention: str, output: Tensor) -> bool:
+    """Whether an operation is one that mixes positions, of which both operands come from an output: a product with
+    weights mixes none."""
+    if not operation(node).startswith(attention):
+        return False
+    operands = [parent for parent, _ in node.next_functions if parent is not None]
+    return attention not in PRODUCTS or sum(output.grad_fn in behind(parent) for parent in operands) > 1

@@ -82,6 +82,8 @@ def fit(model: nn.Module, inputs: Tensor, rows: int, forward: Callable[[Tensor],
     something else than these.
     """
     layers = _layers(model)
+    if not layers:
+        raise Unsupported("patterns are defined for convolutions and dense layers; the model has none")
     place = next(tensor for tensor in [*model.parameters(), *model.buffers()] if tensor.is_floating_point())
     rectified = _rectified(model, inputs[:1].to(place))
     sums: dict[Layer, _Sums] = {}

@@ -60,6 +60,8 @@ READINGS = {
     "read_text": BESIDE,
     "open": "with open(Path(__file__).with_name('strength.txt')) as file:\n    file.read()",
     "os.open": "import os\nos.close(os.open(str(Path(__file__).with_name('strength.txt')), os.O_RDONLY))",
+    "also to be changed": "open(Path(__file__).with_name('strength.txt'), 'r+').read()",
+    "also written": "path = Path(__file__).with_name('strength.txt')\npath.open('a').close()\npath.read_text()",
     "a library": "import numpy\nnumpy.loadtxt(Path(__file__).with_name('strength.txt'))",
     "a class": f"class Settings:\n    {BESIDE}",
     "a function": "def read():\n    return Path(__file__).with_name('strength.txt').read_text()\nread()",
@@ -126,7 +128,8 @@ def test_keys_tell_nothing_of_places(tmp_path: Path) -> None:
 
 
 UNREAD = {
-    "a file that it makes": "path = Path(__file__).with_name('made.txt')\npath.write_text('{}')\npath.read_text()",
+    "a file that it makes": "Path(__file__).with_name('made.txt').write_text('{}')",
+    "a file that it empties first": "open(Path(__file__).with_name('made.txt'), 'w+').close()",
     "a file for a moment": "import os, subprocess, tempfile\nfolder = tempfile.mkdtemp()\n"
     "subprocess.run(['touch', folder + '/made'], check=True)\nopen(folder + '/made').close()",
     "a folder": "import os\nos.close(os.open(str(Path(__file__).parent), os.O_RDONLY))",

@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
+from attribug import methods
 from attribug.contracts import outputs
 from attribug.errors import Unsupported
 from attribug.maps.guard import MethodFault, evaluated, guarded
+from attribug.methods import adapters
 from attribug.query.preflight import preflight
 from attribug.query.settings import ordinary_passes
 
@@ -20,8 +23,6 @@ if TYPE_CHECKING:
     from attribug.contracts.pieces import Method
     from attribug.query.query import Query
 
-HOUSE = "attribug.methods."
-"""Methods in there are held by their tests to leave weights alone: their call needs no copy of them."""
 HALVES = (torch.float16, torch.bfloat16)
 OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "ALLOC_FAILED")  # words of the CPU's, CUDA's and cuBLAS's
 
@@ -93,10 +94,11 @@ def out_of_memory(error: BaseException) -> bool:
 
 def _attributed(method: Method, query: Query, parameters: Mapping[str, Any]) -> Tensor:
     query.promised = None
-    model, ours = query.model, (getattr(method.function, "__module__", None) or "").startswith(HOUSE)
-    _refuse_inference_tensors(model)
+    model = query.model
+    _refuse_unfit_tensors(model)
     held = model, query.inputs, query.targets, query.ids
-    with ordinary_passes(), guarded(*held, copying=not ours) as excuse:
+    own: set[str] = query.kept.setdefault("buffers that passes write", set())
+    with ordinary_passes(), guarded(*held, copying=not _is_ours(method.function), own=own) as excuse:
         with evaluated(model), _eagerly(model):
             preflight(query, method.needs)
             excuse()
@@ -104,8 +106,18 @@ def _attributed(method: Method, query: Query, parameters: Mapping[str, Any]) -> 
         return _checked(method, query, result)
 
 
-def _refuse_inference_tensors(model: nn.Module) -> None:
-    if any(tensor.is_inference() for tensor in [*model.parameters(), *model.buffers()]):
+def _is_ours(function: Any) -> bool:
+    """Whether a function is written in attribug's own methods, which their tests hold to leave weights alone: a call of
+    one needs no copy of them. Adapters, which call others, are not."""
+    file = getattr(getattr(function, "__code__", None), "co_filename", "")
+    return Path(file).parent == Path(methods.__file__).parent and file != adapters.__file__
+
+
+def _refuse_unfit_tensors(model: nn.Module) -> None:
+    tensors = [*model.parameters(), *model.buffers()]
+    if any(nn.parameter.is_lazy(tensor) for tensor in tensors):
+        raise Unsupported("the model has lazy modules that have no weights yet; let it run once")
+    if any(tensor.is_inference() for tensor in tensors):
         raise Unsupported("the model's weights were made under torch.inference_mode, which allows no gradients")
 
 

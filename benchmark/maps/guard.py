@@ -19,43 +19,47 @@ class MethodFault(Exception):
 
 
 @contextmanager
-def guarded(model: nn.Module, *inputs: Tensor, copying: bool = True) -> Iterator[Callable[[], None]]:
+def guarded(
+    model: nn.Module, *inputs: Tensor, copying: bool = True, own: set[str] | None = None
+) -> Iterator[Callable[[], None]]:
     """Puts weights, buffers, modes, hooks, requires_grad, gradients, inputs, settings and the global random states back
     as they were, also after an exception; raises `MethodFault` if weights, buffers or inputs had changed.
 
-    What has changed when the given function is called is the model's own doing: a buffer that its passes write to, such
-    as a counter, is put back and nobody's fault.
+    Buffers that have changed when the given function is called are the model's own doing, such as a counter of passes:
+    their names enter `own`, and what becomes of them is nobody's fault.
 
     Without `copying`, for methods that are known to leave weights alone, these are not copied: the objects and their
     memory are put back, and values written into it are not noticed.
     """
+    own = set() if own is None else own
     modules = [(module, module.training, module._is_full_backward_hook) for module in model.modules()]
     tables = [(table, dict(table)) for module in model.modules() for table in _tables(module)]
     tables += [(table, dict(table)) for table in hooks_of_all()]
-    weights, buffers = list(model.parameters()), list(model.buffers())
+    weights, buffers = list(model.parameters()), dict(model.named_buffers(remove_duplicate=False))
     restore_weights = [_restorer(weight, copying=copying) for weight in weights]
-    restore_buffers = [_restorer(buffer) for buffer in buffers]
+    restore_buffers = {name: _restorer(buffer) for name, buffer in buffers.items()}
     restore_inputs = [_restorer(tensor) for tensor in inputs]
-    excused: set[int] = set()
 
-    def excuse() -> None:
-        excused.update(place for place, restore in enumerate(restore_buffers) if restore())
+    def changed_buffers() -> set[str]:
+        now = dict(model.named_buffers(remove_duplicate=False))
+        other = {name for name in {*now, *buffers} if now.get(name) is not buffers.get(name)}
+        return other | {name for name, restore in restore_buffers.items() if restore()}
 
     try:
         with global_states_restored(), settings_restored():
-            yield excuse
+            yield lambda: own.update(changed_buffers())
     finally:
-        replaced = list(map(id, [*model.parameters(), *model.buffers()])) != list(map(id, [*weights, *buffers]))
+        replaced = list(map(id, model.parameters())) != list(map(id, weights))
+        weights_changed = bool(changed_buffers() - own) or replaced
         for table, before in tables:
             table.clear()
             table.update(before)
         for module, training, full_backward_hook in modules:
             if (module.training, module._is_full_backward_hook) != (training, full_backward_hook):  # setting is slow
                 module.training, module._is_full_backward_hook = training, full_backward_hook
-        weights_changed = sum(restore() for restore in restore_weights)  # a sum, so that all are restored
-        weights_changed += len({place for place, restore in enumerate(restore_buffers) if restore()} - excused)
+        weights_changed |= sum(restore() for restore in restore_weights) > 0  # a sum, so that all are restored
         inputs_changed = sum(restore() for restore in restore_inputs)
-    if weights_changed or replaced:
+    if weights_changed:
         raise MethodFault("changed the model's weights or buffers")
     if inputs_changed:
         raise MethodFault("changed its inputs, targets or ids")
@@ -106,8 +110,8 @@ def evaluated(model: nn.Module) -> Iterator[nn.Module]:
     trained = [module for module in model.modules() if module.training]
     inplace = [module for module in model.modules() if _works_in_place(module)]
     try:
-        if trained:
-            model.eval()
+        for module in trained:
+            module.training = False  # not `eval()`, which a model may take as a sign to merge weights
         for module in inplace:
             module.inplace = False  # type: ignore[assignment]
         yield model

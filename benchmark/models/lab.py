@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
@@ -43,8 +42,7 @@ class Lab:
     def __init__(self, store: ModelStore, *, device: str = "cpu") -> None:
         self.store = store
         self.device = torch.device(device)
-        self._models: _Recent[nn.Module] = _Recent(REMEMBERED_MODELS)
-        self._kept: weakref.WeakKeyDictionary[nn.Module, dict[Any, Any]] = weakref.WeakKeyDictionary()
+        self._models: _Recent[tuple[nn.Module, dict[Any, Any]]] = _Recent(REMEMBERED_MODELS)
         self._data: _Recent[Data] = _Recent(REMEMBERED_DATA)
         self._outputs: _Recent[Tensor] = _Recent(REMEMBERED_OUTPUTS)
 
@@ -59,11 +57,14 @@ class Lab:
 
     def model(self, spec: ModelSpec) -> nn.Module:
         """The model in eval mode on the lab's device; the same object for the same key, so leave it as it is."""
-        return self._models.get(spec.key, lambda: placed(self._resolve(spec), self.device).eval())
+        return self._remembered(spec)[0]
 
     def kept(self, spec: ModelSpec) -> dict[Any, Any]:
         """What queries of a model remember of it, as long as it is in memory: nobody changes it there."""
-        return self._kept.setdefault(self.model(spec), {})
+        return self._remembered(spec)[1]
+
+    def _remembered(self, spec: ModelSpec) -> tuple[nn.Module, dict[Any, Any]]:
+        return self._models.get(spec.key, lambda: (placed(self._resolve(spec), self.device).eval(), {}))
 
     def train(self, spec: Trained, *, fresh: bool = False, progress: Progress = lambda epochs: None) -> None:
         """Sees to it that a trained model lies in the store; `fresh` trains it anew even if it does."""
@@ -77,7 +78,6 @@ class Lab:
     def forget_models(self) -> None:
         """Drops all models and their outputs from memory, in case somebody changed one."""
         self._models.clear()
-        self._kept.clear()
         self._outputs.clear()
 
     def outputs(self, spec: ModelSpec, examples: Examples) -> Tensor:

@@ -15,21 +15,24 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-Called = Callable[[nn.Module, tuple[Any, ...], Any], None]
+Called = Callable[[nn.Module, tuple[Any, ...], Any, int], None]
 WEIGHTS = ("weight", "bias")
 
 
 @contextmanager
 def running_calls(modules: Iterable[nn.Module], running: list[nn.Module], ended: Called) -> Iterator[None]:
-    """Keeps in `running` which of the modules run, innermost last, and calls `ended` after each: what their other hooks
-    do before is not their own doing, what these do afterwards is part of what they give."""
+    """Keeps in `running` which of the modules run, innermost last, and calls `ended` after each, with its arguments,
+    its output, and how often its first argument had been changed before: what their other hooks do before is not their
+    own doing, what these do afterwards is part of what they give."""
+    versions: list[int] = []
 
     def begin(module: nn.Module, arguments: tuple[Any, ...]) -> None:
         running.append(module)
+        versions.append(arguments[0]._version if arguments and isinstance(arguments[0], Tensor) else 0)
 
     def end(module: nn.Module, arguments: tuple[Any, ...], output: Any) -> None:
         running.pop()
-        ended(module, arguments, output)
+        ended(module, arguments, output, versions.pop())
 
     handles = []
     try:
@@ -48,6 +51,8 @@ def deviation(module: nn.Module, arguments: tuple[Any, ...], output: Any, *, cha
     given = arguments[0] if len(arguments) == 1 else None
     if kind is None or not isinstance(given, Tensor) or not isinstance(output, Tensor):
         return "takes or gives something else than one tensor"
+    if torch._C._functorch.is_functorch_wrapped_tensor(given):
+        return "runs inside a transform of torch.func"
     weight = getattr(module, "weight", None)
     if isinstance(weight, Tensor) and output.dtype != weight.dtype:
         return f"computes in {output.dtype} with weights of {weight.dtype}: autocast in the model's forward"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -10,19 +11,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from attribug.errors import InputError, Unsupported
+from attribug.errors import InputError, Unsupported, one_line
 from attribug.query.hooks import hooks
 from attribug.query.query import Query, as_logits, gradient_at
-from attribug.query.trace import Trace, graph, is_script, operation, reaches, trace
+from attribug.query.trace import HANDING_ON, Trace, graph, is_script, operation, reaches, spelled, trace
 
-LAST_STEPS = {
-    "Alias", "BackwardHookFunction", "Cat", "Clamp", "Clone", "Expand", "Flip", "Index", "Permute", "ReshapeAlias",
-    "Roll", "Select", "Slice", "Split", "Squeeze", "Stack", "T", "ToCopy", "Transpose", "UnsafeView", "Unsqueeze",
-    "View", "",
-}  # fmt: skip
+LAST_STEPS = {spelled(name) for name in HANDING_ON} | {"BackwardHookFunction", "Clamp", "Index", ""}
 """Operations that may follow a softmax at a model's end, by their names in the autograd graph."""
 PROBABILITIES = {"Softmax", "LogSoftmax", "Sigmoid", "LogSigmoid"}
 ROUNDINGS = 8  # how many roundings of its type a sum may be off
+OF_TYPES = ("dtype", "scalar type", "should be the same", "must match")  # words of torch's about number types
 POOLS = (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d)
 SUMS_TO_ONE = 1e-4  # how near to 1 the outputs of unlike inputs must sum to be taken for probabilities
 
@@ -116,11 +114,12 @@ def _both(query: Query, pair: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
 
 
 def _differentiated(query: Query, pair: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-    passed = _passed(query)
+    passed, outputs, leaf = _passed(query), None, pair
     if passed.watched and query.rows > 1 and not is_script(query.model):
-        seen = _traced(query, pair)
-        outputs, leaf, passed.seen = seen.outputs, seen.leaf, seen.without_tensors()
-    else:
+        with contextlib.suppress(NotImplementedError):  # of operations that nobody may watch: `_seen` will tell
+            seen = _traced(query, pair)
+            outputs, leaf, passed.seen = seen.outputs, seen.leaf, seen.without_tensors()
+    if outputs is None:
         leaf = pair.detach().clone().requires_grad_(True)
         outputs = _outputs(query, leaf)
     if not outputs.requires_grad:
@@ -141,12 +140,17 @@ def _seen(query: Query) -> Trace:
     """What the model does with an example, without tensors."""
     passed = _passed(query)
     if passed.seen is None:
-        passed.seen = _traced(query, query.first()).without_tensors()
+        try:
+            passed.seen = _traced(query, query.first()).without_tensors()
+        except NotImplementedError as error:
+            raise Unsupported(f"the model's operations cannot be watched: {one_line(error)}") from error
     return passed.seen
 
 
 def _told(query: Query, error: RuntimeError) -> Exception:
     """The error itself, or the plain reason for it: another number type than the model's."""
+    if not any(words in str(error) for words in OF_TYPES):
+        return error
     kinds = {weight.dtype for weight in query.model.parameters() if weight.is_floating_point()}
     if not kinds or query.inputs.dtype in kinds:
         return error
@@ -217,6 +221,8 @@ def _rectifiers(query: Query) -> int:
     if functional:
         raise Unsupported(f"{functional} ReLU(s) are function calls that hooks cannot see; use nn.ReLU modules")
     refuse_deviations(seen, nn.ReLU)
+    if seen.custom:
+        raise Unsupported(f"the function {seen.custom} says itself how it is differentiated, which rules cannot follow")
     return len(rectifiers)
 
 
@@ -259,7 +265,10 @@ def convolution_modules(query: Query) -> None:
     """Refuses models whose last convolution with a spatial map hooks would not find."""
     seen = _seen(query)
     convolutions = [step for step in seen.steps if step.name == "convolution" and step.spatial]
-    if convolutions and not isinstance(convolutions[-1].module, nn.Conv2d):
+    last = convolutions[-1].module if convolutions else None
+    if last is not None and not isinstance(last, nn.Conv2d):
+        raise Unsupported(f"the last convolution is in {seen.called(last)}, and the definition needs an nn.Conv2d")
+    if convolutions and last is None:
         raise Unsupported("the last convolution is a function call that hooks cannot see; use nn.Conv2d modules")
 
 

@@ -332,6 +332,8 @@ def as_logits(outputs: Any) -> Tensor:
     if not isinstance(outputs, Tensor) or outputs.ndim != 2:
         found = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
         raise Unsupported(f"expected logits (N, K) from the model, found {found}")
+    if not outputs.is_floating_point():
+        raise Unsupported(f"expected floating-point logits from the model, found {outputs.dtype}")
     return outputs
 
 
@@ -367,6 +369,11 @@ def gradient_at(at: Tensor, outputs: Tensor, incoming: Tensor | None = None, *, 
                 "the model checkpoints its activations with use_reentrant=True, which allows no gradient at the input"
             ) from error
         raise
+
+
+def exactly(values: Tensor) -> Tensor:
+    """Values in a type that holds differences, squares and quotients: float32 in place of a smaller one."""
+    return values.to(at_least_single(values.dtype))
 
 
 def at_least_single(dtype: torch.dtype) -> torch.dtype:

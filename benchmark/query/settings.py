@@ -15,7 +15,7 @@ def settings() -> tuple[Any, ...]:
     """What torch and NumPy are set to, as far as numbers depend on it."""
     return (
         torch.get_default_dtype(),
-        torch.get_default_device(),
+        _default_device(),
         torch.get_num_threads(),
         torch.are_deterministic_algorithms_enabled(),
         torch.is_deterministic_algorithms_warn_only_enabled(),
@@ -26,6 +26,13 @@ def settings() -> tuple[Any, ...]:
     )
 
 
+def _default_device() -> Any:
+    """What `torch.set_default_device` was given, None where it was not; contexts of devices, which end by themselves,
+    aside."""
+    mode = getattr(getattr(torch, "_GLOBAL_DEVICE_CONTEXT", None), "device_context", None)
+    return getattr(mode, "device", None)
+
+
 def ambient() -> tuple[Any, ...]:
     """Contexts that change what a pass computes; a method may open one around passes of its own."""
     kinds = ("cpu", "cuda")
@@ -34,13 +41,14 @@ def ambient() -> tuple[Any, ...]:
 
 @contextmanager
 def ordinary_passes() -> Iterator[None]:
-    """Passes in a model's own types, with gradients, whatever autocast, `no_grad` or inference mode are around; what a
-    method makes is made on the CPU, whatever the default device."""
+    """Passes in a model's own types, with gradients, whatever autocast, `no_grad`, inference or anomaly mode stand
+    around; what a method makes is made on the CPU, whatever the default device."""
     device = torch.get_default_device()
     with contextlib.ExitStack() as entered:
         if device.type != "cpu":
-            torch.set_default_device(None)
-            entered.callback(torch.set_default_device, device)
+            entered.enter_context(torch.device("cpu"))
+        if torch.is_anomaly_enabled():
+            entered.enter_context(torch.autograd.set_detect_anomaly(False))
         entered.enter_context(torch.inference_mode(False))
         entered.enter_context(torch.enable_grad())
         for kind in ("cpu", "cuda"):
@@ -55,7 +63,8 @@ def restore_settings(before: tuple[Any, ...]) -> None:
         return
     dtype, device, threads, deterministic, warn_only, precision, benchmark, tf32, floats = before
     torch.set_default_dtype(dtype)
-    torch.set_default_device(None if device.type == "cpu" else device)
+    if _default_device() != device:
+        torch.set_default_device(device)
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
     torch.set_float32_matmul_precision(precision)

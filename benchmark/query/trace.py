@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -23,16 +23,20 @@ HANDING_ON = {
     "alias", "as_strided", "cat", "channel_shuffle", "clone", "constant_pad_nd", "copy", "detach", "expand", "flip",
     "lift_fresh", "max_pool2d_with_indices", "max_pool3d_with_indices", "native_channel_shuffle", "permute",
     "pixel_shuffle", "pixel_unshuffle", "repeat", "reshape_alias", "roll", "select", "slice", "split",
-    "split_with_sizes", "squeeze", "stack", "t", "to_copy", "transpose", "unbind", "unsafe_view", "unsqueeze", "view",
+    "split_with_sizes", "squeeze", "stack", "t", "to_copy", "transpose", "unbind", "unfold", "unsafe_view", "unsqueeze",
+    "view",
 }  # fmt: skip
 """Operations that hand values on."""
 LINEAR = {
     "adaptive_avg_pool2d", "adaptive_avg_pool3d", "add", "addmm", "addmv", "avg_pool2d", "avg_pool3d", "baddbmm",
     "batch_norm_no_update", "bmm", "convolution", "cudnn_batch_norm", "cudnn_convolution", "cumsum", "div", "dot",
-    "gather", "index", "index_select", "linear", "masked_fill", "mean", "miopen_batch_norm", "mm", "mul", "mv",
-    "native_batch_norm", "native_batch_norm_legit", "native_batch_norm_legit_no_training", "neg", "reflection_pad1d",
-    "reflection_pad2d", "replication_pad1d", "replication_pad2d", "rsub", "sub", "sum", "upsample_bicubic2d",
-    "upsample_bilinear2d", "upsample_linear1d", "upsample_nearest1d", "upsample_nearest2d", "where",
+    "gather", "im2col", "index", "index_select", "linear", "masked_fill", "mean", "miopen_batch_norm", "mm", "mul",
+    "mv", "native_batch_norm", "native_batch_norm_legit", "native_batch_norm_legit_no_training", "neg",
+    "reflection_pad1d", "reflection_pad2d", "reflection_pad3d", "replication_pad1d", "replication_pad2d",
+    "replication_pad3d", "rsub", "sub", "sum", "upsample_bicubic2d", "upsample_bicubic2d_aa", "upsample_bilinear2d",
+    "upsample_bilinear2d_aa", "upsample_linear1d", "upsample_nearest1d", "upsample_nearest2d", "upsample_nearest3d",
+    "upsample_nearest_exact1d", "upsample_nearest_exact2d", "upsample_nearest_exact3d", "upsample_trilinear3d",
+    "where", "zero",
 }  # fmt: skip
 """Operations that are linear in one operand as long as the others do not depend on the input; anything that is in
 neither set may hide a rectifier or an activation."""
@@ -45,6 +49,11 @@ LOOKING = {
 """Questions about values: a model may check them, and what it makes of the answers shows as an operation of its own."""
 ELEMENTWISE = {"add", "clone", "copy", "div", "mul", "neg", "rsub", "sub", "to_copy"}
 """Those that give every entry a value of its own, where the other operands do not depend on the input."""
+
+
+def spelled(name: str) -> str:
+    """An operation's name as autograd spells it: `LeakyRelu` of `leaky_relu`."""
+    return "".join(part.capitalize() for part in name.split("_"))
 
 
 @dataclass(frozen=True)
@@ -61,6 +70,10 @@ class Step:
     """Whether it is a norm by the example's own statistics."""
     spatial: bool = False
     """Whether it gives something with more than one position, (N, C, H, W)."""
+    reads: frozenset[int] = frozenset()
+    """Numbers of the memory that it reads what depends on the input from."""
+    writes: frozenset[int] = frozenset()
+    """Numbers of the memory that it gives."""
 
     @property
     def hands_on(self) -> bool:
@@ -75,7 +88,7 @@ class Step:
     @property
     def title(self) -> str:
         """The name as autograd spells it: `LeakyRelu`."""
-        return "".join(part.capitalize() for part in self.name.split("_"))
+        return spelled(self.name)
 
 
 @dataclass
@@ -93,12 +106,16 @@ class Trace:
     deviations: dict[nn.Module, str] = field(default_factory=dict)
     """Why modules compute something else than their type says; see `attribug.query.plain.deviation`."""
     names: dict[nn.Module, str] = field(default_factory=dict)
+    cut: nn.Module | None = None
+    """A module that gets what depends on the input, but no gradient flows back from it."""
+    custom: str = ""
+    """Name of a function on the way from the input that says itself how it is differentiated."""
 
     def without_tensors(self) -> Trace:
         """The same to keep: what ran, and nothing that it gave."""
         nothing = self.outputs.new_empty(0)
         calls: list[tuple[nn.Module, tuple[Any, ...], Any]] = [(module, (), None) for module, _, _ in self.calls]
-        return Trace(nothing, nothing, self.steps, calls, self.overwritten, self.deviations, self.names)
+        return replace(self, outputs=nothing, leaf=nothing, calls=calls)
 
     def told(self, step: Step) -> str:
         """A step as a user reads of it."""
@@ -130,24 +147,50 @@ def trace(
     watch = _Watch(leaf)
     seen = Trace(leaf, leaf, watch.steps, [], names={module: name for name, module in model.named_modules()})
 
-    versions: list[int] = []
+    gave: list[tuple[int, dict[str, Any]]] = []
 
-    def ended(module: nn.Module, arguments: tuple[Any, ...], output: Any) -> None:
-        versions.append(output._version if isinstance(output, Tensor) else 0)
+    def ended(module: nn.Module, arguments: tuple[Any, ...], output: Any, version: int) -> None:
+        gave.append((_version(output), dict(module._parameters)))
         seen.calls.append((module, arguments, output))
+        given = arguments[0] if arguments else None
+        if isinstance(given, Tensor) and watch.depends(given) and not given.requires_grad:
+            seen.cut = seen.cut or module
         if isinstance(module, plain) and module not in seen.deviations:
             with watch.paused(), torch.no_grad():
                 found = deviation(module, arguments, output, changed=changed)
+            found = found or ("works in place on what it is given" if _version(given) != version else "")
             if found:
                 seen.deviations[module] = found
 
-    leaves = [module for module in model.modules() if _is_leaf(module)]
-    with running_calls(leaves, watch.running, ended), torch.enable_grad(), watch:
+    watched = [module for module in model.modules() if _is_leaf(module) or isinstance(module, WEIGHTED)]
+    with running_calls(watched, watch.running, ended), torch.enable_grad(), watch:
         seen.outputs = as_logits(model(laid_out(leaf)))
-    for (module, _, output), version in zip(seen.calls, versions, strict=True):
-        if isinstance(output, Tensor) and output._version != version:
+    for (module, _, output), (version, parameters) in zip(seen.calls, gave, strict=True):
+        if _version(output) != version:
             seen.overwritten.add(module)
+        if isinstance(module, plain) and any(module._parameters.get(n) is not p for n, p in parameters.items()):
+            seen.deviations.setdefault(module, "runs with other weights than its own")
+    seen.steps = watch.behind(seen.outputs)
+    seen.custom = _custom_function(seen.outputs, leaf)
     return seen
+
+
+WEIGHTED = (nn.modules.conv._ConvNd, nn.Linear)
+"""Layers that are watched even if other modules lie in them."""
+
+
+def _version(value: Any) -> int:
+    return value._version if isinstance(value, Tensor) else 0
+
+
+def _custom_function(outputs: Tensor, leaf: Tensor) -> str:
+    """Name of a Python function between the input and the outputs, but for those that torch puts there for hooks."""
+    custom = [node for node in graph(outputs) if isinstance(node, torch.autograd.function.BackwardCFunction)]
+    names = [operation(node) for node in custom if any(reaches(behind(p), leaf) for p, _ in node.next_functions)]
+    return next((name for name in names if name not in OF_TORCH), "")
+
+
+OF_TORCH = {"BackwardHookFunction", "", "CheckpointFunction"}
 
 
 def refuse_scripts(model: nn.Module) -> None:
@@ -197,22 +240,35 @@ class _Watch(TorchDispatchMode):
 
     def _note(self, func: Any, args: Any, kwargs: Any, result: Any) -> None:
         operands = [each for each in tree_leaves((args, kwargs)) if isinstance(each, Tensor)]
-        dependent = [each for each in operands if self._depends(each)]
+        dependent = [each for each in operands if self.depends(each)]
         name = func._schema.name.partition("::")[2].strip("_")
         if not dependent or name.endswith("_like") or name.startswith(("new_", "sym_")):
             return
-        for each in tree_leaves(result):
-            if isinstance(each, Tensor):
-                self._mark(each)
+        given = [each for each in tree_leaves(result) if isinstance(each, Tensor)]
+        for each in given:
+            self._mark(each)
         asked = name in {"local_scalar_dense", "item"} and dependent[0].dtype == torch.bool
         if name not in LOOKING and not asked:
             module = self.running[-1] if self.running else None
             own = _own_statistics(func, args, kwargs)
             linear = _is_linear(name, args, operands, dependent) and not own
             spatial = isinstance(result, Tensor) and result.ndim == 4 and result.shape[2:].numel() > 1
-            self.steps.append(Step(name, module, linear, own, spatial))
+            reads, writes = _memory(dependent), _memory(given)
+            self.steps.append(Step(name, module, linear, own, spatial, reads, writes))
 
-    def _depends(self, tensor: Tensor) -> bool:
+    def behind(self, outputs: Tensor) -> list[Step]:
+        """The steps that outputs descend from, in order; all where that does not show."""
+        if not self.depends(outputs):
+            return list(self.steps)
+        wanted, found = {outputs.untyped_storage()._cdata}, []
+        for step in reversed(self.steps):
+            if not step.writes or step.writes & wanted:  # a number that is read may go anywhere
+                found.append(step)
+                wanted |= step.reads
+        return found[::-1]
+
+    def depends(self, tensor: Tensor) -> bool:
+        """Whether a tensor's memory holds what depends on the input."""
         return tensor.layout == torch.strided and tensor.untyped_storage()._cdata in self._dependent
 
     def _mark(self, tensor: Tensor) -> None:
@@ -221,8 +277,14 @@ class _Watch(TorchDispatchMode):
             self._dependent[storage._cdata] = storage
 
 
+def _memory(tensors: list[Tensor]) -> frozenset[int]:
+    return frozenset(each.untyped_storage()._cdata for each in tensors if each.layout == torch.strided)
+
+
 def _is_linear(name: str, args: Any, operands: list[Tensor], dependent: list[Tensor]) -> bool:
     if name not in HANDING_ON and name not in LINEAR:
+        return False
+    if name not in HANDING_ON - {"copy", "to_copy"} and not all(each.is_floating_point() for each in dependent):
         return False
     if name in {"where", "masked_fill"}:
         return not any(operand.dtype == torch.bool for operand in dependent)
@@ -249,8 +311,13 @@ def operation(node: Any) -> str:
 
 def graph(outputs: Tensor, without: Any = None) -> set[Any]:
     """All operations (nodes) of the autograd graph behind a tensor; of those only behind the node `without`, none."""
+    return behind(outputs.grad_fn, without)
+
+
+def behind(start: Any, without: Any = None) -> set[Any]:
+    """A node of the autograd graph and all behind it, but for those only behind the node `without`."""
     seen: set[Any] = set()
-    waiting: list[Any] = [outputs.grad_fn]
+    waiting: list[Any] = [start]
     while waiting:
         node = waiting.pop()
         if node is not None and node is not without and node not in seen:
