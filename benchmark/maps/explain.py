@@ -47,8 +47,7 @@ def explain(
     for methods that need training data, `ids` (N,) name the examples' random streams (default 0 … N − 1). With several
     names each method takes the parameters it has. Whatever is a tensor here may be a NumPy array.
 
-    Maps have the inputs' type, of models in half precision float32. Autocast, `no_grad` and inference mode around the
-    call change nothing.
+    Maps have the inputs' type, of models in half precision float32. Autocast and the like around a call change nothing.
 
     Raises `Unsupported` where a method cannot explain the model, `InputError` for other wrong input.
     """

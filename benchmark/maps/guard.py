@@ -35,16 +35,9 @@ def guarded(
     modules = [(module, module.training, module._is_full_backward_hook) for module in model.modules()]
     tables = [(table, dict(table)) for module in model.modules() for table in _tables(module)]
     tables += [(table, dict(table)) for table in hooks_of_all()]
-    weights, buffers = list(model.parameters()), dict(model.named_buffers(remove_duplicate=False))
+    weights, changed_buffers = list(model.parameters()), _watched_buffers(model)
     restore_weights = [_restorer(weight, copying=copying) for weight in weights]
-    restore_buffers = {name: _restorer(buffer) for name, buffer in buffers.items()}
     restore_inputs = [_restorer(tensor) for tensor in inputs]
-
-    def changed_buffers() -> set[str]:
-        now = dict(model.named_buffers(remove_duplicate=False))
-        other = {name for name in {*now, *buffers} if now.get(name) is not buffers.get(name)}
-        return other | {name for name, restore in restore_buffers.items() if restore()}
-
     try:
         with global_states_restored(), settings_restored():
             yield lambda: own.update(changed_buffers())
@@ -63,6 +56,19 @@ def guarded(
         raise MethodFault("changed the model's weights or buffers")
     if inputs_changed:
         raise MethodFault("changed its inputs, targets or ids")
+
+
+def _watched_buffers(model: nn.Module) -> Callable[[], set[str]]:
+    """A function that tells which buffers are others than now, or have other values, and puts the values back."""
+    buffers = dict(model.named_buffers(remove_duplicate=False))
+    restore_buffers = {name: _restorer(buffer) for name, buffer in buffers.items()}
+
+    def changed_buffers() -> set[str]:
+        now = dict(model.named_buffers(remove_duplicate=False))
+        other = {name for name in {*now, *buffers} if now.get(name) is not buffers.get(name)}
+        return other | {name for name, restore in restore_buffers.items() if restore()}
+
+    return changed_buffers
 
 
 def _tables(module: nn.Module) -> list[dict[Any, Any]]:

@@ -36,7 +36,8 @@ def _default_device() -> Any:
 def ambient() -> tuple[Any, ...]:
     """Contexts that change what a pass computes; a method may open one around passes of its own."""
     kinds = ("cpu", "cuda")
-    return tuple((torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)) for kind in kinds)
+    casting = [(torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)) for kind in kinds]
+    return (*casting, torch.get_default_device())
 
 
 @contextmanager

@@ -146,7 +146,6 @@ def trace(
     leaf = inputs.detach().clone().requires_grad_(True)
     watch = _Watch(leaf)
     seen = Trace(leaf, leaf, watch.steps, [], names={module: name for name, module in model.named_modules()})
-
     gave: list[tuple[int, dict[str, Any]]] = []
 
     def ended(module: nn.Module, arguments: tuple[Any, ...], output: Any, version: int) -> None:
@@ -165,14 +164,19 @@ def trace(
     watched = [module for module in model.modules() if _is_leaf(module) or isinstance(module, WEIGHTED)]
     with running_calls(watched, watch.running, ended), torch.enable_grad(), watch:
         seen.outputs = as_logits(model(laid_out(leaf)))
+    _look_back(seen, gave, plain)
+    seen.steps = watch.behind(seen.outputs)
+    seen.custom = _custom_function(seen.outputs, leaf)
+    return seen
+
+
+def _look_back(seen: Trace, gave: list[tuple[int, dict[str, Any]]], plain: tuple[type[nn.Module], ...]) -> None:
+    """Notes, after the pass, which outputs are not what modules gave, and which weights were not a module's own."""
     for (module, _, output), (version, parameters) in zip(seen.calls, gave, strict=True):
         if _version(output) != version:
             seen.overwritten.add(module)
         if isinstance(module, plain) and any(module._parameters.get(n) is not p for n, p in parameters.items()):
             seen.deviations.setdefault(module, "runs with other weights than its own")
-    seen.steps = watch.behind(seen.outputs)
-    seen.custom = _custom_function(seen.outputs, leaf)
-    return seen
 
 
 WEIGHTED = (nn.modules.conv._ConvNd, nn.Linear)
