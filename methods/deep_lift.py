@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from attribug import methods
 from attribug.errors import Unsupported
 from attribug.query.hooks import forward_hooks
-from attribug.query.preflight import POOLS
+from attribug.query.preflight import POOLS, rounding
 from attribug.query.query import Baseline, Query, exactly
 
 SMALLEST = 1e-10  # differences of inputs below it take the gradient in place of the quotient, as in captum
@@ -43,16 +43,16 @@ def deep_lift(query: Query, *, baseline: Baseline = 0.0) -> Tensor:
             multipliers = query.input_gradient(pair, query.targets[part].repeat(2)).chunk(2)[0]
             maps.append((query.inputs[part] - start[part]) * multipliers)
     result = torch.cat(maps)
-    _refuse_incomplete(result, totals, query.inputs)
+    _refuse_incomplete(result, totals, query.inputs, rounding(query))
     return result
 
 
-def _refuse_incomplete(maps: Tensor, totals: Tensor, inputs: Tensor) -> None:
+def _refuse_incomplete(maps: Tensor, totals: Tensor, inputs: Tensor, eps: float) -> None:
     """Raises `Unsupported` unless maps of finite inputs add up to totals (N,) that are finite, within the square root
-    of the rounding of the model's type."""
-    finite, dtype = totals.isfinite() & inputs.flatten(1).isfinite().all(1), inputs.dtype
+    of the model's rounding `eps`."""
+    finite = totals.isfinite() & inputs.flatten(1).isfinite().all(1)
     missed = (maps.flatten(1).double().sum(1) - totals)[finite].abs()
-    if len(missed) and not bool((missed <= torch.finfo(dtype).eps ** 0.5 * (1 + totals[finite].abs().max())).all()):
+    if len(missed) and not bool((missed <= eps**0.5 * (1 + totals[finite].abs().max())).all()):
         raise Unsupported(
             "multipliers do not add up to F(x) − F(b): the model mixes its examples, or hides a part from gradients"
         )

@@ -234,6 +234,11 @@ def refuse_deviations(seen: Trace, *types: Any) -> None:
             raise Unsupported(f"{seen.called(module)} {reason}")
 
 
+def rounding(query: Query) -> float:
+    """The coarsest relative rounding of a model's operations: that of a half type where it computes in one inside."""
+    return _seen(query).rounding
+
+
 def layers_run_once(query: Query) -> None:
     """Refuses models that use one module several times, for methods that keep what a module saw."""
     seen = _seen(query)

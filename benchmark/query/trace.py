@@ -108,6 +108,8 @@ class Trace:
     names: dict[nn.Module, str] = field(default_factory=dict)
     cut: nn.Module | None = None
     """A module that gets what depends on the input, but no gradient flows back from it."""
+    rounding: float = 0.0
+    """The coarsest relative rounding of its operations, by the types of what they give."""
     custom: str = ""
     """Name of a function on the way from the input that says itself how it is differentiated."""
 
@@ -165,7 +167,7 @@ def trace(
     with running_calls(watched, watch.running, ended), torch.enable_grad(), watch:
         seen.outputs = as_logits(model(laid_out(leaf)))
     _look_back(seen, gave, plain)
-    seen.steps = watch.behind(seen.outputs)
+    seen.steps, seen.rounding = watch.behind(seen.outputs), watch.rounding
     seen.custom = _custom_function(seen.outputs, leaf)
     return seen
 
@@ -221,6 +223,7 @@ class _Watch(TorchDispatchMode):
         self.steps: list[Step] = []
         self.running: list[nn.Module] = []
         """Modules without children that run, innermost last."""
+        self.rounding = 0.0
         self._off = False
         self._dependent: dict[int, Any] = {}
         """By address; the storages are kept, so that no other gets an address."""
@@ -251,6 +254,8 @@ class _Watch(TorchDispatchMode):
         given = [each for each in tree_leaves(result) if isinstance(each, Tensor)]
         for each in given:
             self._mark(each)
+            if each.is_floating_point():
+                self.rounding = max(self.rounding, torch.finfo(each.dtype).eps)
         asked = name in {"local_scalar_dense", "item"} and dependent[0].dtype == torch.bool
         if name not in LOOKING and not asked:
             module = self.running[-1] if self.running else None

@@ -289,5 +289,5 @@ class Mixing(nn.Module):
 
 def test_a_model_that_cuts_its_batch_is_refused(make_cnn, make_inputs):
     model, (inputs, targets) = Mixing(make_cnn()), make_inputs()
-    with pytest.raises(attribug.Unsupported, match="the model mixes or reorders its examples"):
+    with pytest.raises(attribug.Unsupported, match="the model mixes its examples, or hides a part from gradients"):
         attribug.explain("deep_lift", model, inputs, targets)

@@ -163,7 +163,7 @@ def drawn(row, noise, samples, seed, inputs):
     if not noise:
         return numbers, places, [x] * samples
     draws = [torch.randn(x.shape, generator=stream, dtype=torch.float32) for _ in range(samples)]
-    return numbers, places, [x + spread * draw for draw in draws]
+    return numbers, places, [x + spread * draw.to(x) for draw in draws]
 
 
 @pytest.mark.parametrize("name", EXPECTED)
