@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from hypothesis.errors import HypothesisWarning, NoSuchExample
 from torch import Tensor
 
-SCALES = [1.0, 1e-30, 1e30]
-EXTREME = [*SCALES, 1e-200, 1e200]  # of float64
+SCALES = [1.0, 2.0**-100, 2.0**100]  # about 10 to the ±30; powers of two, so that ties stay ties in every order of sums
+EXTREME = [*SCALES, 2.0**-664, 2.0**664]  # of float64, about 10 to the ±200
 KINDS = ["random", "sparse", "tied", "negative", "heavy", "spike", "constant", "zero", "channels cancel"]
 SHARES = [0.0, 0.2, 0.5, 1.0]
 
