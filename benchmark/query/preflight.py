@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from attribug.errors import InputError, Unsupported, one_line
 from attribug.query.hooks import hooks
 from attribug.query.query import Query, as_logits, gradient_at
-from attribug.query.trace import HANDING_ON, Trace, graph, is_script, operation, reaches, spelled, trace
+from attribug.query.trace import HANDING_ON, WEIGHTED, Trace, graph, is_script, operation, reaches, spelled, trace
 
-LAST_STEPS = {spelled(name) for name in HANDING_ON} | {"BackwardHookFunction", "Clamp", "Index", ""}
+LAST_STEPS = {spelled(name) for name in HANDING_ON} | {"Clamp", "Index", ""}
 """Operations that may follow a softmax at a model's end, by their names in the autograd graph."""
 PROBABILITIES = {"Softmax", "LogSoftmax", "Sigmoid", "LogSigmoid"}
 ROUNDINGS = 8  # how many roundings of its type a sum may be off
@@ -131,9 +131,11 @@ def _differentiated(query: Query, pair: Tensor) -> tuple[Tensor, Tensor, Tensor 
         return outputs, leaf, None
 
 
-def _traced(query: Query, inputs: Tensor) -> Trace:
+def _traced(
+    query: Query, inputs: Tensor, *, plain: tuple[type[nn.Module], ...] = (nn.ReLU, *POOLS), changed: bool = False
+) -> Trace:
     with query.at_default_device():
-        return trace(query.model, inputs, plain=(nn.ReLU, *POOLS), laid_out=query.laid_out)
+        return trace(query.model, inputs, plain=plain, changed=changed, laid_out=query.laid_out)
 
 
 def _seen(query: Query) -> Trace:
@@ -260,10 +262,7 @@ def pool_modules(query: Query) -> None:
 def plain_layers(query: Query) -> None:
     """Refuses models in which a convolution or a dense layer computes something else than its type does with its own
     weight and bias, for methods that put other weights there."""
-    layers = (nn.modules.conv._ConvNd, nn.Linear)
-    with query.at_default_device():
-        seen = trace(query.model, query.first(), plain=layers, changed=True, laid_out=query.laid_out)
-    refuse_deviations(seen)
+    refuse_deviations(_traced(query, query.first(), plain=WEIGHTED, changed=True))
 
 
 def convolution_modules(query: Query) -> None:

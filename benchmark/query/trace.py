@@ -40,7 +40,7 @@ LINEAR = {
 }  # fmt: skip
 """Operations that are linear in one operand as long as the others do not depend on the input; anything that is in
 neither set may hide a rectifier or an activation."""
-ADDITIVE = {"add", "cat", "copy", "rsub", "stack", "sub", "where"}
+ADDITIVE = {"add", "cat", "copy", "masked_fill", "rsub", "stack", "sub", "where"}
 """Those that several operands may enter that depend on the input."""
 LOOKING = {
     "all", "any", "bitwise_and", "bitwise_not", "bitwise_or", "eq", "ge", "gt", "is_nonzero", "isfinite", "isinf",
@@ -196,7 +196,7 @@ def _custom_function(outputs: Tensor, leaf: Tensor) -> str:
     return next((name for name in names if name not in OF_TORCH), "")
 
 
-OF_TORCH = {"BackwardHookFunction", "", "CheckpointFunction"}
+OF_TORCH = {"", "CheckpointFunction"}
 
 
 def refuse_scripts(model: nn.Module) -> None:
@@ -260,7 +260,7 @@ class _Watch(TorchDispatchMode):
         if name not in LOOKING and not asked:
             module = self.running[-1] if self.running else None
             own = _own_statistics(func, args, kwargs)
-            linear = _is_linear(name, args, operands, dependent) and not own
+            linear = _is_linear(name, args, dependent) and not own
             spatial = isinstance(result, Tensor) and result.ndim == 4 and result.shape[2:].numel() > 1
             reads, writes = _memory(dependent), _memory(given)
             self.steps.append(Step(name, module, linear, own, spatial, reads, writes))
@@ -290,13 +290,11 @@ def _memory(tensors: list[Tensor]) -> frozenset[int]:
     return frozenset(each.untyped_storage()._cdata for each in tensors if each.layout == torch.strided)
 
 
-def _is_linear(name: str, args: Any, operands: list[Tensor], dependent: list[Tensor]) -> bool:
+def _is_linear(name: str, args: Any, dependent: list[Tensor]) -> bool:
     if name not in HANDING_ON and name not in LINEAR:
         return False
     if name not in HANDING_ON - {"copy", "to_copy"} and not all(each.is_floating_point() for each in dependent):
         return False
-    if name in {"where", "masked_fill"}:
-        return not any(operand.dtype == torch.bool for operand in dependent)
     if name == "div":
         return len(dependent) == 1 and args[0] is dependent[0]
     return name in ADDITIVE or len(dependent) == 1
