@@ -19,7 +19,9 @@ names = _registry.names
 get = _registry.get
 described = _registry.described
 
-__all__ = ["described", "get", "measure", "measured_as", "names", "prepared", "refusal", "register"]
+__all__ = [
+    "described", "expect_kind", "formed", "get", "measure", "measured_as", "names", "prepared", "refusal", "register",
+]  # fmt: skip
 
 
 def measured_as(name: str) -> list[tuple[Metric, str]]:
@@ -61,13 +63,22 @@ def prepared(metric: Metric, maps: Tensor, post: str) -> object:
     another kind than the metric is defined for."""
     from attribug.metrics.postprocessing import postprocess
 
+    expect_kind(metric, maps)
+    return formed(metric, postprocess(maps, post))
+
+
+def expect_kind(metric: Metric, maps: Tensor) -> None:
+    """Raises `Unsupported` for maps (N, *shape) of another kind than the metric is defined for."""
     if metric.images:
         try:
             expect_images(maps.shape)
         except Unsupported as reason:
             raise Unsupported(f"metric {metric.name!r}: {reason}") from None
-    processed = postprocess(maps, post)
-    return processed if metric.prepare is None else metric.prepare(processed)
+
+
+def formed(metric: Metric, plane: Tensor) -> object:
+    """The form of post-processed attributions that a metric receives."""
+    return plane if metric.prepare is None else metric.prepare(plane)
 
 
 def measure(name: str, maps: Tensor, other: Tensor, beside: Tensor | None = None) -> Tensor:

@@ -6,13 +6,16 @@ Ties never depend on an order of pixels: a value that several pixels share count
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
 import torch
 from scipy import ndimage
 from torch import Tensor
 
 from attribug import metrics
 from attribug.errors import Unsupported
-from attribug.metrics.similarity import ascending, averaged_ranks, groups
+from attribug.metrics.order import Ordered, counted, groups
 
 TOLERANCE = 15 / 224
 """Zhang et al. allow 15 pixels, on images of a few hundred; ours is that share of the shorter side."""
@@ -25,7 +28,7 @@ TOLERANCE = 15 / 224
 def mass_accuracy(a: Tensor, masks: Tensor) -> Tensor:
     """Σ_G R / Σ R: the share of a non-negative map's relevance inside the mask. Undefined: no relevance at all."""
     maps, inside = flat(a, masks)
-    return defined(_mass(maps, inside), inside, maps.amax(1) > 0)
+    return _mass(maps, inside)
 
 
 @metrics.register(
@@ -35,8 +38,7 @@ def mass_accuracy(a: Tensor, masks: Tensor) -> Tensor:
 def energy_pointing_game(a: Tensor, masks: Tensor) -> Tensor:
     """Σ_G max(R, 0) / Σ max(R, 0): the share of positive relevance inside the mask. Undefined: none is positive."""
     maps, inside = flat(a, masks)
-    positive = maps.clamp(min=0)
-    return defined(_mass(positive, inside), inside, positive.amax(1) > 0)
+    return _mass(maps.clamp(min=0), inside)
 
 
 @metrics.register(
@@ -46,8 +48,13 @@ def energy_pointing_game(a: Tensor, masks: Tensor) -> Tensor:
 def rank_accuracy(a: Tensor, masks: Tensor) -> Tensor:
     """|top-K ∩ G| / K with K = |G|: the share of the K highest pixels that lie inside. Undefined: a constant map."""
     maps, inside = flat(a, masks)
-    size = inside.sum(1, keepdim=True)
-    return defined((among_highest(maps, size) * inside).sum(1) / size[:, 0], inside, varies(maps))
+    size = counted(inside)
+    least = _least(maps, size)[:, None]
+    highest = torch.from_numpy(maps.numpy() >= least.numpy())
+    found = counted(highest & inside).double()
+    for row in (counted(highest) != size).nonzero()[:, 0].tolist():  # values tie for the last places
+        found[row] = (_shares(maps[row, None], least[row], size[row]) * inside[row]).sum(1)
+    return defined(found / size, inside, varies(maps))
 
 
 @metrics.register(
@@ -56,7 +63,8 @@ def rank_accuracy(a: Tensor, masks: Tensor) -> Tensor:
 )  # fmt: skip
 def pointing_game(a: Tensor, masks: Tensor) -> Tensor:
     """1 where the map's maximum lies in the mask, else 0; the share of hits among tied maxima. Undefined: constant."""
-    return _hits(*flat(a, masks), masks.flatten(1))
+    maps, inside = flat(a, masks)
+    return _hits(maps, inside, inside)
 
 
 @metrics.register(
@@ -71,70 +79,93 @@ def pointing_game_tolerant(a: Tensor, masks: Tensor) -> Tensor:
     maps, inside = flat(a, masks)
     reach = round(TOLERANCE * min(masks.shape[1:]))
     far = [torch.from_numpy(ndimage.distance_transform_edt(~mask.cpu().numpy())) for mask in masks]
-    near = torch.stack(far).to(masks.device) <= reach
-    return _hits(maps, inside, near.flatten(1))
+    return _hits(maps, inside, (torch.stack(far) <= reach).flatten(1))
 
 
 @metrics.register(
-    "auroc", kind="alignment", bounds=(0, 1), visible=0.05, posts=("abs_sum",), symmetric=False,
+    "auroc", kind="alignment", bounds=(0, 1), visible=0.05, posts=("abs_sum",), prepare=Ordered, symmetric=False,
     paper="Fawcett 2006, section 7",
 )  # fmt: skip
-def auroc(a: Tensor, masks: Tensor) -> Tensor:
+def auroc(a: Ordered, masks: Tensor) -> Tensor:
     """P(a pixel inside is higher than one outside) + ½ P(equally high). Undefined: constant map, full mask.
 
     From the ranks ρ, ties averaged: (Σ_G ρ − |G|(|G| + 1)/2) / (|G|·(D − |G|)), the Mann–Whitney statistic.
     """
-    maps, inside = flat(a, masks)
-    size = inside.sum(1).double()
-    wins = -size * (size + 1) / 2
-    for some in groups(maps):
-        ranks = torch.from_numpy(averaged_ranks(maps[some].cpu().numpy())).to(maps.device)
-        wins[some] += (ranks * inside[some]).sum(1)
-    return defined(wins / (size * (maps.shape[1] - size)), inside, varies(maps) & ~inside.all(1))
+    expect_masks(a.order.shape, masks)
+    inside, distinct = a.flags(masks), a.distinct
+    size, pixels = counted(inside).double(), inside.shape[1]
+    ranks, places = torch.empty_like(size), torch.arange(1.0, pixels + 1, dtype=torch.float64)
+    for some in groups(inside):
+        ranks[some] = (inside[some].double() * places).sum(1)
+    for row in (distinct < pixels).nonzero()[:, 0].tolist():
+        hits, lower = a.runs(row, inside[row])
+        upto = torch.cat([lower[1:], lower.new_tensor([pixels])])
+        ranks[row] = (hits * (lower + 1 + upto)).sum() / 2
+    wins = ranks - size * (size + 1) / 2
+    return defined(wins / (size * (pixels - size)), inside, (distinct > 1) & (size < pixels))
 
 
 @metrics.register(
-    "average_precision", kind="alignment", bounds=(0, 1), visible=0.05, posts=("abs_sum",), symmetric=False,
-    paper="Zhu 2004; steps as in scikit-learn",
+    "average_precision", kind="alignment", bounds=(0, 1), visible=0.05, posts=("abs_sum",), prepare=Ordered,
+    symmetric=False, paper="Zhu 2004; steps as in scikit-learn",
 )  # fmt: skip
-def average_precision(a: Tensor, masks: Tensor) -> Tensor:
+def average_precision(a: Ordered, masks: Tensor) -> Tensor:
     """Σₙ (recallₙ − recallₙ₋₁)·precisionₙ over the map's distinct values as thresholds. Undefined: a constant map.
 
     Not interpolated. A map that knows nothing scores about the mask's share of the image, not one half.
     """
-    maps, inside = flat(a, masks)
-    precisions = [_precision_by_recall(*row) for row in zip(maps.cpu(), inside.cpu(), strict=True)]
-    precision = torch.tensor(precisions, dtype=torch.float64, device=maps.device)
-    return defined(precision / inside.sum(1), inside, varies(maps))
+    expect_masks(a.order.shape, masks)
+    inside, distinct = a.flags(masks), a.distinct
+    size, pixels = counted(inside).double(), inside.shape[1]
+    weighed, places = torch.empty_like(size), torch.arange(1.0, pixels + 1, dtype=torch.float64)
+    for some in groups(inside):
+        weighed[some] = _weighed(inside[some].flip(1).double(), places)
+    for row in (distinct < pixels).nonzero()[:, 0].tolist():
+        hits, lower = a.runs(row, inside[row])
+        weighed[row] = _weighed(hits.flip(0), pixels - lower.flip(0))
+    return defined(weighed / size, inside, distinct > 1)
 
 
-def _precision_by_recall(values: Tensor, inside: Tensor) -> float:
-    """Σₙ hitsₙ·precisionₙ of one map (D,), hitsₙ the pixels inside that share the n-th highest value."""
-    ordered, order = (each[0].flip(0) for each in ascending(values[None].numpy()))
-    last = torch.ones_like(inside)
-    last[:-1] = ordered[1:] != ordered[:-1]  # where a value occurs for the last time
-    hits = inside[order].cumsum(0)[last]
-    above = torch.arange(1, len(values) + 1, dtype=torch.float64)[last]
-    return float((hits.diff(prepend=hits.new_zeros(1)) * (hits / above)).sum())
+def _weighed(hits: Tensor, counts: Tensor) -> Tensor:
+    """Σₙ hitsₙ·precisionₙ, (…,); hits (…, n): pixels inside that have the n-th highest value; counts: pixels that have
+    it or a higher one."""
+    return hits.cumsum(-1).div_(counts).mul_(hits).sum(-1)
 
 
 def among_highest(maps: Tensor, count: Tensor) -> Tensor:
-    """Share of each pixel in the `count` (N, 1) highest ones, (N, D): 1 or 0, between where values tie at the end."""
-    places = (maps.shape[1] + 1 - count[:, 0]).clamp(1, maps.shape[1]).tolist()  # of the last value that is in
-    least = torch.stack([row.kthvalue(place).values for row, place in zip(maps, places, strict=True)])[:, None]
+    """Share of each pixel in the `count` (N,) highest ones, (N, D): 1 or 0, between where values tie at the end."""
+    return _shares(maps, _least(maps, count)[:, None], count[:, None])
+
+
+def _least(maps: Tensor, count: Tensor) -> Tensor:
+    """The `count`-th (N,) highest value of each map (N, D), (N,); of no value at all: the highest."""
+    pixels = maps.shape[1]
+    places = (pixels - count).clamp(0, pixels - 1).tolist()
+    found = [np.partition(row, place)[place] for row, place in zip(maps.numpy(), places, strict=True)]
+    return torch.tensor(found, dtype=torch.float64)
+
+
+def _shares(maps: Tensor, least: Tensor, count: Tensor) -> Tensor:
+    """Share of each pixel in the `count` highest ones, of which `least` is the lowest, (N, D)."""
     above, tied = maps > least, maps == least
     share = (count - above.sum(1, keepdim=True)) / tied.sum(1, keepdim=True).double()
     return torch.where(above, 1.0, torch.where(tied, share, 0.0))
 
 
 def flat(maps: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
-    """Maps and masks as (N, D), float64 and bool; raises `Unsupported` unless both are (N, *spatial) and masks bool."""
-    if maps.ndim not in {2, 3} or maps.shape != masks.shape:
-        found = f"found {tuple(maps.shape)} and {tuple(masks.shape)}"
+    """Maps and masks as (N, D), float64 and bool, on the CPU; raises `Unsupported` unless both are (N, *spatial) and
+    masks bool."""
+    expect_masks(maps.shape, masks)
+    return maps.detach().cpu().double().flatten(1), masks.cpu().flatten(1)
+
+
+def expect_masks(shape: Sequence[int], masks: Tensor) -> None:
+    """Raises `Unsupported` unless masks (N, *spatial) are bool and of the maps' shape."""
+    if len(shape) not in {2, 3} or tuple(shape) != masks.shape:
+        found = f"found {tuple(shape)} and {tuple(masks.shape)}"
         raise Unsupported(f"alignment needs maps and masks (N, H, W), (N, L) or (N, D), {found}")
     if masks.dtype != torch.bool:
         raise Unsupported(f"alignment needs masks of torch.bool, found {masks.dtype}")
-    return maps.double().flatten(1), masks.flatten(1)
 
 
 def varies(maps: Tensor) -> Tensor:
@@ -143,16 +174,27 @@ def varies(maps: Tensor) -> Tensor:
 
 
 def defined(values: Tensor, inside: Tensor, meaningful: Tensor) -> Tensor:
-    """Values (N,) with NaN for empty masks, and where maps are not meaningful."""
-    return torch.where(inside.any(1) & meaningful, values, torch.nan)
+    """Values (N,) with NaN for empty masks (N, D) bool, and where maps are not meaningful."""
+    return torch.where(torch.from_numpy(inside.numpy().any(1)) & meaningful, values, torch.nan)
 
 
 def _mass(maps: Tensor, inside: Tensor) -> Tensor:
-    """Share of a non-negative map's sum inside a mask."""
-    relative = maps / maps.amax(1, keepdim=True)  # to the largest value, so that tiny maps keep their digits
-    return torch.where(inside, relative, 0).sum(1) / relative.sum(1)
+    """Share of a non-negative map's sum that lies inside a mask; NaN where it is 0."""
+    shares, largest = torch.empty(2, len(maps), dtype=torch.float64)
+    for some in groups(maps):
+        largest[some] = maps[some].amax(1)
+        relative = maps[some] / largest[some, None]  # so that tiny maps keep their digits
+        total = relative.sum(1)
+        np.multiply(relative.numpy(), inside[some].numpy(), out=relative.numpy())
+        shares[some] = relative.sum(1) / total
+    return defined(shares, inside, largest > 0)
 
 
 def _hits(maps: Tensor, inside: Tensor, near: Tensor) -> Tensor:
-    highest = maps == maps.amax(1, keepdim=True)
-    return defined((highest & near).sum(1) / highest.sum(1).double(), inside, varies(maps))
+    """Share of the highest pixels that are near the mask; one that has all pixels, or none for NaN, says nothing."""
+    highest = torch.empty_like(inside)
+    for some in groups(maps):
+        np.equal(maps[some].numpy(), maps[some].amax(1, keepdim=True).numpy(), out=highest[some].numpy())
+    count = counted(highest)
+    meaningful = (count > 0) & (count < maps.shape[1])
+    return defined(counted(highest & near) / count.double(), inside, meaningful)

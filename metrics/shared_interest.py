@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from attribug import metrics
 from attribug.errors import InputError
-from attribug.metrics.alignment import defined, flat, varies
+from attribug.metrics.alignment import defined, expect_masks, varies
+from attribug.metrics.order import counted, groups
 
 Rule = Callable[[Tensor], Tensor]
 """From maps (N, D) to their salient pixels (N, D) bool."""
@@ -24,14 +26,32 @@ Case = Literal[
 ]  # fmt: skip
 
 HALF = 0.5
+ROUNDING = 16 * torch.finfo(torch.float64).eps
+"""What the mean and the deviation of D numbers in [−1, 1] may be off, over D."""
 LOW, HIGH = 0.2, 0.65
 """What counts as a low and a high coverage in Boggust et al.'s vision cases."""
 
 
 def above_deviation(maps: Tensor) -> Tensor:
-    """Pixels above the mean + one standard deviation (ddof 0); of Gaussian noise, 16 %."""
-    maps = maps / maps.abs().amax(1, keepdim=True)  # so that squares of tiny and huge values keep their digits
-    return maps > maps.mean(1, keepdim=True) + maps.std(1, correction=0, keepdim=True)
+    """Pixels above the mean + one standard deviation (ddof 0); of Gaussian noise, 16 %, of a constant map, none."""
+    above = torch.empty_like(maps, dtype=torch.bool)
+    margin = ROUNDING * maps.shape[1]
+    for some in groups(maps):
+        scaled = _scaled(maps[some])
+        centred = scaled.sub_(scaled.mean(1, keepdim=True))
+        deviation = centred.norm(dim=1, keepdim=True) / maps.shape[1] ** 0.5
+        surely = np.greater(centred.numpy(), (deviation + margin).numpy(), out=above[some].numpy())
+        perhaps = centred.numpy() > (deviation - margin).numpy()
+        if np.count_nonzero(perhaps) > np.count_nonzero(surely):  # last bits decide: torch's, which take their time
+            scaled = _scaled(maps)
+            return scaled > scaled.mean(1, keepdim=True) + scaled.std(1, correction=0, keepdim=True)
+    return above
+
+
+def _scaled(maps: Tensor) -> Tensor:
+    """Maps over their largest absolute value, so that squares keep the digits of tiny and huge ones; constant: NaN."""
+    low, high = maps.amin(1, keepdim=True), maps.amax(1, keepdim=True)
+    return maps / torch.maximum(high, -low).masked_fill_(high == low, torch.nan)
 
 
 def above_half(maps: Tensor) -> Tensor:
@@ -39,58 +59,74 @@ def above_half(maps: Tensor) -> Tensor:
     return maps > HALF
 
 
-@metrics.register(
-    "iou", kind="alignment", bounds=(0, 1), visible=0.05, posts=("abs_sum",), symmetric=False,
-    paper="Boggust et al. 2022 (Shared Interest), section 3",
-)  # fmt: skip
-def iou(a: Tensor, masks: Tensor) -> Tensor:
-    """|S ∩ G| / |S ∪ G|, S the pixels above the map's mean + one standard deviation. Undefined: a constant map."""
-    return coverages(a, masks, above_deviation)["iou"]
+def salient(maps: Tensor, rule: Rule) -> Tensor:
+    """Salient pixels of maps (N, *spatial) under a rule, of the same shape, bool; of a constant map, none."""
+    pixels = maps.detach().cpu().double().flatten(1)
+    return (rule(pixels) & varies(pixels)[:, None]).reshape(maps.shape)
+
+
+def deviating(maps: Tensor) -> Tensor:
+    """Salient pixels of maps (N, *spatial) under `above_deviation`."""
+    return above_deviation(maps.detach().cpu().double().flatten(1)).reshape(maps.shape)
+
+
+def upper_half(maps: Tensor) -> Tensor:
+    """Salient pixels of maps (N, *spatial) under `above_half`."""
+    return salient(maps, above_half)
 
 
 @metrics.register(
-    "ground_truth_coverage", kind="alignment", bounds=(0, 1), visible=0.05, posts=("abs_sum",), symmetric=False,
-    paper="Boggust et al. 2022 (Shared Interest), section 3",
-)  # fmt: skip
-def ground_truth_coverage(a: Tensor, masks: Tensor) -> Tensor:
-    """|S ∩ G| / |G|, S the pixels above the map's mean + one standard deviation. Undefined: a constant map."""
-    return coverages(a, masks, above_deviation)["ground_truth_coverage"]
-
-
-@metrics.register(
-    "saliency_coverage", kind="alignment", bounds=(0, 1), visible=0.05, posts=("abs_sum",), symmetric=False,
-    paper="Boggust et al. 2022 (Shared Interest), section 3",
-)  # fmt: skip
-def saliency_coverage(a: Tensor, masks: Tensor) -> Tensor:
-    """|S ∩ G| / |S|, S the pixels above the map's mean + one standard deviation. Undefined: a constant map."""
-    return coverages(a, masks, above_deviation)["saliency_coverage"]
-
-
-@metrics.register(
-    "iou_half", kind="alignment", bounds=(0, 1), visible=0.05, posts=("abs_sum_minmax",), domain=(0, 1),
+    "iou", kind="alignment", bounds=(0, 1), visible=0.05, posts=("abs_sum",), prepare=deviating,
     symmetric=False, paper="Boggust et al. 2022 (Shared Interest), section 3",
 )  # fmt: skip
+def iou(a: Tensor, masks: Tensor) -> Tensor:
+    """|S ∩ G| / |S ∪ G|, S above mean + one standard deviation; a: `deviating`. Undefined: a constant map."""
+    return _overlaps(a, masks)["iou"]
+
+
+@metrics.register(
+    "ground_truth_coverage", kind="alignment", bounds=(0, 1), visible=0.05, posts=("abs_sum",), prepare=deviating,
+    symmetric=False, paper="Boggust et al. 2022 (Shared Interest), section 3",
+)  # fmt: skip
+def ground_truth_coverage(a: Tensor, masks: Tensor) -> Tensor:
+    """|S ∩ G| / |G|, S above mean + one standard deviation; a: `deviating`. Undefined: a constant map."""
+    return _overlaps(a, masks)["ground_truth_coverage"]
+
+
+@metrics.register(
+    "saliency_coverage", kind="alignment", bounds=(0, 1), visible=0.05, posts=("abs_sum",), prepare=deviating,
+    symmetric=False, paper="Boggust et al. 2022 (Shared Interest), section 3",
+)  # fmt: skip
+def saliency_coverage(a: Tensor, masks: Tensor) -> Tensor:
+    """|S ∩ G| / |S|, S above mean + one standard deviation; a: `deviating`. Undefined: a constant map."""
+    return _overlaps(a, masks)["saliency_coverage"]
+
+
+@metrics.register(
+    "iou_half", kind="alignment", bounds=(0, 1), visible=0.05, posts=("abs_sum_minmax",),
+    domain=(0, 1), prepare=upper_half, symmetric=False, paper="Boggust et al. 2022 (Shared Interest), section 3",
+)  # fmt: skip
 def iou_half(a: Tensor, masks: Tensor) -> Tensor:
-    """|S ∩ G| / |S ∪ G|, S the pixels above one half. Undefined: a constant map."""
-    return coverages(a, masks, above_half)["iou"]
+    """|S ∩ G| / |S ∪ G|, S the pixels above one half; a: `upper_half`. Undefined: a constant map."""
+    return _overlaps(a, masks)["iou"]
 
 
 @metrics.register(
     "ground_truth_coverage_half", kind="alignment", bounds=(0, 1), visible=0.05, posts=("abs_sum_minmax",),
-    domain=(0, 1), symmetric=False, paper="Boggust et al. 2022 (Shared Interest), section 3",
+    domain=(0, 1), prepare=upper_half, symmetric=False, paper="Boggust et al. 2022 (Shared Interest), section 3",
 )  # fmt: skip
 def ground_truth_coverage_half(a: Tensor, masks: Tensor) -> Tensor:
-    """|S ∩ G| / |G|, S the pixels above one half. Undefined: a constant map."""
-    return coverages(a, masks, above_half)["ground_truth_coverage"]
+    """|S ∩ G| / |G|, S the pixels above one half; a: `upper_half`. Undefined: a constant map."""
+    return _overlaps(a, masks)["ground_truth_coverage"]
 
 
 @metrics.register(
     "saliency_coverage_half", kind="alignment", bounds=(0, 1), visible=0.05, posts=("abs_sum_minmax",),
-    domain=(0, 1), symmetric=False, paper="Boggust et al. 2022 (Shared Interest), section 3",
+    domain=(0, 1), prepare=upper_half, symmetric=False, paper="Boggust et al. 2022 (Shared Interest), section 3",
 )  # fmt: skip
 def saliency_coverage_half(a: Tensor, masks: Tensor) -> Tensor:
-    """|S ∩ G| / |S|, S the pixels above one half. Undefined: a constant map."""
-    return coverages(a, masks, above_half)["saliency_coverage"]
+    """|S ∩ G| / |S|, S the pixels above one half; a: `upper_half`. Undefined: a constant map."""
+    return _overlaps(a, masks)["saliency_coverage"]
 
 
 def coverages(maps: Tensor, masks: Tensor, rule: Rule = above_deviation) -> dict[str, Tensor]:
@@ -99,12 +135,17 @@ def coverages(maps: Tensor, masks: Tensor, rule: Rule = above_deviation) -> dict
 
     NaN for empty masks, constant maps, and where the rule selects nothing. Raises `Unsupported` for other shapes.
     """
-    pixels, inside = flat(maps, masks)
-    salient = rule(pixels)
-    both = (salient & inside).sum(1)
-    against = {"iou": salient | inside, "ground_truth_coverage": inside, "saliency_coverage": salient}
-    meaningful = varies(pixels) & salient.any(1)
-    return {name: defined(both / whole.sum(1).double(), inside, meaningful) for name, whole in against.items()}
+    expect_masks(maps.shape, masks)
+    return _overlaps(salient(maps, rule), masks)
+
+
+def _overlaps(found: Tensor, masks: Tensor) -> dict[str, Tensor]:
+    """`coverages` of salient pixels."""
+    expect_masks(found.shape, masks)
+    pixels, inside = found.flatten(1), masks.cpu().flatten(1)
+    both, selected, size = (counted(each) for each in (pixels & inside, pixels, inside))
+    against = {"iou": selected + size - both, "ground_truth_coverage": size, "saliency_coverage": selected}
+    return {name: defined(both / whole.double(), inside, selected > 0) for name, whole in against.items()}
 
 
 def cases(maps: Tensor, masks: Tensor, correct: Tensor, rule: Rule = above_deviation) -> list[Case | None]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -12,13 +11,13 @@ from torch import Tensor
 
 from attribug import metrics
 from attribug.errors import Unsupported
+from attribug.metrics.order import averaged_ranks, groups
 
 SIGMA = 1.5  # Wang et al. 2004, section III-B: 11 × 11 circular Gaussian weights of this width
 RADIUS = 5
 WINDOW = (2 * RADIUS + 1) ** 2  # pixels
 K1, K2 = 0.01, 0.03
 BLOCK = 8  # rows of local means at a time: 4 to 32 were tried at 224 × 224
-CACHED = 2**17  # numbers of a group of maps: a megabyte; 2¹³ to 2¹⁸ were tried
 
 
 def standardised(maps: Tensor) -> Tensor:
@@ -43,36 +42,6 @@ def ranks(maps: Tensor) -> Tensor:
         centred = torch.from_numpy(averaged_ranks(flat[some].numpy())).sub_((flat.shape[1] + 1) / 2)
         torch.div(centred, centred.norm(dim=1, keepdim=True), out=units[some])  # constant: 0 / 0
     return units
-
-
-def averaged_ranks(maps: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Ranks from 1 of each map's values, ties averaged, (N, D); a map with NaN becomes NaN."""
-    ordered, order = ascending(maps)
-    rises = np.ones(maps.shape, dtype=bool)
-    rises[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
-    bounds = np.append(np.flatnonzero(rises), rises.size)  # of runs of equal values, counted over all maps
-    averages = np.repeat((bounds[1:] + bounds[:-1] + 1) / 2, np.diff(bounds)).reshape(maps.shape)
-    averages -= maps.shape[1] * np.arange(len(maps))[:, None]
-    averages[np.isnan(maps).any(1)] = np.nan
-    return torch.empty(maps.shape, dtype=torch.float64).scatter_(1, order, torch.from_numpy(averages)).numpy()
-
-
-def ascending(maps: NDArray[np.float64]) -> tuple[Tensor, Tensor]:
-    """Integers in the order of each map's values, sorted, and where each value stood, both (N, D) int64.
-
-    Equal values are equal integers. PyTorch sorts integers digit by digit, several times faster than numbers; it does
-    so in one dimension only.
-    """
-    bits = (maps + 0.0).view(np.int64)  # + 0.0 makes 0 of −0
-    integers = torch.from_numpy(bits ^ (bits >> 63 & np.iinfo(np.int64).max))
-    ordered, order = zip(*(row.sort() for row in integers), strict=True)
-    return torch.stack(ordered), torch.stack(order)
-
-
-def groups(maps: Tensor) -> Iterator[slice]:
-    """Slices of maps that stay in a core's cache while they are worked on."""
-    step = max(1, CACHED * len(maps) // max(1, maps.numel()))
-    yield from (slice(start, start + step) for start in range(0, len(maps), step))
 
 
 @metrics.register(

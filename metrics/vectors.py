@@ -22,8 +22,8 @@ def unit(maps: Tensor) -> Tensor:
 
 def highest(maps: Tensor) -> Tensor:
     """Which values are among the highest tenth, at least one, (N, D), ties sharing the last places; constant: NaN."""
-    flat = maps.double().flatten(1)
-    count = torch.full((len(flat), 1), max(1, round(TOP * flat.shape[1])), device=flat.device)
+    flat = maps.detach().cpu().double().flatten(1)
+    count = torch.full((len(flat),), max(1, round(TOP * flat.shape[1])))
     return torch.where(varies(flat)[:, None], among_highest(flat, count), torch.nan)
 
 

@@ -19,6 +19,7 @@ from attribug.contracts.shapes import KINDS, channel_axis
 from attribug.errors import StorageError, Unsupported, one_line
 from attribug.maps.asked import asked
 from attribug.maps.kept import explained
+from attribug.metrics.shared import Shared
 from attribug.query.query import Query
 from attribug.scores.measurement import Measurement, gaussian_maps
 from attribug.scores.records import SHOWN, Record
@@ -87,7 +88,7 @@ def score_block(
 def _noise(contrast: Contrast, versions: Sequence[str], queries: Queries, settings: Settings) -> Views:
     """Gaussian maps of every version that some metric reads; the same for all methods and metrics."""
     data = {version: queries[contrast.seen(contrast.contaminated, version)][1] for version in versions}
-    return {version: (gaussian_maps(each, settings.seed, version), each) for version, each in data.items()}
+    return {version: Shared(gaussian_maps(each, settings.seed, version), each) for version, each in data.items()}
 
 
 def _explain_chunk(
@@ -154,17 +155,17 @@ class _Work:
         read = {version for metric in alive for version in metric.versions}
         return ["", *sorted(read - {""})]
 
-    def views(self, side: Side, queries: Queries, parameters: Mapping[str, Any]) -> dict[str, tuple[Tensor, Data]]:
+    def views(self, side: Side, queries: Queries, parameters: Mapping[str, Any]) -> Views:
         """The method's maps of a side and the examples, by version of the inputs.
 
         Where it fails on another version than the explained one, the metrics that read this one lose their rows.
         """
-        seen_maps = {}
+        seen_maps: dict[str, Shared] = {}
         for version in self.versions:
             seen = self.contrast.seen(side, version)
             query, data = queries[seen]
             try:
-                seen_maps[version] = self.explain(seen, query, parameters), data
+                seen_maps[version] = Shared(self.explain(seen, query, parameters), data)
             except Exception as error:
                 if not version or isinstance(error, StorageError):
                     raise
@@ -172,7 +173,7 @@ class _Work:
                 for measurement in self.measurements:
                     if version in measurement.metric.versions and not measurement.verdict:
                         measurement.lose(error)
-        maps = seen_maps[""][0]
+        maps = seen_maps[""].maps
         self.remember(side, maps)
         if self.output.explains:
             promised = queries[side][0].promised if self.method.conserves else None

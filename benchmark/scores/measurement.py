@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from attribug.contracts.contrasts import Side
-from attribug.contracts.data import Data
 from attribug.errors import Unsupported, one_line
-from attribug.metrics import prepared
+from attribug.metrics.shared import Shared
 from attribug.query.settings import settings_restored
 from attribug.streams import generator
 
 if TYPE_CHECKING:
     from attribug.contracts.contrasts import Contrast
+    from attribug.contracts.data import Data
     from attribug.contracts.pieces import Metric
 
 COLUMNS = [
@@ -32,7 +32,7 @@ class MetricFault(Exception):
     """A metric broke its contract: it did not give one number an example."""
 
 
-Views = Mapping[str, tuple[Tensor, Data]]
+Views = Mapping[str, Shared]
 """One side's maps and examples by version of its inputs; `""`: as explained."""
 
 
@@ -153,23 +153,21 @@ class Measurement:
         self.ends[side] = (first, last)
 
     def _size(self, views: Views) -> int:
-        return len(views[self.metric.inputs][0])
+        return len(views[self.metric.inputs])
 
     def _form(self, views: Views, version: str | None = None) -> Any:
-        """The prepared maps of a version, by default the one that the metric reads; its own, so that whatever it does
-        to them reaches no other."""
-        maps, _ = views[self.metric.inputs if version is None else version]
-        return prepared(self.metric, maps.clone() if self.post == "none" else maps, self.post)
+        """The prepared maps of a version, by default the one that the metric reads."""
+        return views[self.metric.inputs if version is None else version].form(self.metric, self.post)
 
     def _of_one_model(self, views: Views) -> Tensor:
         """Alignment with the mask, or response to the other version of the input."""
-        size, data = self._size(views), views[self.metric.inputs][1]
+        size = self._size(views)
         beside = [self._form(views, self.metric.beside)] if self.metric.beside else []
         if self.metric.kind == "response":
             return self._met(size, self._form(views), *beside)
-        if data.masks is None:
+        truth = views[self.metric.inputs].truth(self.metric, background=self.contrast.truth == "background")
+        if truth is None:
             raise Unsupported("the examples have no masks to align with")
-        truth = ~data.masks if self.contrast.truth == "background" else data.masks.clone()
         return self._met(size, self._form(views), truth, *beside)
 
     def _met(self, count: int, *operands: Any) -> Tensor:

@@ -25,8 +25,9 @@ PLUGINS = Path(__file__).parent.parent / "plugins"
 MODELS = Path(__file__).parent.parent.parent / "results" / "reference" / "smoke"
 ONE = """
 import json, resource, sys
-import attribug, pandas
-run = attribug.api.run(**json.loads(sys.argv[1]))
+import pandas
+from attribug import api
+run = api.run(**json.loads(sys.argv[1]))
 worker = pandas.read_csv(run.folder / "costs.csv")["peak_megabytes"].max()
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, worker)
 """

@@ -42,6 +42,7 @@ from attribug.contracts.contrasts import Contrast, Side
 from attribug.contracts.data import Data, Examples
 from attribug.contracts.models import Recipe, Trained
 from attribug.metrics import measured_as
+from attribug.metrics.shared import Shared
 from attribug.models.networks import bvd_cnn
 from attribug.running.local_engine import KEPT_MEMORY
 from attribug.scores.measurement import Measurement, gaussian_maps
@@ -103,11 +104,11 @@ def ours(name: str, count: int, pixels: int, maps: Callable[[Side, Data], Tensor
         measurement = Measurement(contrast, metric, post, count=count)
         for start in range(0, count, CHUNK):
             data = examples(start, min(start + CHUNK, count), pixels)
-            measurement.begin({"": (noise_of(start, len(data), pixels), data)}, start)
+            measurement.begin({"": Shared(noise_of(start, len(data), pixels), data)}, start)
             for side in contrast.controls:
-                measurement.keep(side, {"": (maps(side, data), data)}, start)
+                measurement.keep(side, {"": Shared(maps(side, data), data)}, start)
             measurement.compare_controls(len(data), start)
-            measurement.compare_contaminated(0, {"": (maps(contrast.contaminated, data), data)}, start)
+            measurement.compare_contaminated(0, {"": Shared(maps(contrast.contaminated, data), data)}, start)
             measurement.forget()
         frames.append(measurement.rows(np.arange(count)))
     return pd.concat(frames)[["value", "benign", "floor"]].to_numpy()

@@ -12,7 +12,8 @@ from skimage.metrics import structural_similarity
 
 import attribug
 from attribug.metrics import prepared
-from attribug.metrics.similarity import CACHED, averaged_ranks, blurred, ranks, standardised
+from attribug.metrics.order import CACHED, averaged_ranks
+from attribug.metrics.similarity import blurred, ranks, standardised
 
 SCALES = [1.0, 1e-30, 1e30]
 KINDS = ["random", "sparse", "tied", "negative", "heavy", "spike", "constant", "zero", "drawn"]
