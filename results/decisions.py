@@ -6,7 +6,8 @@ one is broken. Raw scores are compared, whatever difference is visible.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -59,16 +60,18 @@ def decisions(scores: pd.DataFrame, *, seeds_total: int, kinds: Mapping[str, Kin
     """
     expect_columns(scores.columns, SCORE_COLUMNS)
     rows = []
-    for key, part in scores.groupby(list(KEYS), observed=True, sort=True):
+    for key, part in _parts(scores):
         metric = str(key[KEYS.index("metric")])
         if metric not in kinds:
             raise ValueError(f"expected a kind of every metric, found none of {metric}")
         sign = -1.0 if kinds[metric] == "similarity" else 1.0  # so that high is suspicious
-        triples = part.sort_values([*TRIPLE, "example"], kind="stable")
+        triples = part.drop(columns=list(KEYS)).sort_values([*TRIPLE, "example"], kind="stable")
         suspicious = triples.assign(value=sign * triples["value"], benign=sign * triples["benign"])
         undefined = suspicious[["value", "benign"]].isna().any(axis=1)
-        images = [suspicious[name] for name in (*IMAGE, "example")]
-        defined = suspicious[~undefined.groupby(images).transform("any")]
+        defined = suspicious
+        if undefined.any():
+            images = [suspicious[name] for name in (*IMAGE, "example")]
+            defined = suspicious[~undefined.groupby(images).transform("any")]
         if undefined.mean() > UNDEFINED or defined.empty:
             rows.append((*map(str, key), np.nan, np.nan, np.nan, 0, np.nan, np.nan))
         else:
@@ -76,12 +79,21 @@ def decisions(scores: pd.DataFrame, *, seeds_total: int, kinds: Mapping[str, Kin
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
+def _parts(scores: pd.DataFrame) -> Iterable[tuple[Any, pd.DataFrame]]:
+    """Rows by their keys; those of a single key are many, and not copied."""
+    groups = scores.groupby(list(KEYS), observed=True, sort=True)
+    if groups.ngroups == 1:
+        return [(tuple(scores[list(KEYS)].iloc[0]), scores)]
+    return groups
+
+
 def _detection(part: pd.DataFrame, seeds_total: int) -> tuple[float, float, float]:
     """Detection rate, low and high end of its interval."""
     place = _places(*(part[name].to_numpy(np.float64) for name in ("value", "benign")))
     triple, model = _numbered(part, TRIPLE), _numbered(part, ["seed"])
     image = np.unique(part["example"], return_inverse=True)[1]
-    units = np.where(part[SEEDS] < 0, -1, part[SEEDS] % seeds_total)  # (rows, 3)
+    roles = (part[name].to_numpy(np.int64) for name in SEEDS)
+    units = np.stack([np.where(role < 0, -1, role % seeds_total) for role in roles], axis=1)  # (rows, 3)
 
     def rate(kept: Flags) -> float:
         return _passed(place, _weights(triple, model, kept))
@@ -113,7 +125,11 @@ def detection_rate(value: Floats, benign: Floats, weight: Floats, false_alarms: 
 
 def _places(value: Floats, benign: Floats) -> Integers:
     """Places of all scores (2n,), values first: 0 for the most suspicious ones, equal scores together."""
-    places: Integers = np.unique(-np.concatenate([value, benign]), return_inverse=True)[1].ravel()
+    scores = np.concatenate([value, benign])
+    order = np.argsort(np.negative(scores, out=scores))
+    ordered = scores[order]
+    places = np.empty(len(order), np.int64)
+    places[order] = numbered(ordered)
     return places
 
 
@@ -174,5 +190,6 @@ def _weights(triple: Integers, model: Integers, kept: Flags) -> Floats:
     of_triple = np.zeros(len(examples), np.int64)
     of_triple[triple] = model
     triples = np.bincount(of_triple, examples > 0)  # (M,)
-    weights: Floats = np.divide(1.0, examples[triple] * triples[model], out=np.zeros(len(triple)), where=kept)
+    share = np.divide(1.0, examples * triples[of_triple], out=np.zeros(len(examples)), where=examples > 0)  # (T,)
+    weights: Floats = share[triple] * kept
     return weights

@@ -7,7 +7,7 @@ A *unit* is a seed in every role at once; leaving one out drops each triple it t
 
 import math
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -293,17 +293,19 @@ def _sorted(rows: pd.DataFrame) -> tuple[dict[str, Integers], dict[str, Floats]]
     """Identifiers and scores in one order, so that sums have the same last bits however the rows arrived."""
     names = ("group", *TRIPLE, "example")
     ids = {name: rows[name].to_numpy(np.int64) for name in names}
+    scores = ("tell", "above_floor", "value", "benign", "floor")
+    columns = {name: rows[name].to_numpy(np.float64) for name in scores}
     order = np.lexsort([ids[name] for name in reversed(names)])
-    ids = {name: column[order] for name, column in ids.items()}
+    if (order[1:] < order[:-1]).any():  # else they are as they should be, and many
+        ids, columns = ({name: column[order] for name, column in each.items()} for each in (ids, columns))
     if int(ids["seed"].min()) < 0:
         raise TableError(f"expected a contaminated model's seed of at least 0, found {ids['seed'].min()}")
     if int(numbered(*ids.values())[-1]) + 1 < len(order):
         raise TableError("expected every example once in a triple, found one twice")
-    scores = ("tell", "above_floor", "value", "benign", "floor")
-    return ids, {name: rows[name].to_numpy(np.float64)[order] for name in scores}
+    return ids, columns
 
 
-def numbered(*columns: Integers) -> Integers:
+def numbered(*columns: npt.NDArray[Any]) -> Integers:
     """Number the combinations of sorted columns, 0, 1, … in their order."""
     changes = np.logical_or.reduce([column[1:] != column[:-1] for column in columns])
     return np.concatenate([np.zeros(1, np.int64), np.cumsum(changes, dtype=np.int64)])

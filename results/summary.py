@@ -11,7 +11,6 @@ from attribug.results.schema import (
     OUTCOMES,
     RESULT_COLUMNS,
     SCORE_COLUMNS,
-    TRIPLE,
     TableError,
     expect_columns,
     sort_results,
@@ -134,7 +133,7 @@ def grouped(
     _, first = np.unique(group, return_index=True)
     keys = scores[list(KEYS)].iloc[first].reset_index(drop=True).astype(str).sort_values(list(KEYS))
     place = np.argsort(keys.index.to_numpy())  # categories may be in another order than their texts
-    rows = scores[[*TRIPLE, "example", "value", "benign", "floor"]].assign(group=place[group])
+    rows = scores.drop(columns=list(KEYS)).assign(group=place[group])  # unlike a choice of columns, no copy
     keys = keys.reset_index(drop=True)
     return keys, _told(rows, scores["metric"], kinds, visible)
 

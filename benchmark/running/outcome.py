@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import pandas as pd
@@ -10,6 +11,9 @@ from attribug.errors import InputError
 from attribug.plans.plan import Plan
 from attribug.scores.records import Record
 from attribug.storage.records import Records
+
+KEPT = ("example",)
+"""Columns of a record's scores that an outcome asks for when it takes the record."""
 
 
 @dataclass
@@ -22,6 +26,8 @@ class Outcome:
     """Without their scores, which may be more than memory holds: see `scores`."""
     images: dict[tuple[int, str], int] = field(default_factory=dict)
     """Examples that a record has scores of."""
+    rows: dict[tuple[int, str], int] = field(default_factory=dict)
+    """Rows of a record's scores."""
     stored: Records | None = None
     """Where scores are."""
     failures: dict[tuple[int, str], str] = field(default_factory=dict)
@@ -49,22 +55,35 @@ class Outcome:
         return sorted([*((n, m, reason) for (n, m), reason in self.failures.items()), *metrics, *cells])
 
     def keep(self, number: int, method: str, record: Record) -> None:
-        """Takes a stored record."""
+        """Takes a stored record, whose scores need have no more columns than `KEPT`."""
         self.images[number, method] = record.scores["example"].nunique()
-        self.records[number, method] = replace(record, scores=record.scores.head(0).copy())
+        self.rows[number, method] = len(record.scores)
+        self.records[number, method] = replace(record, scores=Record().scores)
 
-    def scores(self, number: int, method: str) -> pd.DataFrame:
-        """A record's scores, as they are stored.
+    def scores(self, number: int, method: str, columns: Sequence[str] | None = None) -> pd.DataFrame:
+        """A record's scores, as they are stored; `columns`: all by default.
 
         Raises:
             InputError: they are no longer there.
         """
-        key = self.plan.record_key(self.plan.cells[number], method)
-        record = self.stored.load(key) if self.stored is not None else None
+        record = None if self.stored is None else self.stored.load(self._key(number, method), columns)
         if record is None:
-            name = self.plan.cells[number].name
-            raise InputError(f"{name} / {method}: expected a stored record, found none; run the same command again")
+            raise self._lost(number, method)
         return record.scores
+
+    def scores_of(self, number: int, method: str, of: Mapping[str, str]) -> pd.DataFrame:
+        """Those of a record's scores whose texts are those `of` some columns, without these; raises as `scores`."""
+        scores = None if self.stored is None else self.stored.scores(self._key(number, method), of)
+        if scores is None:
+            raise self._lost(number, method)
+        return scores
+
+    def _key(self, number: int, method: str) -> str:
+        return self.plan.record_key(self.plan.cells[number], method)
+
+    def _lost(self, number: int, method: str) -> InputError:
+        name = f"{self.plan.cells[number].name} / {method}"
+        return InputError(f"{name}: expected a stored record, found none; run the same command again")
 
     def took(self, number: int) -> bool:
         """Whether a cell's checks all hold."""

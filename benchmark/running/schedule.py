@@ -10,7 +10,7 @@ from attribug.contracts.models import trainings
 from attribug.errors import InputError, Missing
 from attribug.running.engine import JobFailed, WorkerDied
 from attribug.running.jobs import Block, Done, Job, MeasureChecks, Train
-from attribug.running.outcome import Outcome
+from attribug.running.outcome import KEPT, Outcome
 
 if TYPE_CHECKING:
     from attribug.plans.plan import Cell, Plan
@@ -111,7 +111,7 @@ class Schedule:
                 self.waiting[Block(number, missing)] = set(needed)
 
     def _stored(self, number: int, cell: Cell, method: str) -> bool:
-        record = None if self.options.fresh else self.records.load(self.plan.record_key(cell, method))
+        record = None if self.options.fresh else self.records.load(self.plan.record_key(cell, method), KEPT)
         if record is not None and record.failed_metrics:
             return False  # what failed is tried again
         if record is not None and self.options.keep_maps and not (record.maps_kept or record.verdict):
@@ -152,7 +152,7 @@ class Schedule:
                 self.outcome.failures[job.cell, method] = "its stored record cannot be read back"
 
     def _stored_now(self, number: int, method: str) -> bool:
-        record = self.records.load(self.plan.record_key(self.plan.cells[number], method))
+        record = self.records.load(self.plan.record_key(self.plan.cells[number], method), KEPT)
         if record is not None:
             self.outcome.keep(number, method, record)
         return record is not None

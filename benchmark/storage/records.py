@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +14,9 @@ from attribug.storage.files import Damaged, make_folder, read_json, write_atomic
 from attribug.storage.tensors import Tensors
 
 if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
     from attribug.scores.records import Record
 
 SEAL_BYTES = 32  # of a SHA-256
@@ -50,14 +54,39 @@ class Records:
         make_folder(self.folder)
         write_atomically(self._path(key), lambda temporary: temporary.write_bytes(sealed))
 
-    def load(self, key: str) -> Record | None:
-        """The record without its gallery, or None when it is absent or damaged."""
-        import pyarrow as pa
-        from pyarrow import parquet
-
+    def load(self, key: str, columns: Sequence[str] | None = None) -> Record | None:
+        """The record without its gallery, or None when it is absent or damaged; `columns`: of its scores, all by
+        default."""
         from attribug.maps.attribution import Census
         from attribug.query.passes import Cost
         from attribug.scores.records import Record
+
+        table = self._table(key, columns)
+        if table is None:
+            return None
+        facts = json.loads(table.schema.metadata[b"attribug"])
+        gallery = facts.pop("gallery")
+        lost = {name: (verdict, reason) for name, (verdict, reason) in facts.pop("lost").items()}
+        cost, census = Cost(**facts.pop("cost")), Census(**facts.pop("census"))
+        record = Record(scores=table.to_pandas(), cost=cost, census=census, lost=lost, **facts)
+        return record if not gallery or self.galleries.load(key) is not None else None
+
+    def scores(self, key: str, of: Mapping[str, str]) -> pd.DataFrame | None:
+        """Scores whose texts are those `of` some columns, which are left out; None when the record is not there."""
+        from pyarrow import compute
+
+        table = self._table(key, texts=of)
+        if table is None:
+            return None
+        for name, text in of.items():
+            table = table.filter(compute.equal(table[name], text))
+        scores: pd.DataFrame = table.drop_columns(list(of)).to_pandas()
+        return scores
+
+    def _table(self, key: str, columns: Sequence[str] | None = None, texts: Iterable[str] = ()) -> pa.Table | None:
+        """What is stored, of some columns, with the `texts` among them as few as they are."""
+        import pyarrow as pa
+        from pyarrow import parquet
 
         try:
             stored = self._path(key).read_bytes()
@@ -69,13 +98,8 @@ class Records:
         if seal != _seal(key, content):  # before Parquet reads it: few damages make it raise
             self.damaged.set_aside(self._path(key))
             return None
-        table = parquet.read_table(pa.BufferReader(content))
-        facts = json.loads(table.schema.metadata[b"attribug"])
-        gallery = facts.pop("gallery")
-        lost = {name: (verdict, reason) for name, (verdict, reason) in facts.pop("lost").items()}
-        cost, census = Cost(**facts.pop("cost")), Census(**facts.pop("census"))
-        record = Record(scores=table.to_pandas(), cost=cost, census=census, lost=lost, **facts)
-        return record if not gallery or self.galleries.load(key) is not None else None
+        file = parquet.ParquetFile(pa.BufferReader(content), read_dictionary=list(texts))
+        return file.read(None if columns is None else list(columns), use_threads=False)
 
     @property
     def found_damaged(self) -> list[str]:

@@ -67,7 +67,8 @@ def distilled(scores: pd.DataFrame, plan: Plan) -> Distilled:
         return Distilled(estimated, None, NOTHING)
     try:
         rests_on = evidence(scores, seeds_total=seeds_total, kinds=kinds, visible=visible)
-        shown = scores[is_shown(scores, plan)]
+        wanted = is_shown(estimated, plan)
+        shown = scores if wanted.all() else scores[is_shown(scores, plan)] if wanted.any() else scores.head(0)
         judged = decisions(shown, seeds_total=seeds_total, kinds=kinds) if len(shown) else NOTHING
     except Exception as error:  # not worth the results
         return Distilled(estimated, None, NOTHING, one_line(error))

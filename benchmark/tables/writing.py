@@ -50,8 +50,10 @@ def _write_scores(outcome: Outcome, path: Path, parts: list[Distilled]) -> None:
     schema = pa.schema(types | dict.fromkeys(("value", "benign", "floor"), pa.float64()))
     with parquet.ParquetWriter(path, schema, compression="zstd") as writer:
         for part in gathered(scores_of(outcome)):
+            pa.default_memory_pool().release_unused()  # what reading took, which Arrow would keep
             parts.append(distilled(part, outcome.plan))
             writer.write_table(pa.Table.from_pandas(part, schema=schema, preserve_index=False))
+            del part  # before the next one is made
     if not parts:
         parts.append(distilled(pd.DataFrame(columns=list(SCORE_COLUMNS)), outcome.plan))
 
