@@ -6,7 +6,7 @@ Ties never depend on an order of pixels: a value that several pixels share count
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -95,9 +95,9 @@ def auroc(a: Ordered, masks: Tensor) -> Tensor:
     inside, distinct = a.flags(masks), a.distinct
     size, pixels = counted(inside).double(), inside.shape[1]
     ranks, places = torch.empty_like(size), torch.arange(1.0, pixels + 1, dtype=torch.float64)
-    for some in groups(inside):
-        ranks[some] = (inside[some].double() * places).sum(1)
-    for row in (distinct < pixels).nonzero()[:, 0].tolist():
+    untied = distinct == pixels
+    ranks[untied] = _in_parts(inside[untied], lambda flags: (flags * places).sum(1))
+    for row in (~untied).nonzero()[:, 0].tolist():
         hits, lower = a.runs(row, inside[row])
         upto = torch.cat([lower[1:], lower.new_tensor([pixels])])
         ranks[row] = (hits * (lower + 1 + upto)).sum() / 2
@@ -118,12 +118,20 @@ def average_precision(a: Ordered, masks: Tensor) -> Tensor:
     inside, distinct = a.flags(masks), a.distinct
     size, pixels = counted(inside).double(), inside.shape[1]
     weighed, places = torch.empty_like(size), torch.arange(1.0, pixels + 1, dtype=torch.float64)
-    for some in groups(inside):
-        weighed[some] = _weighed(inside[some].flip(1).double(), places)
-    for row in (distinct < pixels).nonzero()[:, 0].tolist():
+    untied = distinct == pixels
+    weighed[untied] = _in_parts(inside[untied].flip(1), lambda flags: _weighed(flags, places))
+    for row in (~untied).nonzero()[:, 0].tolist():
         hits, lower = a.runs(row, inside[row])
         weighed[row] = _weighed(hits.flip(0), pixels - lower.flip(0))
     return defined(weighed / size, inside, distinct > 1)
+
+
+def _in_parts(flags: Tensor, measured: Callable[[Tensor], Tensor]) -> Tensor:
+    """A number of each map's flags (N, D), given as float64, some maps at a time, (N,)."""
+    numbers = torch.empty(len(flags), dtype=torch.float64)
+    for some in groups(flags):
+        numbers[some] = measured(flags[some].double())
+    return numbers
 
 
 def _weighed(hits: Tensor, counts: Tensor) -> Tensor:

@@ -74,9 +74,9 @@ class Ordered:
     def runs(self, row: int, flags: Tensor) -> tuple[Tensor, Tensor]:
         """Of a map, for its n distinct values from the lowest up: how many of its `flags` (D,) have the value, float64,
         and how many pixels have a lower one, int64, both (n,)."""
-        lower = self.first[row].nonzero()[:, 0]
-        until = flags.double().cumsum(0)[torch.cat([lower[1:], lower.new_tensor([len(flags)])]) - 1]
-        return until.diff(prepend=until.new_zeros(1)), lower
+        lower = torch.from_numpy(np.flatnonzero(self.first[row].numpy()))
+        below = torch.cat([flags.new_zeros(1, dtype=torch.float64), flags.double().cumsum(0)])
+        return below.index_select(0, torch.cat([lower, lower.new_tensor([len(flags)])])).diff(), lower
 
 
 def counted(flags: Tensor) -> Tensor:

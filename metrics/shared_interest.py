@@ -15,7 +15,7 @@ from torch import Tensor
 
 from attribug import metrics
 from attribug.errors import InputError
-from attribug.metrics.alignment import defined, expect_masks, varies
+from attribug.metrics.alignment import expect_masks, varies
 from attribug.metrics.order import counted, groups
 
 Rule = Callable[[Tensor], Tensor]
@@ -80,7 +80,10 @@ def upper_half(maps: Tensor) -> Tensor:
     symmetric=False, paper="Boggust et al. 2022 (Shared Interest), section 3",
 )  # fmt: skip
 def iou(a: Tensor, masks: Tensor) -> Tensor:
-    """|S ∩ G| / |S ∪ G|, S above mean + one standard deviation; a: `deviating`. Undefined: a constant map."""
+    """|S ∩ G| / |S ∪ G|, S the pixels above the map's mean + one standard deviation. Undefined: a constant map.
+
+    a: `deviating`.
+    """
     return _overlaps(a, masks)["iou"]
 
 
@@ -89,7 +92,10 @@ def iou(a: Tensor, masks: Tensor) -> Tensor:
     symmetric=False, paper="Boggust et al. 2022 (Shared Interest), section 3",
 )  # fmt: skip
 def ground_truth_coverage(a: Tensor, masks: Tensor) -> Tensor:
-    """|S ∩ G| / |G|, S above mean + one standard deviation; a: `deviating`. Undefined: a constant map."""
+    """|S ∩ G| / |G|, S the pixels above the map's mean + one standard deviation. Undefined: a constant map.
+
+    a: `deviating`.
+    """
     return _overlaps(a, masks)["ground_truth_coverage"]
 
 
@@ -98,7 +104,10 @@ def ground_truth_coverage(a: Tensor, masks: Tensor) -> Tensor:
     symmetric=False, paper="Boggust et al. 2022 (Shared Interest), section 3",
 )  # fmt: skip
 def saliency_coverage(a: Tensor, masks: Tensor) -> Tensor:
-    """|S ∩ G| / |S|, S above mean + one standard deviation; a: `deviating`. Undefined: a constant map."""
+    """|S ∩ G| / |S|, S the pixels above the map's mean + one standard deviation. Undefined: a constant map.
+
+    a: `deviating`.
+    """
     return _overlaps(a, masks)["saliency_coverage"]
 
 
@@ -107,7 +116,10 @@ def saliency_coverage(a: Tensor, masks: Tensor) -> Tensor:
     domain=(0, 1), prepare=upper_half, symmetric=False, paper="Boggust et al. 2022 (Shared Interest), section 3",
 )  # fmt: skip
 def iou_half(a: Tensor, masks: Tensor) -> Tensor:
-    """|S ∩ G| / |S ∪ G|, S the pixels above one half; a: `upper_half`. Undefined: a constant map."""
+    """|S ∩ G| / |S ∪ G|, S the pixels above one half. Undefined: a constant map.
+
+    a: `upper_half`.
+    """
     return _overlaps(a, masks)["iou"]
 
 
@@ -116,7 +128,10 @@ def iou_half(a: Tensor, masks: Tensor) -> Tensor:
     domain=(0, 1), prepare=upper_half, symmetric=False, paper="Boggust et al. 2022 (Shared Interest), section 3",
 )  # fmt: skip
 def ground_truth_coverage_half(a: Tensor, masks: Tensor) -> Tensor:
-    """|S ∩ G| / |G|, S the pixels above one half; a: `upper_half`. Undefined: a constant map."""
+    """|S ∩ G| / |G|, S the pixels above one half. Undefined: a constant map.
+
+    a: `upper_half`.
+    """
     return _overlaps(a, masks)["ground_truth_coverage"]
 
 
@@ -125,7 +140,10 @@ def ground_truth_coverage_half(a: Tensor, masks: Tensor) -> Tensor:
     domain=(0, 1), prepare=upper_half, symmetric=False, paper="Boggust et al. 2022 (Shared Interest), section 3",
 )  # fmt: skip
 def saliency_coverage_half(a: Tensor, masks: Tensor) -> Tensor:
-    """|S ∩ G| / |S|, S the pixels above one half; a: `upper_half`. Undefined: a constant map."""
+    """|S ∩ G| / |S|, S the pixels above one half. Undefined: a constant map.
+
+    a: `upper_half`.
+    """
     return _overlaps(a, masks)["saliency_coverage"]
 
 
@@ -145,7 +163,8 @@ def _overlaps(found: Tensor, masks: Tensor) -> dict[str, Tensor]:
     pixels, inside = found.flatten(1), masks.cpu().flatten(1)
     both, selected, size = (counted(each) for each in (pixels & inside, pixels, inside))
     against = {"iou": selected + size - both, "ground_truth_coverage": size, "saliency_coverage": selected}
-    return {name: defined(both / whole.double(), inside, selected > 0) for name, whole in against.items()}
+    meaningful = (size > 0) & (selected > 0)
+    return {name: torch.where(meaningful, both / whole.double(), torch.nan) for name, whole in against.items()}
 
 
 def cases(maps: Tensor, masks: Tensor, correct: Tensor, rule: Rule = above_deviation) -> list[Case | None]:

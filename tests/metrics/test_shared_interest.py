@@ -237,3 +237,41 @@ def test_other_shapes_and_posts_are_refused(name):
         attribug.measure(name, maps, torch.ones(2, 4, 5, dtype=torch.bool))
     with pytest.raises(attribug.InputError, match="needs a map in" if "half" in name else "keeps the channels"):
         attribug.measure(f"{name}@{'abs_sum' if 'half' in name else 'abs'}", maps, torch.ones(2, 4, 4).bool())
+
+
+# --- which pixels are above the deviation: torch's word, to the last bit ---
+
+
+def by_torch(maps):
+    """The rule as it reads; a constant map has no such pixels."""
+    scaled = maps / maps.abs().amax(1, keepdim=True)
+    above = scaled > scaled.mean(1, keepdim=True) + scaled.std(1, correction=0, keepdim=True)
+    return above & (maps.amax(1) > maps.amin(1))[:, None]
+
+
+def on_the_threshold(pixels, high, low):
+    """Maps of two values, half and half: mean + deviation is the higher value, but for rounding."""
+    maps = torch.full((3, pixels), low, dtype=torch.float64)
+    maps[:, ::2] = high
+    return maps
+
+
+@settings(max_examples=80, deadline=None)
+@given(data=st.data())
+def test_the_deviation_is_torchs(data):
+    pixels = data.draw(st.integers(1, 400))
+    numbers = st.sampled_from([0.0, 1.0, 2.0, 1 / 3, -1.0, 1e-300, 1e300, math.inf, math.nan]) | st.floats(-1e3, 1e3)
+    few = data.draw(st.lists(numbers, min_size=1, max_size=5))
+    stream = torch.Generator().manual_seed(data.draw(st.integers(0, 9)))
+    maps = torch.tensor(few, dtype=torch.float64)[torch.randint(len(few), (4, pixels), generator=stream)]
+    assert torch.equal(above_deviation(maps), by_torch(maps))
+
+
+@pytest.mark.parametrize("pixels", [2, 10, 1024, 50_176])
+def test_pixels_on_the_threshold_are_decided_as_torch_decides(pixels):
+    found = []
+    for high, low in itertools.product([1.0, 0.7, 1 / 3, 3e5], [0.0, 0.1, 1 / 7, -0.2]):
+        maps = on_the_threshold(pixels, high, low)
+        found.append(by_torch(maps).any().item())
+        assert torch.equal(above_deviation(maps), by_torch(maps))
+    assert pixels < 1024 or set(found) == {True, False}  # last bits decide, either way

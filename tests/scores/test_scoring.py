@@ -397,6 +397,30 @@ def test_a_metric_that_misbehaves_is_told(lab: Lab, function: Any, reason: str) 
     assert set(records["gradient"].scores["metric"]) == {metric.name for metric, _ in MEASURED} - {"total_variation"}
 
 
+def test_a_metric_that_writes_into_what_it_gets_changes_no_other(lab: Lab, usual: dict[str, Record]) -> None:
+    """Neither other metrics' rows nor those of methods that come later."""
+
+    def similar(a: Tensor, b: Tensor) -> Tensor:
+        value = (a * b).flatten(1).sum(1)
+        a.zero_()
+        b.fill_(3)
+        return value
+
+    def aligned(a: Tensor, masks: Tensor) -> Tensor:
+        masks.logical_not_()
+        return similar(a, masks.clone())
+
+    vandals = [(Metric("similar", similar), post) for post in ("sum", "none")]
+    vandals.append((Metric("aligned", aligned, kind="alignment", posts=("abs_sum",)), "abs_sum"))
+    records = score_block(contrast_of(), chosen(), [*vandals, *MEASURED], lab, SETTINGS)
+    for name, record in records.items():
+        assert not record.lost
+        others = ~record.scores["metric"].isin(["similar", "aligned"])
+        assert others.all() == (name == "predictions")
+        found = record.scores[others].reset_index(drop=True)
+        pd.testing.assert_frame_equal(found, usual[name].scores, check_exact=True)
+
+
 def test_a_metric_that_raises_where_the_circle_closes_costs_its_rows_only(lab: Lab) -> None:
     """Single examples are compared only at the seams between chunks."""
 
