@@ -1,4 +1,5 @@
-"""Kept maps: explanations stored by what determines them, so that a new metric scores them without explaining again."""
+"""Kept maps: explanations stored by what determines them, so that nothing is explained again for a new metric, or for
+another contrast of the same run."""
 
 from __future__ import annotations
 
@@ -59,36 +60,56 @@ class MapStore(Protocol):
 
 
 class KeptMaps:
-    """Reads the maps that a folder holds, unless all is to be `fresh`; `keep`: what is explained goes there too. Under
-    another precision than float32 outputs that bear it are rounded before anybody sees them, kept or not, so that both
-    give the same scores."""
+    """Reads the maps that a folder holds, unless all is to be `fresh`; `keep`: what is explained goes there too. Maps
+    that several contrasts of a run ask for lie in `shared` while it goes on. Under another precision than float32
+    outputs that bear it are rounded before anybody sees them, kept or not, so that both give the same scores."""
 
     def __init__(
-        self, store: MapStore, *, place: str, precision: Precision = "float32", keep: bool = False, fresh: bool = False
+        self,
+        store: MapStore,
+        *,
+        place: str,
+        precision: Precision = "float32",
+        keep: bool = False,
+        fresh: bool = False,
+        shared: MapStore | None = None,
     ) -> None:
         """`place`: content key of what all explanations of a run rest on, device, code and library versions."""
         self.store = store
+        self.shared = shared
         self.keep = keep
         self.fresh = fresh
         self.precision = precision
         self.place = place
 
     def explained(
-        self, method: Method, parameters: Mapping[str, Any], side: Side, query: Query, explain: Callable[[], Explained]
+        self,
+        method: Method,
+        parameters: Mapping[str, Any],
+        side: Side,
+        query: Query,
+        explain: Callable[[], Explained],
+        *,
+        share: bool = False,
     ) -> Explained:
-        """What the folder holds of this method, model, inputs and classes, else what `explain` gives."""
+        """What the folder holds of this method, model, inputs and classes, else what `explain` gives; `share`: other
+        contrasts will ask for it."""
         output = outputs.get(method.output)
         key = keys.digest(
             "maps", method.name, method.function, output.content, method.needs, dict(parameters), side.model,
             side.examples.key, query.ids, query.targets, query.seed, query.rows, self.precision, self.place,
         )  # fmt: skip
         known = None if self.fresh else self.store.load(key)
+        if known is None and self.shared is not None:
+            known = self.shared.load(key)
         if known is not None:
             return _unpacked(known)
         explanation = explain()
         packed = _packed(explanation, half=self.precision == "float16" and output.halved)
         if self.keep:
             self.store.save(key, packed)
+        if share and self.shared is not None:
+            self.shared.save(key, packed)
         return _unpacked(packed)
 
 

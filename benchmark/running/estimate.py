@@ -5,19 +5,18 @@ from __future__ import annotations
 import heapq
 import itertools
 from collections import Counter, defaultdict, deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from attribug import keys
 from attribug.contracts import outputs
 from attribug.contracts.models import Trained, chain
-from attribug.running.jobs import Block, Job, Train
+from attribug.running.jobs import Block, Explain, Job, MeasureChecks, Train
 
 if TYPE_CHECKING:
-    from attribug.contracts.contrasts import Contrast
+    from attribug.contracts.contrasts import Contrast, Side
     from attribug.plans.plan import Cell, Plan
-    from attribug.running.jobs import MeasureChecks
 
 HALF = {"float32": 1.0, "float16": 0.5}
 Rates = dict[str, float]
@@ -52,7 +51,7 @@ def estimated(
     """From the rates of `measured` and `startup`, seconds until a worker is ready; `before`: seconds until the first
     job is given to one."""
     fits = _fits(plan, waiting, rates, workers)
-    seconds = {job: _seconds(plan, job, rates) + fits[job] for job in waiting}
+    seconds = {job: _seconds(plan, job, shared(waiting, job), rates) + fits[job] for job in waiting}
     around = before + rates["startup"] + rates["load"] + rates["tables"]
     grown = _stored_bytes(plan, waiting, rates) + rates["bytes tables"]
     return Estimate(
@@ -85,41 +84,60 @@ def makespan(waiting: Mapping[Job, Iterable[Job]], seconds: Mapping[Job, float],
     return now
 
 
-def _seconds(plan: Plan, job: Job, rates: Rates) -> float:
-    """Of a job, without what methods fit to a model once."""
+def shared(waiting: Mapping[Job, Iterable[Job]], job: Job) -> list[Explain]:
+    """The jobs that explain something for a block."""
+    return [other for other in waiting[job] if isinstance(other, Explain)]
+
+
+def _seconds(plan: Plan, job: Job, explained: Sequence[Explain], rates: Rates) -> float:
+    """Of a job, without what methods fit to a model once, and what others have `explained` for it."""
     if isinstance(job, Train):
         return rates[f"train {job.key}"]
     cell, contrast = cell_of(plan, job)
     place = cost_place(cell)
-    if not isinstance(job, Block):
+    if isinstance(job, MeasureChecks):
         return rates[f"check {place}"]
     chunks = rates[f"examples {place}"] / chunk_size(plan)
     chosen = [method for method, _ in plan.methods if method.name in job.methods]
-    explaining = sum(rates[f"explain {cost_group(cell)} {m.name}"] * plan.queries(contrast, m) for m in chosen)
+    if isinstance(job, Explain):
+        return chunks * sum(rates[f"explain {cost_group(cell)} {m.name}"] for m in chosen)
+    spared = Counter(name for other in explained for name in other.methods)
+    explaining = sum(
+        rates[f"explain {cost_group(cell)} {m.name}"] * (plan.queries(contrast, m) - spared[m.name]) for m in chosen
+    )
     scoring = sum(rates[f"score {place} {m.output}"] for m in chosen)
     return chunks * (explaining + scoring + rates[f"block {place}"])
 
 
-def _fits(plan: Plan, waiting: Iterable[Job], rates: Rates, workers: int) -> dict[Job, float]:
+def _fits(plan: Plan, waiting: Mapping[Job, Iterable[Job]], rates: Rates, workers: int) -> dict[Job, float]:
     """Seconds in which methods fit themselves to models: once a model in every worker that meets it, which jobs share
     alike; W workers that take n jobs at random meet it W(1 − (1 − 1/W)ⁿ) times."""
-    occasions = Counter((name, model) for job in waiting for name, model, _ in _met(plan, job))
+    met = {job: _met(plan, job, shared(waiting, job)) for job in waiting}
+    occasions = Counter((name, model) for at in met.values() for name, model, _ in at)
     share = {at: workers * (1 - (1 - 1 / workers) ** n) / n for at, n in occasions.items()}
     costs: dict[Job, float] = defaultdict(float)
-    for job in waiting:
-        for name, model, group in _met(plan, job):
+    for job, at in met.items():
+        for name, model, group in at:
             costs[job] += share[name, model] * rates.get(f"fit {group} {name}", 0.0)
     return costs
 
 
-def _met(plan: Plan, job: Job) -> list[tuple[str, str, str]]:
-    """Methods that fit themselves to models, these models' keys, and their cell's group, of a block."""
-    if not isinstance(job, Block):
+def _met(plan: Plan, job: Job, explained: Sequence[Explain]) -> list[tuple[str, str, str]]:
+    """Methods that fit themselves to models, these models' keys, and their cell's group, of a job that explains what
+    others have not `explained` for it."""
+    if not isinstance(job, Explain | Block):
         return []
     cell, contrast = cell_of(plan, job)
-    models = dict.fromkeys(side.model.key for side in contrast.sides)
     fitting = [m.name for m, _ in plan.methods if m.fits_training_data and m.name in job.methods]
-    return [(name, model, cost_group(cell)) for name in fitting for model in models]
+    sides = [contrast.sides[job.side]] if isinstance(job, Explain) else contrast.sides
+    told = {(name, _side(plan, other).model.key) for other in explained for name in other.methods}
+    models = dict.fromkeys(side.model.key for side in sides)
+    return [(name, model, cost_group(cell)) for name in fitting for model in models if (name, model) not in told]
+
+
+def _side(plan: Plan, job: Explain) -> Side:
+    _, contrast = cell_of(plan, job)
+    return contrast.sides[job.side]
 
 
 def _stored_bytes(plan: Plan, waiting: Iterable[Job], rates: Rates) -> float:
@@ -145,7 +163,7 @@ def _map_bytes(plan: Plan, waiting: Iterable[Job], rates: Rates) -> float:
     return sum(kept.values())
 
 
-def cell_of(plan: Plan, job: MeasureChecks | Block) -> tuple[Cell, Contrast]:
+def cell_of(plan: Plan, job: MeasureChecks | Explain | Block) -> tuple[Cell, Contrast]:
     cell = plan.cells[job.cell]
     if cell.contrast is None:
         raise ValueError(f"{cell.name}: there is nothing to do")

@@ -60,7 +60,16 @@ class Block:
     methods: tuple[str, ...]
 
 
-Job = Train | MeasureChecks | Block
+@dataclass(frozen=True)
+class Explain:
+    """Explains one side of a cell, by their numbers, with a bundle of methods: for the blocks that ask the same."""
+
+    cell: int
+    side: int
+    methods: tuple[str, ...]
+
+
+Job = Train | MeasureChecks | Explain | Block
 
 
 Write = Callable[["Outcome", Path], object]

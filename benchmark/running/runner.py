@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ from attribug.errors import InputError
 from attribug.running.local_engine import LocalEngine
 from attribug.running.progress import Silent
 from attribug.running.schedule import Schedule
+from attribug.storage.folders import SHARED
 from attribug.storage.records import Records
 
 if TYPE_CHECKING:
@@ -37,11 +39,14 @@ def run(
     plan, setup = request.plan, request.setup(out, cache)
     started = time.perf_counter()
     models = setup.models()
+    if request.options.fresh:  # of a run that was killed
+        shutil.rmtree(out / SHARED, ignore_errors=True)
     schedule = Schedule(plan, Records(out), models, request.options, stored)
     reporter.begin(schedule.totals())
     if schedule.waiting:
         with _engine_for(setup, request.workers, out, schedule.needs) as engine:
             schedule.work(engine, reporter)
+    shutil.rmtree(out / SHARED, ignore_errors=True)
     reporter.end()
     schedule.outcome.trainings = {key: models.load_cost(key) for key in plan.trainings}
     damaged = {*schedule.outcome.damaged, *schedule.records.found_damaged, *models.found_damaged}

@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING
 
 from attribug.contracts.models import trainings
 from attribug.errors import InputError, Missing
+from attribug.maps.asked import asked_of, question
 from attribug.running.engine import JobFailed, WorkerDied
-from attribug.running.jobs import Block, Done, Job, MeasureChecks, Train
+from attribug.running.jobs import Block, Done, Explain, Job, MeasureChecks, Train
 from attribug.running.outcome import KEPT, Outcome
 
 if TYPE_CHECKING:
+    from attribug.contracts.contrasts import Contrast
+    from attribug.contracts.models import ModelSpec
     from attribug.plans.plan import Cell, Plan
     from attribug.running.engine import Engine
     from attribug.running.options import RunOptions
@@ -47,8 +50,8 @@ class Schedule:
         for job in self.waiting:
             if isinstance(job, Train):
                 totals["training"] += self.plan.trainings[job.key].recipe.epochs
-            elif isinstance(job, Block):
-                explaining, scoring = self._block_work(job)
+            elif isinstance(job, Explain | Block):
+                explaining, scoring = self._work(job)
                 totals["explaining"] += explaining
                 totals["scoring"] += scoring
         return totals
@@ -58,7 +61,7 @@ class Schedule:
         if isinstance(job, Train):
             return [below.key for below in trainings(self.plan.trainings[job.key])[:-1]]
         contrast = self.plan.cells[job.cell].contrast
-        models = contrast.models() if contrast is not None else ()
+        models = _models(contrast, job) if contrast is not None else ()
         return list(dict.fromkeys(training.key for model in models for training in trainings(model)))
 
     def work(self, engine: Engine, reporter: Reporter) -> None:
@@ -90,6 +93,8 @@ class Schedule:
         for number, cell in enumerate(self.plan.cells):
             if cell.contrast is not None:
                 self._plan_cell(number, cell, absent)
+        if self.options.engine == "local":  # nodes of a cluster share no disk
+            self._plan_sharing(absent)
 
     def _plan_cell(self, number: int, cell: Cell, absent: Mapping[str, Train]) -> None:
         contrast = cell.contrast
@@ -110,6 +115,28 @@ class Schedule:
             if missing:
                 self.waiting[Block(number, missing)] = set(needed)
 
+    def _plan_sharing(self, absent: Mapping[str, Train]) -> None:
+        """What several blocks ask of a side, a job of its own answers once."""
+        blocks = [job for job in self.waiting if isinstance(job, Block)]
+        contrasts = {number: self.plan.cells[number].contrast for number in {block.cell for block in blocks}}
+        questions = {
+            number: [question(contrast, side) for side in contrast.sides]
+            for number, contrast in contrasts.items()
+            if contrast is not None
+        }
+        bundle_of = {method: bundle for bundle in self.plan.bundles for method in bundle}
+        askers: dict[tuple[str, tuple[str, ...]], list[tuple[Block, int]]] = {}
+        for block in blocks:
+            for number, asked in enumerate(questions[block.cell]):
+                askers.setdefault((asked, bundle_of[block.methods[0]]), []).append((block, number))
+        for (_, bundle), asking in askers.items():
+            methods = tuple(name for name in bundle if sum(name in block.methods for block, _ in asking) > 1)
+            if methods:
+                job = Explain(asking[0][0].cell, asking[0][1], methods)
+                self.waiting[job] = {absent[key] for key in self.needs(job) if key in absent}
+                for block, _ in asking:
+                    self.waiting[block].add(job)
+
     def _stored(self, number: int, cell: Cell, method: str) -> bool:
         record = None if self.options.fresh else self.records.load(self.plan.record_key(cell, method), KEPT)
         if record is not None and record.failed_metrics:
@@ -121,7 +148,7 @@ class Schedule:
         return record is not None
 
     def _limit(self, job: Job) -> float | None:
-        if self.options.timeout is None or not isinstance(job, Block):
+        if self.options.timeout is None or not isinstance(job, Explain | Block):
             return None
         return self.options.timeout * len(job.methods)
 
@@ -133,7 +160,7 @@ class Schedule:
             return
         self._count(job, done)
         self.stored(job)
-        if isinstance(job, Train):
+        if isinstance(job, Train | Explain):
             self._release(job)
         elif isinstance(job, MeasureChecks):
             self.outcome.figures[job.cell] = done.figures or {}
@@ -158,7 +185,11 @@ class Schedule:
         return record is not None
 
     def _fail(self, job: Job, error: Exception) -> None:
-        """A training or check takes what depends on it along; a block is tried again one method at a time."""
+        """A training or check takes what depends on it along; a block is tried again one method at a time, and explains
+        itself what another job could not."""
+        if isinstance(job, Explain):
+            self._release(job)
+            return
         if isinstance(job, Block):
             if len(job.methods) > 1:
                 for method in job.methods:
@@ -175,6 +206,9 @@ class Schedule:
 
     def _give_up(self, job: Job, reason: str) -> None:
         del self.waiting[job]
+        if isinstance(job, Explain):  # what asks for it needs the same training
+            self._release(job)
+            return
         if not isinstance(job, Train):
             self.outcome.failures[job.cell, ""] = reason
         for other in [other for other, needs in self.waiting.items() if job in needs]:
@@ -186,20 +220,33 @@ class Schedule:
             needs.discard(job)
 
     def _cancel(self, job: MeasureChecks, reporter: Reporter) -> None:
-        for other in [o for o in self.waiting if isinstance(o, Block) and o.cell == job.cell]:
-            explaining, scoring = self._block_work(other)
-            reporter.advance("explaining", explaining)
-            reporter.advance("scoring", scoring)
-            del self.waiting[other]
+        for block in [other for other in self.waiting if isinstance(other, Block) and other.cell == job.cell]:
+            self._drop(block, reporter)
+        wanted = set[Job]().union(*self.waiting.values())
+        for unwanted in [other for other in self.waiting if isinstance(other, Explain) and other not in wanted]:
+            self._drop(unwanted, reporter)
+
+    def _drop(self, job: Explain | Block, reporter: Reporter) -> None:
+        explaining, scoring = self._work(job)
+        reporter.advance("explaining", explaining)
+        reporter.advance("scoring", scoring)
+        del self.waiting[job]
 
     def _count(self, job: Job, done: Done) -> None:
-        stage = {Train: "training", MeasureChecks: "checking", Block: "explaining and scoring"}[type(job)]
+        stage = {Train: "training", MeasureChecks: "checking"}.get(type(job), "explaining and scoring")
         self.outcome.seconds[stage] = self.outcome.seconds.get(stage, 0.0) + done.seconds
         self.outcome.damaged += done.damaged
 
-    def _block_work(self, job: Block) -> tuple[int, int]:
-        contrast = self.plan.cells[job.cell].contrast
-        sides = len(contrast.sides) if contrast is not None else 0
-        settings = self.plan.settings
+    def _work(self, job: Explain | Block) -> tuple[int, int]:
+        """Sides × methods and examples × methods."""
+        contrast, settings = self.plan.cells[job.cell].contrast, self.plan.settings
         chunks = -(-settings.examples // settings.chunk)
+        if isinstance(job, Explain):
+            return len(job.methods) * chunks, 0
+        sides = len(contrast.sides) if contrast is not None else 0
         return sides * len(job.methods) * chunks, settings.examples * len(job.methods)
+
+
+def _models(contrast: Contrast, job: MeasureChecks | Explain | Block) -> tuple[ModelSpec, ...]:
+    """The models that a job looks at."""
+    return asked_of(contrast, contrast.sides[job.side]) if isinstance(job, Explain) else contrast.models()

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from attribug import opened
 from attribug.errors import InputError
 from attribug.plugins import load_plugin
-from attribug.running.jobs import Calibrate, Done, MeasureChecks, Train
+from attribug.running.jobs import Calibrate, Done, Explain, MeasureChecks, Train
 from attribug.running.resources import peak_megabytes
 from attribug.suites.suite import Suite
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from attribug.contracts.contrasts import Contrast
+    from attribug.contracts.pieces import Method
     from attribug.running.jobs import Block, Event, Job, Setup
 
 
@@ -42,7 +46,7 @@ class Workbench:
         self.records = Records(Path(setup.out))
         self.maps = KeptMaps(
             self.records.maps, place=self.plan.explaining_key, precision=self.plan.settings.maps,
-            keep=setup.options.keep_maps, fresh=setup.options.fresh,
+            keep=setup.options.keep_maps, fresh=setup.options.fresh, shared=self.records.shared,
         )  # fmt: skip
 
     def do(self, job: Job | Calibrate, event: Event) -> Done:
@@ -58,6 +62,8 @@ class Workbench:
             from attribug.running.calibration import measured
 
             figures = measured(self.plan, job.waiting, job.write)
+        elif isinstance(job, Explain):
+            self._explain(job, event)
         else:
             failures = self._block(job, event)
         damaged = (*self.records.found_damaged, *self.models.found_damaged)
@@ -83,16 +89,29 @@ class Workbench:
         self.records.save_checks(self.plan.check_key(cell), figures)
         return figures
 
-    def _block(self, job: Block, event: Event) -> dict[str, str]:
-        from attribug.scores.blocks import score_block
+    def _explain(self, job: Explain, event: Event) -> None:
+        from attribug.scores.blocks import share_side
 
+        contrast = self._contrast(job)
+        side = contrast.sides[job.side]
+        if not share_side(contrast, side, self._methods(job), self.lab, self.plan.settings, self.maps, event):
+            self.lab.forget_models()
+
+    def _contrast(self, job: Explain | Block) -> Contrast:
         cell = self.plan.cells[job.cell]
         if cell.contrast is None:
             raise ValueError(f"{cell.name}: there is nothing to explain")
-        chosen = [pair for pair in self.plan.methods if pair[0].name in job.methods]
-        failures = {}
+        return cell.contrast
+
+    def _methods(self, job: Explain | Block) -> list[tuple[Method, Mapping[str, Any]]]:
+        return [pair for pair in self.plan.methods if pair[0].name in job.methods]
+
+    def _block(self, job: Block, event: Event) -> dict[str, str]:
+        from attribug.scores.blocks import score_block
+
+        cell, contrast, failures = self.plan.cells[job.cell], self._contrast(job), {}
         records = score_block(
-            cell.contrast, chosen, self.plan.measured, self.lab, self.plan.settings, kept=self.maps, report=event
+            contrast, self._methods(job), self.plan.measured, self.lab, self.plan.settings, kept=self.maps, report=event
         )
         for name, record in records.items():
             if record.verdict == "failed":

@@ -85,6 +85,37 @@ def score_block(
     return {name: job.finished(data) for name, job in work.items()}
 
 
+def share_side(
+    contrast: Contrast,
+    side: Side,
+    methods: Sequence[tuple[Method, Mapping[str, Any]]],
+    lab: Lab,
+    settings: Settings,
+    kept: KeptMaps,
+    report: OnWork = lambda stage, amount: None,
+) -> bool:
+    """Explains one side with several methods, for all contrasts that ask the same of it; whether no method failed.
+
+    A method that fails leaves nothing behind: it will again where its maps are scored, and be told of there.
+    """
+    positions = explained_positions(contrast, lab, settings.examples)
+    sound = True
+    for chunk in positions.split(settings.chunk) if len(positions) else ():
+        fresh = partial(asked, contrast, (), lab, chunk, seed=settings.seed, rows=settings.rows, about=(side,))
+        query, _ = fresh()[side]
+        for method, parameters in methods:
+            explain = partial(explained, method, query, parameters)
+            try:
+                kept.explained(method, parameters, side, query, explain, share=True)
+            except StorageError:
+                raise
+            except Exception:
+                sound = False
+                query, _ = fresh()[side]  # passes that it shared may come from a model it had changed
+            report("explaining", 1)
+    return sound
+
+
 def _noise(contrast: Contrast, versions: Sequence[str], queries: Queries, settings: Settings) -> Views:
     """Gaussian maps of every version that some metric reads; the same for all methods and metrics."""
     data = {version: queries[contrast.seen(contrast.contaminated, version)][1] for version in versions}

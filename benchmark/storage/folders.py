@@ -21,6 +21,8 @@ TABLES = (RESULTS, SCORES, COSTS, REPORT, RUN)
 """Files that lie in a run's folder itself."""
 CONTENT = ("records", "galleries", "maps")
 """Folders of a run whose files are named by what determines them."""
+SHARED = "shared"
+"""Folder of maps that several contrasts ask for: there while a run goes on, and after a kill until it went on."""
 CACHE = "ATTRIBUG_CACHE"
 LOCK = ".lock"
 COPIES, COPY_CHARACTERS, UNSENT = "copies", 16, ".unsent"
@@ -81,5 +83,5 @@ def claimed(folder: Path, option: str = "--out ", seconds: float = 0) -> Iterato
 def half_written(folder: Path) -> list[Path]:
     """What a killed run left half-written in its folder; other hidden files are the user's."""
     files = [path for name in TABLES for path in folder.glob(f".{name}.*")]
-    below = [path for name in (*CONTENT, ANALYSIS, FIGURES) for path in (folder / name).glob(".*")]
+    below = [path for name in (*CONTENT, SHARED, ANALYSIS, FIGURES) for path in (folder / name).glob(".*")]
     return [path for path in (*files, *below) if path.is_file()]

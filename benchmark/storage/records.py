@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from attribug.storage.files import Damaged, make_folder, read_json, write_atomically, write_json
-from attribug.storage.tensors import Tensors
+from attribug.storage.folders import SHARED
+from attribug.storage.tensors import Spare, Tensors
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,6 +33,7 @@ class Records:
         self.damaged = Damaged(mine)
         self.galleries = Tensors(out / "galleries", mine=mine)
         self.maps = Tensors(out / "maps", mine=mine)
+        self.shared = Spare(out / SHARED, mine=mine)
 
     def save(self, key: str, record: Record) -> None:
         """Writes a record; its gallery first, so that a record never lacks it."""
@@ -104,7 +106,7 @@ class Records:
     @property
     def found_damaged(self) -> list[str]:
         """Files that were set aside, as folder and name."""
-        return [name for store in (self, self.galleries, self.maps) for name in store.damaged.names]
+        return [name for store in (self, self.galleries, self.maps, self.shared) for name in store.damaged.names]
 
     def save_checks(self, key: str, figures: dict[str, float]) -> None:
         """Keeps the figures of a contrast's checks."""

@@ -19,7 +19,7 @@ from attribug.plans.planning import make
 from attribug.plugins import load_plugin
 from attribug.running import estimate
 from attribug.running.estimate import makespan
-from attribug.running.jobs import Block, Job, MeasureChecks, Train
+from attribug.running.jobs import Block, Explain, Job, MeasureChecks, Train
 from attribug.suites.suite import load
 
 PLUGINS = Path(__file__).parents[1] / "plugins"
@@ -72,17 +72,19 @@ def tiny() -> Plan:
 
 @pytest.mark.parametrize("workers", [1, 2, 5])
 def test_fits_are_counted_once_a_worker_that_meets_the_model(tiny: Plan, workers: int) -> None:
-    """Against jobs that are dealt at random."""
-    waiting = [Block(number, ("expected_gradients",)) for number in range(len(tiny.cells))]
+    """Against jobs that are dealt at random; one side is explained for a block by a job of its own."""
+    waiting: dict[Job, set[Job]] = {Block(number, ("expected_gradients",)): set() for number in range(len(tiny.cells))}
+    waiting[Explain(0, 0, ("expected_gradients",))] = set()
+    waiting[Block(0, ("expected_gradients",))] = {Explain(0, 0, ("expected_gradients",))}
     rates = {f"fit {estimate.cost_group(cell)} expected_gradients": 2.0 for cell in tiny.cells}
     found = sum(estimate._fits(tiny, waiting, rates, workers).values())
     draw, rounds, dealt = random.Random(0), 4000, []
-    models = [[model for _, model, _ in estimate._met(tiny, job)] for job in waiting]
+    models = [[model for _, model, _ in estimate._met(tiny, job, estimate.shared(waiting, job))] for job in waiting]
     for _ in range(rounds):
         met = {(worker, model) for each in models for worker in [draw.randrange(workers)] for model in each}
         dealt.append(2.0 * len(met))
     assert found == pytest.approx(np.mean(dealt), abs=5 * np.std(dealt) / rounds**0.5 + 1e-9)
-    assert estimate._fits(tiny, [MeasureChecks(0)], rates, workers)[MeasureChecks(0)] == 0
+    assert estimate._fits(tiny, {MeasureChecks(0): set()}, rates, workers)[MeasureChecks(0)] == 0
 
 
 def files(folder: Path) -> dict[str, bytes]:
