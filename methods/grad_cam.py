@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +24,7 @@ ATTENTION = ("Softmax", "ScaledDotProduct", *PRODUCTS)  # operations that mix po
 @methods.register(
     "grad_cam", needs=("convolution_modules",), uses="layer_maps", paper="Selvaraju et al. 2017, eqs. 1 and 2"
 )
-def grad_cam(query: Query, after_relu: bool = False) -> Tensor:
+def grad_cam(query: Query, *, after_relu: bool = False) -> Tensor:
     """Grad-CAM sums the last convolution's maps, weighs each by its mean gradient, and keeps what is positive.
 
     relu(Σ_k α_k A_k), α_k the mean gradient of the k-th map of the last convolution with a spatial map; bilinearly
@@ -32,8 +33,8 @@ def grad_cam(query: Query, after_relu: bool = False) -> Tensor:
     Where the last convolution is only one of several branches (residual networks), A is the output of the last module
     with convolutions inside that every path passes, a stage of the network. Before a ReLU most of A may be negative:
     then the sum often is so everywhere, and the map empty. `after_relu`: A is what the ReLU gives that follows, as in
-    the code of the paper's authors (`relu5_3` of VGG-16), with batch norms and max-pooling at most in between; A as
-    it is where no such ReLU follows.
+    the code of the paper's authors (`relu5_3` of VGG-16), with batch norms and max-pooling at most in between; A itself
+    where it comes from ReLUs; raises `Unsupported` where neither is seen.
     """
     return _enlarged(query, _averaged_maps(query, after_relu).clamp(min=0))
 
@@ -42,7 +43,7 @@ def grad_cam(query: Query, after_relu: bool = False) -> Tensor:
     "grad_cam_signed", needs=("convolution_modules",), uses="layer_maps",
     paper="Selvaraju et al. 2017, eq. 1, and eq. 2 before its ReLU",
 )  # fmt: skip
-def grad_cam_signed(query: Query, after_relu: bool = False) -> Tensor:
+def grad_cam_signed(query: Query, *, after_relu: bool = False) -> Tensor:
     """Grad-CAM without its ReLU is positive where the target's logit gains and negative where it loses.
 
     The linear combination Σ_k α_k A_k of which `grad_cam` keeps the positive part; all else as there.
@@ -86,43 +87,44 @@ def grad_cam_plus_plus(query: Query) -> Tensor:
     cancels in α, and is left out of w, where it scales a map as a whole. The α are not normalised to a sum of 1, as
     they are in the authors' code and not in their paper.
 
-    A is what the ReLU gives that follows the layer of `grad_cam`, as there with `after_relu`: then 0 ≤ α ≤ ½. Without
-    a ReLU the denominator may vanish; such a position counts 0.
+    A is read as by `grad_cam` with `after_relu`, so that no sum of it is negative, 0 ≤ α ≤ ½, and the denominator
+    cannot vanish.
     """
-    return _enlarged(query, layer_maps(query).plus_plus.clamp(min=0))
+    return _enlarged(query, _after_relu(layer_maps(query).plus_plus).clamp(min=0))
 
 
 @dataclass(frozen=True)
 class LayerMaps:
-    """What the methods of one layer sum over its feature maps, before any ReLU, each (N, h, w)."""
+    """What the methods of one layer sum over its feature maps, before any ReLU of their own, each (N, h, w)."""
 
     averaged: Tensor
     """Σ_k mean(g_k) A_k."""
-    averaged_after_relu: Tensor
-    """The same after the ReLU that follows."""
     elementwise: Tensor
     """Σ_k g_k ⊙ A_k."""
     positive: Tensor
     """Σ_k relu(g_k) ⊙ A_k."""
-    plus_plus: Tensor
-    """Σ_k w_k A_k after the ReLU that follows, with Grad-CAM++'s weights."""
+    averaged_after_relu: Tensor | None
+    """Σ_k mean(g_k) A_k where A comes from a ReLU; None where that does not show."""
+    plus_plus: Tensor | None
+    """Σ_k w_k A_k with Grad-CAM++'s weights, at the same place."""
 
 
 @primitive
 def layer_maps(query: Query) -> LayerMaps:
     """Sums over the feature maps of the last convolution, in one pass: far smaller than the maps and gradients are."""
     query.refuse_all_but_images()
-    parts = []
+    sums, after_relu = [], []
     for inputs, targets in query.parts():
-        (maps, gradient), (rectified, rectified_gradient) = last_convolution(query, inputs, targets)
-        parts.append((
-            _averaged(maps, gradient),
-            _averaged(rectified, rectified_gradient),
-            (gradient * maps).sum(1),
-            (gradient.clamp(min=0) * maps).sum(1),
-            _plus_plus(rectified, rectified_gradient),
-        ))
-    return LayerMaps(*(torch.cat(each) for each in zip(*parts, strict=True)))
+        (maps, gradient), rectified = last_convolution(query, inputs, targets)
+        sums.append((_averaged(maps, gradient), (gradient * maps).sum(1), (gradient.clamp(min=0) * maps).sum(1)))
+        after_relu += [] if rectified is None else [(_averaged(*rectified), _plus_plus(*rectified))]
+    averaged, elementwise, positive = _joined(sums)
+    averaged_after_relu, plus_plus = _joined(after_relu) if len(after_relu) == len(sums) else (None, None)
+    return LayerMaps(averaged, elementwise, positive, averaged_after_relu, plus_plus)
+
+
+def _joined(parts: Sequence[tuple[Tensor, ...]]) -> Iterator[Tensor]:
+    return (torch.cat(each) for each in zip(*parts, strict=True))
 
 
 def _averaged(maps: Tensor, gradient: Tensor) -> Tensor:
@@ -132,15 +134,22 @@ def _averaged(maps: Tensor, gradient: Tensor) -> Tensor:
 
 
 def _plus_plus(maps: Tensor, gradient: Tensor) -> Tensor:
-    """Σ_k w_k A_k, (B, h, w); with g² cancelled from α, so that small gradients do not underflow."""
-    denominator = 2 + gradient * maps.sum((2, 3), keepdim=True)
-    weights = torch.where(denominator == 0, 0.0, gradient.clamp(min=0) / denominator).sum((2, 3), keepdim=True)
+    """Σ_k w_k A_k, (B, h, w), of maps that are nowhere negative; g² is cancelled from α, so that small gradients do not
+    underflow: relu(g) α is 0 where g is not positive, and relu(g) / (2 + g Σ A) where it is."""
+    positive = gradient.clamp(min=0)
+    weights = (positive / (2 + positive * maps.sum((2, 3), keepdim=True))).sum((2, 3), keepdim=True)
     return (weights * maps).sum(1)
 
 
 def _averaged_maps(query: Query, after_relu: bool) -> Tensor:
     maps = layer_maps(query)
-    return maps.averaged_after_relu if after_relu else maps.averaged
+    return _after_relu(maps.averaged_after_relu) if after_relu else maps.averaged
+
+
+def _after_relu(maps: Tensor | None) -> Tensor:
+    if maps is None:
+        raise Unsupported("no ReLU is seen behind the last convolution, and the definition needs maps of one")
+    return maps
 
 
 def _enlarged(query: Query, maps: Tensor) -> Tensor:
@@ -154,27 +163,28 @@ Layer = tuple[Tensor, Tensor]
 """Feature maps and the target logit's gradient there, both (B, k, h, w)."""
 
 
-def last_convolution(query: Query, inputs: Tensor, targets: Tensor) -> tuple[Layer, Layer]:
-    """The layer that every path from inputs to logits passes, after the last convolution; and the same after the ReLU
-    that follows it, where one does, with batch norms and max-pooling at most in between."""
+def last_convolution(query: Query, inputs: Tensor, targets: Tensor) -> tuple[Layer, Layer | None]:
+    """The layer that every path from inputs to logits passes, after the last convolution; and where its maps are what
+    ReLUs gave: itself, or after the ReLU that follows, or None."""
     for copying in (False, True):
         seen, logits, leaf = _watched(query, inputs, targets, copying=copying)
         if all(output._version == version for _, output, version in seen):
             break  # else something works in place on what was kept, a ReLU as a function
     activation = _cut(logits, leaf, [(module, output) for module, output, _ in seen])
     maps = query.exactly(activation.detach())
-    relu = _relu_behind(logits, activation)
-    rectified = None if relu is None else _given(relu)
-    if relu is None or rectified is None or rectified.shape[2:].numel() == 1:
-        gradient = query.backward(logits, activation)
-        return (maps, gradient), (maps, gradient)
-    rectified = query.exactly(rectified.detach())  # before the pass back, which frees it
-    gradient, rectified_gradient = query.gradients(logits, (activation, GradientEdge(relu, 0)))
-    return (maps, gradient), (rectified, rectified_gradient)
+    relu = None if _is_rectified(activation.grad_fn) else _relu_behind(logits, activation)
+    if relu is None:
+        layer = maps, query.backward(logits, activation)
+        return layer, layer if _is_rectified(activation.grad_fn) else None
+    rectified = query.exactly(_given(relu).detach())  # before the pass back, which frees it
+    gradient, after_relu = query.gradients(logits, (activation, GradientEdge(relu, 0)))
+    return (maps, gradient), (rectified, after_relu) if rectified.shape[2:].numel() > 1 else None
 
 
 PASSED = ("", "Clone", "NativeBatchNorm", "CudnnBatchNorm", "MiopenBatchNorm", "MaxPool2DWithIndices")
 """Operations between a convolution and its ReLU, hooks' own included."""
+KEEPING = ("", "Clone", "Cat", "MaxPool2DWithIndices", "AvgPool2D", "AdaptiveAvgPool2D")
+"""Operations that give nothing negative where they are given nothing negative."""
 
 
 def _relu_behind(logits: Tensor, activation: Tensor) -> Any:
@@ -187,20 +197,29 @@ def _relu_behind(logits: Tensor, activation: Tensor) -> Any:
     while len(users.get(node, ())) == 1:
         (node,) = users[node]
         if operation(node) not in PASSED:
-            return node
+            return node if _is_relu(node) else None
     return None
 
 
-def _given(relu: Any) -> Tensor | None:
-    """What a ReLU, or one with an upper bound, gave, as autograd keeps it; None for another operation."""
-    values: Tensor
-    if operation(relu) == "Relu":
-        values = relu._saved_result
-        return values
-    if operation(relu) == "Hardtanh" and relu._saved_min_val == 0:
-        values = relu._saved_self
-        return values.clamp(0, relu._saved_max_val)
-    return None
+def _is_rectified(node: Any) -> bool:
+    """Whether all that an operation gives shows to come from ReLUs."""
+    parents = [parent for parent, _ in node.next_functions]
+    return _is_relu(node) or (
+        operation(node) in KEEPING
+        and bool(parents)
+        and all(each is not None and _is_rectified(each) for each in parents)
+    )
+
+
+def _is_relu(node: Any) -> bool:
+    """Whether a node is a ReLU, be it one with an upper bound."""
+    return operation(node) == "Relu" or (operation(node) == "Hardtanh" and node._saved_min_val == 0)
+
+
+def _given(relu: Any) -> Tensor:
+    """What a ReLU gave, as autograd keeps it."""
+    values: Tensor = relu._saved_result if operation(relu) == "Relu" else relu._saved_self
+    return values if operation(relu) == "Relu" else values.clamp(0, relu._saved_max_val)
 
 
 def _watched(

@@ -31,12 +31,12 @@ def guided_backprop(query: Query) -> Tensor:
     "guided_grad_cam", needs=("relu_modules", "convolution_modules"), uses="layer_maps",
     paper="Selvaraju et al. 2017, section 3.3",
 )  # fmt: skip
-def guided_grad_cam(query: Query, after_relu: bool = False) -> Tensor:
+def guided_grad_cam(query: Query, *, after_relu: bool = False) -> Tensor:
     """Guided Grad-CAM multiplies guided backpropagation by Grad-CAM, enlarged bilinearly to the input's size.
 
     `after_relu`: as of `grad_cam`.
     """
-    cam = grad_cam(query, after_relu).sum(1, keepdim=True)
+    cam = grad_cam(query, after_relu=after_relu).sum(1, keepdim=True)
     return guided_backprop(query) * cam
 
 

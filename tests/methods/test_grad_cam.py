@@ -358,11 +358,6 @@ def test_hires_cam_sums_to_the_logit_less_its_bias(make_inputs):
     assert not torch.allclose(found, averaged, rtol=1e-2)
 
 
-def test_plus_plus_without_a_denominator_counts_nothing():
-    maps, gradient = torch.tensor([[[[-2.0, 0.0]]]]), torch.tensor([[[[1.0, 0.5]]]])  # 2 − 2 · 1 and 2 − 2 · ½
-    assert torch.equal(grad_cam._plus_plus(maps, gradient), torch.tensor([[[0.5 * -2.0, 0.0]]]))
-
-
 def test_plus_plus_keeps_small_gradients():
     """Whose squares and cubes underflow."""
     maps, gradient = torch.rand(1, 2, 3, 3), torch.rand(1, 2, 3, 3)
@@ -409,31 +404,70 @@ class Clipping(nn.Module):
         return functional.relu(x, inplace=True)
 
 
-FOLLOWED = {  # what stands between a convolution and the rest, and where maps are read after it
-    "relu": ([nn.ReLU()], True),
-    "in place": ([nn.ReLU(inplace=True)], True),
-    "function in place": ([Clipping()], True),
-    "batch norm": ([nn.BatchNorm2d(4), nn.ReLU()], True),
-    "pooling": ([nn.MaxPool2d(1), nn.ReLU()], True),
-    "upper bound": ([nn.ReLU6()], True),
-    "gelu": ([nn.GELU()], False),
-    "leaky": ([nn.LeakyReLU(0.1)], False),
-    "swish": ([nn.SiLU()], False),
-    "two users": ([Doubling()], False),
-    "nothing": ([], False),
+FOLLOWED = {
+    "relu": [nn.ReLU()],
+    "in place": [nn.ReLU(inplace=True)],
+    "function in place": [Clipping()],
+    "batch norm": [nn.BatchNorm2d(4), nn.ReLU()],
+    "pooling": [nn.MaxPool2d(1), nn.ReLU()],
+    "upper bound": [nn.ReLU6()],
 }
+UNRECTIFIED = {
+    "gelu": [nn.GELU()],
+    "leaky": [nn.LeakyReLU(0.1)],
+    "swish": [nn.SiLU()],
+    "hard tanh": [nn.Hardtanh()],
+    "two users": [Doubling()],
+    "nothing": [],
+}
+
+
+def followed(between):
+    return seeded(lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.Sequential(*between), *tail(4 * 49)))
 
 
 @pytest.mark.parametrize("following", FOLLOWED)
 def test_the_relu_that_follows_is_found(following, make_inputs):
-    inputs, targets = make_inputs()
-    between, found = FOLLOWED[following]
-    model = seeded(lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.Sequential(*between), *tail(4 * 49)))
-    expected = of_layer(model, model[1] if found else model[0], inputs, targets)
-    before = attribug.explain("grad_cam", model, inputs, targets).sum(1, keepdim=True)
-    after = attribug.explain("grad_cam", model, inputs, targets, after_relu=True).sum(1, keepdim=True)
-    torch.testing.assert_close(after, expected, rtol=1e-8, atol=1e-12)
-    assert torch.allclose(after, before, rtol=1e-2) != found
+    model, (inputs, targets) = followed(FOLLOWED[following]), make_inputs()
+    expected = of_layer(model, model[1], inputs, targets)
+    found = attribug.explain("grad_cam", model, inputs, targets, after_relu=True).sum(1, keepdim=True)
+    assert expected.any()
+    torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-12)
+    assert not torch.allclose(
+        attribug.explain("grad_cam", model, inputs, targets).sum(1, keepdim=True), found, rtol=1e-2
+    )
+
+
+@pytest.mark.parametrize("following", UNRECTIFIED)
+@pytest.mark.parametrize(("name", "options"), [("grad_cam", {"after_relu": True}), ("grad_cam_plus_plus", {})])
+def test_without_a_relu_what_needs_one_declines(name, options, following, make_inputs):
+    model, (inputs, targets) = followed(UNRECTIFIED[following]), make_inputs()
+    assert attribug.explain("grad_cam_signed", model, inputs, targets).any()
+    with pytest.raises(attribug.Unsupported, match="no ReLU is seen behind the last convolution"):
+        attribug.explain(name, model, inputs, targets, **options)
+
+
+class Joined(Branches):
+    """Two branches of their own ReLUs, which are concatenated and pooled."""
+
+    def forward(self, x):
+        x = self.first(x).relu()
+        return functional.avg_pool2d(torch.cat([self.left(x).relu(), functional.relu6(self.right(x))], 1), 2)
+
+
+@pytest.mark.parametrize(
+    ("make", "pixels"),
+    [(lambda: resnet18(num_classes=3), 64), (lambda: nn.Sequential(Joined(), nn.Flatten(), nn.Linear(8 * 49, 3)), 16)],
+    ids=["resnet", "joined"],
+)
+def test_maps_that_come_from_relus_are_read_as_they_are(make, pixels, make_inputs):
+    model, (inputs, targets) = seeded(make), make_inputs(pixels=pixels)
+    signed, after = (
+        attribug.explain("grad_cam_signed", model, inputs, targets, after_relu=each) for each in (False, True)
+    )
+    assert signed.any()
+    assert torch.equal(signed, after)
+    assert attribug.explain("grad_cam_plus_plus", model, inputs, targets).any()
 
 
 def test_a_relu_in_place_after_pooling_is_read_before_it_is_lost(make_inputs):
