@@ -28,11 +28,15 @@ def guided_backprop(query: Query) -> Tensor:
 
 
 @methods.register(
-    "guided_grad_cam", needs=("relu_modules", "convolution_modules"), paper="Selvaraju et al. 2017, section 3.3"
-)
-def guided_grad_cam(query: Query) -> Tensor:
-    """Guided backpropagation ⊙ Grad-CAM, the latter enlarged bilinearly to the input's size."""
-    cam = grad_cam(query).sum(1, keepdim=True)
+    "guided_grad_cam", needs=("relu_modules", "convolution_modules"), uses="layer_maps",
+    paper="Selvaraju et al. 2017, section 3.3",
+)  # fmt: skip
+def guided_grad_cam(query: Query, *, after_relu: bool = False) -> Tensor:
+    """Guided Grad-CAM multiplies guided backpropagation by Grad-CAM, enlarged bilinearly to the input's size.
+
+    `after_relu`: as of `grad_cam`.
+    """
+    cam = grad_cam(query, after_relu=after_relu).sum(1, keepdim=True)
     return guided_backprop(query) * cam
 
 

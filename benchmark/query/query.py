@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge
 
 from attribug.contracts.shapes import channel_axis, expect_images
 from attribug.errors import InputError, Unsupported
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from attribug.query.passes import R
 
 Baseline = float | Tensor
+Place = Tensor | GradientEdge
+"""Where a gradient is asked: a tensor, or what an operation of the autograd graph gave."""
 
 
 @dataclass(frozen=True)
@@ -168,21 +171,23 @@ class Query:
         return self.backward(logits, leaf).contiguous()
 
     def backward(self, logits: Tensor, at: Tensor) -> Tensor:
-        """Gradient of the summed `logits` (B,) with respect to the tensor `at`, whose shape it has, of type `dtype`.
+        """Gradient of the summed `logits` (B,) with respect to the tensor `at`, whose shape it has, of type `dtype`."""
+        return self.gradients(logits, (at,))[0]
 
-        Through a model in float16 a multiple of it flows, whose small values do not underflow; where that overflows,
-        the gradient itself.
+    def gradients(self, logits: Tensor, at: Sequence[Place]) -> tuple[Tensor, ...]:
+        """Gradients of the summed `logits` (B,) with respect to several places in one pass, of type `dtype`.
+
+        Through a model in float16 a multiple of them flows, whose small values do not underflow; where that overflows,
+        the gradients themselves.
         """
         self.passes.total.backward += len(logits)
         ones, scaled = torch.ones_like(logits), self.inputs.dtype == torch.float16
-        gradient = gradient_at(at, logits, ones * HALF_SCALE if scaled else ones, retain_graph=scaled)
-        if gradient is not None and scaled and bool(gradient.isfinite().all()):
-            return self.exactly(gradient) / HALF_SCALE
-        if gradient is not None and scaled:
-            gradient = gradient_at(at, logits, ones, retain_graph=False)
-        if gradient is None:
-            raise Unsupported("the model's output does not depend on its input")
-        return self.exactly(gradient)
+        found = _complete(gradients_at(at, logits, ones * HALF_SCALE if scaled else ones, retain_graph=scaled))
+        if scaled and all(bool(gradient.isfinite().all()) for gradient in found):
+            return tuple(self.exactly(gradient) / HALF_SCALE for gradient in found)
+        if scaled:
+            found = _complete(gradients_at(at, logits, ones, retain_graph=False))
+        return tuple(self.exactly(gradient) for gradient in found)
 
     def exactly(self, values: Tensor) -> Tensor:
         """Values in `dtype`."""
@@ -359,16 +364,31 @@ def ordinary(tensor: Tensor) -> Tensor:
 
 
 def gradient_at(at: Tensor, outputs: Tensor, incoming: Tensor | None = None, *, retain_graph: bool) -> Tensor | None:
-    """Gradient of outputs at a tensor, None where they do not depend on it; raises `Unsupported` where a model's parts
-    allow no gradient but that of its weights."""
+    """Gradient of outputs at a tensor, None where they do not depend on it; raises as `gradients_at`."""
+    return gradients_at((at,), outputs, incoming, retain_graph=retain_graph)[0]
+
+
+def gradients_at(
+    at: Sequence[Place], outputs: Tensor, incoming: Tensor | None = None, *, retain_graph: bool
+) -> tuple[Tensor | None, ...]:
+    """Gradients of outputs at several places, None where they do not depend on one; raises `Unsupported` where a
+    model's parts allow no gradient but that of its weights."""
     try:
-        return torch.autograd.grad(outputs, at, incoming, allow_unused=True, retain_graph=retain_graph)[0]
+        places = cast("Sequence[Tensor]", at)  # torch takes a mixture, and its annotation does not say so
+        return torch.autograd.grad(outputs, places, incoming, allow_unused=True, retain_graph=retain_graph)
     except RuntimeError as error:
         if "use_reentrant" in str(error):
             raise Unsupported(
                 "the model checkpoints its activations with use_reentrant=True, which allows no gradient at the input"
             ) from error
         raise
+
+
+def _complete(gradients: tuple[Tensor | None, ...]) -> list[Tensor]:
+    found = [gradient for gradient in gradients if gradient is not None]
+    if len(found) < len(gradients):
+        raise Unsupported("the model's output does not depend on its input")
+    return found
 
 
 def exactly(values: Tensor) -> Tensor:

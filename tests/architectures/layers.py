@@ -15,6 +15,10 @@ from torch.nn.utils import parametrizations, prune, spectral_norm, weight_norm
 
 from architectures.specimens import Group, Pair, Specimen, beside, copied, network
 
+CAMS = (
+    "grad_cam", "grad_cam_plus_plus", "grad_cam_signed", "guided_grad_cam", "hires_cam", "layer_cam",
+)  # fmt: skip
+
 RANK, STRENGTH = 2, 0.5
 Change = Callable[[nn.Module], Any]
 Function = Callable[..., Any]
@@ -177,7 +181,7 @@ def merged(**facts: Any) -> Pair:
         if isinstance(layer, nn.BatchNorm2d):
             layer.eps = facts.get("eps", layer.eps)
     pair = beside(model, nn.Sequential(*layers))
-    return replace(pair, truth=replace(pair.truth, unlike=("grad_cam", "guided_grad_cam")))  # another last convolution
+    return replace(pair, truth=replace(pair.truth, unlike=CAMS))  # another last convolution
 
 
 def bare_norms() -> Pair:

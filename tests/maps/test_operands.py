@@ -98,9 +98,13 @@ def test_training_examples_that_are_not_finite_are_told():
         assert said(name, train_inputs=train).endswith("expected finite values, found others in 1 of 2")
 
 
+def default(name: str, option: str) -> object:
+    return inspect.signature(methods.get(name).function).parameters[option].default
+
+
 @pytest.mark.parametrize(("name", "option"), OPTIONS)
-def test_every_option_refuses_what_is_no_number(name, option):
-    for nonsense in ("many", None, float("nan"), [1], True):
+def test_every_option_refuses_what_is_no_number_and_every_switch_what_is_one(name, option):
+    for nonsense in ("many", None, float("nan"), [1], 1 if isinstance(default(name, option), bool) else True):
         assert option in said(name, train_inputs=images(), **{option: nonsense})
 
 
@@ -111,8 +115,11 @@ def test_every_option_but_a_baseline_refuses_what_is_negative(name, option):
 
 @pytest.mark.parametrize(("name", "option"), OPTIONS)
 def test_numpys_numbers_are_numbers(name, option):
-    known = inspect.signature(methods.get(name).function).parameters[option].default
-    number = np.float64(known) if isinstance(known, float) else np.int64(min(known, 5))
+    known = default(name, option)
+    if isinstance(known, bool):
+        number = np.bool_(not known)
+    else:
+        number = np.float64(known) if isinstance(known, float) else np.int64(min(known, 5))
     options = {**few(methods.get(name)), option: number}
     found = attribug.explain(name, net(), images(), TARGETS, train_inputs=images(), **options)
     plain = {**options, option: number.item()}

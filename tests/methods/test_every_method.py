@@ -39,7 +39,8 @@ from attribug.conformance.specimens import TARGETS, Failing, OnPurpose, awkward,
 NAMES = methods.names()
 BROKEN = "test_broken"
 DECLINING = {  # patterns decline sequences alone
-    "edges", "grad_cam", "guided_grad_cam", "occlusion", "pattern_attribution", "pattern_net", "rise",
+    "edges", "grad_cam", "grad_cam_plus_plus", "grad_cam_signed", "guided_grad_cam", "hires_cam", "layer_cam",
+    "occlusion", "pattern_attribution", "pattern_net", "rise",
 }  # fmt: skip
 
 

@@ -241,3 +241,13 @@ def test_rectifiers_that_hooks_would_miss_are_refused(name, activation, module, 
     inputs, targets = make_inputs(torch.float32)
     with pytest.raises(attribug.Unsupported, match=reason):
         attribug.explain(name, Functional(activation, module=module), inputs, targets)
+
+
+def test_guided_grad_cam_reads_after_the_relu_where_grad_cam_does(make_cnn, make_inputs):
+    model, (inputs, targets) = make_cnn(), make_inputs()
+    found, cam = (
+        attribug.explain(name, model, inputs, targets, after_relu=True) for name in ("guided_grad_cam", "grad_cam")
+    )
+    product = attribug.explain("guided_backprop", model, inputs, targets) * cam.sum(1, keepdim=True)
+    torch.testing.assert_close(found, product)
+    assert not torch.allclose(found, attribug.explain("guided_grad_cam", model, inputs, targets), rtol=1e-2)
