@@ -1,8 +1,8 @@
 """attribug: which explanation method reveals which bug in a machine-learning model?
 
-`run` the benchmark, `compare` its tables, `explain` inputs with a registered method, `measure` maps; `fold_study` and
-`randomisation_study` judge methods over many models. Everything is imported when it is first used, so that the command
-line answers at once.
+`run` the benchmark, `replicate` it under further seeds, `compare` its tables, `explain` inputs with a registered
+method, `measure` maps; `fold_study` and `randomisation_study` judge methods over many models. Everything is imported
+when it is first used, so that the command line answers at once.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from attribug import bugs, fixes, methods, metrics, tasks
-    from attribug.api import Run, run
+    from attribug.api import Replicated, Run, replicate, run
     from attribug.errors import InputError, Unsupported
     from attribug.maps.explain import explain
     from attribug.metrics import measure
@@ -23,12 +23,13 @@ if TYPE_CHECKING:
 
 __version__ = version("attribug")
 __all__ = [
-    "InputError", "Run", "Unsupported", "__version__", "bugs", "compare", "explain", "fixes", "fold_study", "measure",
-    "methods", "metrics", "randomisation_study", "run", "tasks",
+    "InputError", "Replicated", "Run", "Unsupported", "__version__", "bugs", "compare", "explain", "fixes",
+    "fold_study", "measure", "methods", "metrics", "randomisation_study", "replicate", "run", "tasks",
 ]  # fmt: skip
 
 _HOMES = {
     "InputError": "attribug.errors",
+    "Replicated": "attribug.api",
     "Run": "attribug.api",
     "Unsupported": "attribug.errors",
     "compare": "attribug.reports.comparing",
@@ -36,6 +37,7 @@ _HOMES = {
     "fold_study": "attribug.studies.stability",
     "measure": "attribug.metrics",
     "randomisation_study": "attribug.studies.randomisation",
+    "replicate": "attribug.api",
     "run": "attribug.api",
 }
 

@@ -22,13 +22,15 @@ from attribug.running.request import requested
 from attribug.running.resources import default_workers
 from attribug.storage import locations, shared_models
 from attribug.storage.files import read_json
-from attribug.storage.folders import ANALYSIS, RESULTS, RUN, SCORES
+from attribug.storage.folders import ANALYSIS, RESULTS, RUN, SCORES, is_url
 from attribug.storage.models import Models
-from attribug.tables import analysis, run_folder, writing
+from attribug.tables import analysis, replication, run_folder, writing
 from attribug.tables.analysis import read_analysis
 
 if TYPE_CHECKING:
     from attribug.running.dry_run import DryRun
+
+FEWEST_REPLICATES = 2
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,54 @@ def run(name: str = "quick", *, reporter: Reporter | None = None, **options: Any
         return Run(place.folder, results, plan, outcome, url)
 
 
+@dataclass(frozen=True)
+class Replicated:
+    """A suite under several suite seeds, which share no model."""
+
+    runs: tuple[Run, ...]
+    """By seed; the first is the suite itself."""
+    table: pd.DataFrame
+    """What became of decided verdicts, a row a cell: `attribug.results.replication.COUNT_COLUMNS`."""
+    contradictions: pd.DataFrame
+    """The verdicts that another seed contradicts: `attribug.results.replication.CONTRADICTION_COLUMNS`."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether no record of any run failed or is missing."""
+        return all(run.complete for run in self.runs)
+
+
+def replicate(name: str = "quick", *, times: int, reporter: Reporter | None = None, **options: Any) -> Replicated:
+    """Runs a suite under `times` suite seeds, its own and those that follow, and writes to `out`, a folder, what
+    becomes of decided verdicts: replication.csv. The options are those of `run`; the first run lies in `out`, the
+    others in `out`/replicates/SEED, each an ordinary run that is not done again.
+
+    Raises `InputError` for wrong input: `times` below 2, `out` at a URL, `models` (further seeds have others).
+    """
+    given = RunOptions.of(options)
+    if times < FEWEST_REPLICATES:
+        raise InputError(f"--times: expected at least {FEWEST_REPLICATES} suite seeds, found {times}")
+    if given.models is not None:
+        raise InputError(
+            f"--models {given.models}: expected none to replicate a suite: further seeds have other models"
+        )
+    if given.out is not None and is_url(given.out):
+        raise InputError(f"--out {given.out}: expected a folder to replicate a suite, found a URL")
+    own = requested(name, given).plan.suite.seed
+    seeded = {
+        seed: options | {"changes": {**(given.changes or {}), "seed": seed}} for seed in range(own + 1, own + times)
+    }
+    for asked in seeded.values():  # refused before anything is trained
+        requested(name, RunOptions.of(asked))
+    first = run(name, reporter=reporter, **options)
+    runs = {own: first}
+    for seed, asked in seeded.items():
+        runs[seed] = run(name, reporter=reporter, **asked | {"out": replication.replicate_folder(first.folder, seed)})
+    found = replication.replicated({seed: each.results for seed, each in runs.items()}, first.plan)
+    replication.write(found, first.folder)
+    return Replicated(tuple(runs.values()), found.counts, found.contradictions)
+
+
 def dry_run(name: str = "quick", **options: Any) -> DryRun:
     """What `run` with the same arguments would do, and what that would take by a short calibration on this machine.
     Trains nothing, and writes nothing but copies of remote places."""
@@ -138,5 +188,5 @@ def _describe(function: Callable[..., Any]) -> None:
     function.__signature__ = asked.replace(parameters=[*own, *more])  # type: ignore[attr-defined]
 
 
-for _function in (run, dry_run, planned):
+for _function in (run, replicate, dry_run, planned):
     _describe(_function)

@@ -16,6 +16,7 @@ from attribug.results import narrative, pictures, plots
 from attribug.results.figures import CONTROL_NAMES, ROLES, SYMBOLS, Pictures, bars_told
 from attribug.results.headline import PLACE, at, headline, places
 from attribug.results.narrative import counted, number
+from attribug.results.replication import ALL, MATRIX, Replication, sentence, summed
 from attribug.results.schema import KEYS
 
 TEMPLATE, STYLE, SCRIPT = "report.html.jinja", "report.css", "report.js"
@@ -44,6 +45,8 @@ class PageContents:
     """Published numbers beside `ours`, one row a number, any columns; rows without ours are not shown."""
     findings: pd.DataFrame | None = None
     """Columns finding, statement, source, agrees (yes, no, undecided, not measured), ours, evidence."""
+    replication: Replication | None = None
+    """What further suite seeds say; None where there are none."""
 
 
 def page(run: PageContents) -> str:
@@ -74,7 +77,7 @@ def page(run: PageContents) -> str:
         ranked=max([row["rank_high"] for row in ranking if row["rank_high"] > 0], default=1),
         costs=_costs(run.costs, suite), trainings=_trainings(run.costs), trouble=_trouble(run),
         published=_records(None if run.published is None else run.published.dropna(subset="ours")),
-        findings=_records(run.findings),
+        findings=_records(run.findings), replication=_replication(run.replication),
         unmeasured=_unmeasured(rows, facts["pieces"], everything),
     )  # fmt: skip
 
@@ -267,6 +270,24 @@ def _added(run: PageContents, rows: pd.DataFrame) -> View | None:
         "columns": columns,
         "rows": [{"method": name, "cells": [cells.get((name, *column)) for column in columns]} for name in methods],
     } if columns else None  # fmt: skip
+
+
+def _replication(found: Replication | None) -> View | None:
+    """What became of verdicts under further suite seeds, of a bug and of a method."""
+    if found is None or found.stale:
+        return None if found is None else {"stale": found.stale}
+    listed = found.contradictions
+    tables = [("By bug and level", [*PLACE]), ("By method", ["method"])]
+    return {
+        "stale": "", "seeds": found.seeds, "sentence": sentence(found), "everything": sentence(found, ALL),
+        "tables": [
+            {"title": title, "by": by, "rows": _records(summed(found.counts, by))} for title, by in tables
+        ],
+        "contradictions": [
+            {"title": title, "rows": _records(listed[listed["rows"] == rows])}
+            for rows, title in ((MATRIX, "of the matrix"), (ALL, "of other rows"))
+        ],
+    }  # fmt: skip
 
 
 def _costs(costs: pd.DataFrame | None, suite: Mapping[str, Any]) -> list[View]:

@@ -74,6 +74,9 @@ def test_plugins_conform(name, attribug):
 @pytest.mark.parametrize("line", [line for line in COMMANDS if not line.startswith(ON_RUNS)])
 @pytest.mark.usefixtures("folder")
 def test_commands_are_understood(line, attribug):
+    if line.startswith("attribug replicate"):  # its options are those of a run
+        line, times = re.subn(r"^attribug replicate(.*) --times \d+", r"attribug run\1", line)
+        assert times
     if line.startswith("attribug run") and "--dry-run" not in line:
         line += " --dry-run"
     answer = attribug(*words(line), calibrated=False)

@@ -17,6 +17,7 @@ from attribug.storage import locations
 from attribug.storage.files import storing, write_atomically
 from attribug.storage.folders import ANALYSIS, COSTS, REPORT, RUN, is_url
 from attribug.storage.tensors import Tensors
+from attribug.tables import replication
 from attribug.tables.analysis import EMPTY, read_analysis
 from attribug.tables.costs import COST_COLUMNS
 from attribug.tables.figures import pictures
@@ -71,7 +72,8 @@ def page_contents(folder: Path) -> PageContents:
     read = {path.stem: _analysis(path) for path in sorted((folder / ANALYSIS).glob("*.csv"))}
     analysis = {name: table for name, table in read.items() if table is not None}
     galleries = {} if costs is None else _galleries(Tensors(folder / "galleries"), costs, facts)
-    return PageContents(results, facts, analysis, costs, galleries, *comparing.beside_published(run))
+    beside = comparing.beside_published(run)
+    return PageContents(results, facts, analysis, costs, galleries, *beside, replication.read(folder))
 
 
 def _expect_pieces(folder: Path, results: pd.DataFrame, pieces: Pieces) -> None:

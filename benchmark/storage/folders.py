@@ -16,6 +16,7 @@ from attribug.storage.files import storing
 
 RESULTS, SCORES, COSTS, RUN = "results.csv", "scores.parquet", "costs.csv", "run.json"
 ANALYSIS, FIGURES, REPORT = "analysis", "figures", "report.html"
+REPLICATION, REPLICATION_NOTES = "replication.csv", "replication.json"
 """Names of a run's files and folders."""
 TABLES = (RESULTS, SCORES, COSTS, REPORT, RUN)
 """Files that lie in a run's folder itself."""
@@ -82,6 +83,6 @@ def claimed(folder: Path, option: str = "--out ", seconds: float = 0) -> Iterato
 
 def half_written(folder: Path) -> list[Path]:
     """What a killed run left half-written in its folder; other hidden files are the user's."""
-    files = [path for name in TABLES for path in folder.glob(f".{name}.*")]
+    files = [path for name in (*TABLES, REPLICATION, REPLICATION_NOTES) for path in folder.glob(f".{name}.*")]
     below = [path for name in (*CONTENT, SHARED, ANALYSIS, FIGURES) for path in (folder / name).glob(".*")]
     return [path for path in (*files, *below) if path.is_file()]

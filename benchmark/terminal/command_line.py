@@ -108,8 +108,7 @@ def _start(
 
 def run(suite: str, dry_run: bool, **given: Any) -> None:
     """Train, contaminate, explain, score; print the table. Running again resumes."""
-    options = {name: _parsed(name, value) for name, value in given.items() if value not in (None, [])}
-    RunOptions.of(options)  # refused before anything heavy is imported
+    options = _options(given)
     from attribug import api
 
     if dry_run:
@@ -124,6 +123,27 @@ def run(suite: str, dry_run: bool, **given: Any) -> None:
     print_run(finished)
     if not finished.complete:
         raise typer.Exit(INCOMPLETE)
+
+
+def replicate(suite: str, times: int, **given: Any) -> None:
+    """Run a suite under further suite seeds; count which verdicts are confirmed. Running again resumes."""
+    options = _options(given)
+    from attribug import api
+    from attribug.terminal.progress import Bars
+    from attribug.terminal.replicates import print_replicated
+
+    with Bars() as bars:
+        found = api.replicate(suite, times=times, reporter=bars, **options)
+    print_replicated(found)
+    if not found.complete:
+        raise typer.Exit(INCOMPLETE)
+
+
+def _options(given: dict[str, Any]) -> dict[str, Any]:
+    """A run's options from what was typed; wrong ones are refused before anything heavy is imported."""
+    options = {name: _parsed(name, value) for name, value in given.items() if value not in (None, [])}
+    RunOptions.of(options)
+    return options
 
 
 SPELLED: dict[str, Any] = {
@@ -153,21 +173,24 @@ def _parameter(option: Field[Any]) -> inspect.Parameter:
     return inspect.Parameter(option.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
 
-def _register_run() -> None:
+def _register(command: Callable[..., None], name: str, default: Any, spelled: Any) -> None:
+    """Adds a command that takes a suite, a run's options and one of its own."""
     suite = Annotated[str, typer.Argument(help="A shipped suite or a YAML file.")]
-    dry = Annotated[bool, typer.Option("--dry-run", help="Print the plan and what it would take.")]
     place = inspect.Parameter.KEYWORD_ONLY
     parameters = [
         inspect.Parameter("suite", place, default="quick", annotation=suite),
         *(_parameter(option) for option in fields(RunOptions)),
-        inspect.Parameter("dry_run", place, default=False, annotation=dry),
+        inspect.Parameter(name, place, default=default, annotation=spelled),
     ]
-    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    app.command()(run)
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    app.command()(command)
 
 
-_register_run()
+TIMES = typer.Option(metavar="N", help="Suite seeds in all, the suite's own first.", parser=_integer)
+DRY = typer.Option("--dry-run", help="Print the plan and what it would take.")
+_register(run, "dry_run", False, ANNOTATED[bool, DRY])
+_register(replicate, "times", inspect.Parameter.empty, ANNOTATED[int, TIMES])
 
 
 @app.command("list")

@@ -63,6 +63,10 @@ class Bars:
                 print(f"attribug: {stage} {min(100, 100 * (done + amount) // total)} %", file=sys.stderr, flush=True)
 
     def end(self) -> None:
-        """Stops the bars, if there are any."""
+        """Stops the bars, if there are any; another run may begin."""
         if self._tasks:
             self._progress.stop()
+        for task in self._tasks.values():
+            self._progress.remove_task(task)
+        self._tasks.clear()
+        self._counts.clear()

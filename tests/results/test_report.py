@@ -15,6 +15,7 @@ import pytest
 from attribug.results import narrative, pictures
 from attribug.results.headline import headline, places
 from attribug.results.html_page import PageContents, anchor, page
+from attribug.results.replication import Replication, contradictions, counted_cells, paired
 
 Made = Callable[..., PageContents]
 VOID = {"meta", "link", "img", "br", "wbr", "input"}
@@ -147,7 +148,14 @@ def test_hostile_names_are_shown_and_break_nothing(made_run: Made, hostile: tupl
     results = run.results.assign(reason=hostile[0])
     texts = {name: [hostile[0]] for name in ("finding", "statement", "source", "agrees", "ours", "evidence")}
     literature = {"findings": pd.DataFrame(texts), "published": pd.DataFrame(texts)}
-    found = page(replace(run, results=results, facts=facts, **literature))
+    others = results.assign(verdict=results["verdict"].map({"detects": "blind", "blind": "detects"}).fillna("failed"))
+    pairs = paired([results, others], (0, 1))
+    everywhere = pd.Series(True, index=pairs.index)
+    contradicted = contradictions(pairs, everywhere)
+    assert len(contradicted)
+    replication = Replication((0, 1), counted_cells(pairs, everywhere), contradicted)
+    found = page(replace(run, results=results, facts=facts, replication=replication, **literature))
+    assert "Contradicted verdicts of the matrix" in found
     assert faults(found) == []
     text = "".join(Parsed(found).texts)
     assert all(name.replace("\N{RIGHT-TO-LEFT OVERRIDE}", "�") in text for name in hostile)
