@@ -20,6 +20,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -215,7 +216,7 @@ def all_methods(setting: Setting, rounds: int) -> str:
             query.passes.total = before
     limits, times = [], []
     for _ in range(rounds):
-        rules = sum(seconds(zennits(name, setting)) for name in RULES)
+        rules = sum(seconds(partial(zennits, name, setting.model, setting.inputs, setting.targets)) for name in RULES)
         forward, both = (min(cost(setting, batch, gradient) for batch in BATCHES) for gradient in (False, True))
         backward = both - forward
         limits.append(needed[0] * forward + needed[1] * backward + rules)
@@ -250,30 +251,37 @@ def cost(setting: Setting, batch: int, gradient: bool) -> float:
     return statistics.median(seconds(run) for _ in range(5)) / len(inputs)
 
 
-def zennits(name: str, setting: Setting) -> Run:
-    """zennit alone with a rule method's composite."""
+def composites() -> dict[str, Callable[[], Any]]:
+    """zennit's composites by the names of the rule methods."""
     from zennit.composites import EpsilonPlusFlat, ExcitationBackprop
     from zennit.rules import Epsilon, Flat, Gamma, ZPlus
 
     from attribug.methods.composites import canonizers, composite
+    from attribug.methods.relevance import DENSE_EPSILON, EPSILON
 
-    makers = {
-        "lrp_epsilon": lambda: composite(Epsilon, Epsilon),
-        "lrp_spaf": lambda: composite(ZPlus, Epsilon, first=Flat),
+    small, dense = (partial(Epsilon, epsilon=epsilon) for epsilon in (EPSILON, DENSE_EPSILON))
+    return {
+        "lrp_epsilon": lambda: composite(small, small),
+        "lrp_spaf": lambda: composite(ZPlus, dense, first=Flat),
         "deep_taylor": lambda: composite(ZPlus, ZPlus),
         "lrp_epsilon_plus_flat": lambda: EpsilonPlusFlat(canonizers=canonizers()),
-        "lrp_gamma": lambda: composite(Gamma, Epsilon),
-        "excitation_backprop": lambda: ExcitationBackprop(canonizers=canonizers()),
+        "lrp_gamma": lambda: composite(Gamma, small),
+        "excitation_backprop": lambda: ExcitationBackprop(zero_params=["bias"], canonizers=canonizers()),
     }
 
-    def run() -> None:
-        for inputs, targets in zip(setting.inputs.split(64), setting.targets.split(64), strict=True):
-            with makers[name]().context(setting.model):
-                leaf = inputs.clone().requires_grad_(True)
-                outputs = setting.model(leaf)
-                torch.autograd.grad(outputs, leaf, nn.functional.one_hot(targets, outputs.shape[1]).to(outputs))
 
-    return run
+def zennits(name: str, model: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
+    """zennit alone with a rule method's composite, (N, *shape), started with the target's logit, or with one."""
+    maps = []
+    for rows, classes in zip(inputs.split(64), targets.split(64), strict=True):
+        with composites()[name]().context(model):
+            leaf = rows.clone().requires_grad_(True)
+            outputs = model(leaf)
+            start = nn.functional.one_hot(classes, outputs.shape[1]).to(outputs)
+            if name != "excitation_backprop":
+                start = start * outputs.detach()
+            maps.append(torch.autograd.grad(outputs, leaf, start)[0])
+    return torch.cat(maps)
 
 
 def lively(model: nn.Module) -> nn.Module:
