@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from attribug import methods
 from attribug.contracts import outputs
 from attribug.errors import Unsupported
+from attribug.maps import threads
 from attribug.maps.guard import MethodFault, evaluated, guarded
 from attribug.methods import adapters
 from attribug.query.preflight import preflight
@@ -68,7 +69,8 @@ def attributions(method: Method, query: Query, parameters: Mapping[str, Any]) ->
     """Runs a method on a query; returns detached maps, (N, *shape), or what else the method's kind of
     output is, such as probabilities (N, K).
 
-    When memory runs out, the query's passes are halved until they fit; last bits may then differ.
+    When memory runs out, the query's passes are halved until they fit; last bits may then differ. Passes run in one of
+    torch's threads, or in as many as it is set to, see `attribug.maps.threads`; the setting is put back.
 
     Raises `Unsupported` where the method declines or the preflight finds that it would be silently wrong, and
     `MethodFault` for garbage.
@@ -100,8 +102,10 @@ def _attributed(method: Method, query: Query, parameters: Mapping[str, Any]) -> 
     own: set[str] = query.kept.setdefault("buffers that passes write", set())
     with ordinary_passes(), guarded(*held, copying=not _is_ours(method.function), own=own) as excuse:
         with evaluated(model), _eagerly(model):
+            most = threads.before_passes(query)
             preflight(query, method.needs)
             excuse()
+            threads.for_passes(query, most)
             result = method.function(query, **parameters)
         return _checked(method, query, result)
 

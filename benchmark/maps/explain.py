@@ -18,14 +18,16 @@ if TYPE_CHECKING:
 @overload
 def explain(
     name: str, model: nn.Module, inputs: Tensor, targets: Tensor, *, seed: int = ...,
-    train_inputs: Tensor | None = ..., ids: Tensor | None = ..., **parameters: Any,
+    train_inputs: Tensor | None = ..., ids: Tensor | None = ..., threads: int | None = ...,
+    **parameters: Any,
 ) -> Tensor: ...  # fmt: skip
 
 
 @overload
 def explain(
     name: Sequence[str], model: nn.Module, inputs: Tensor, targets: Tensor, *, seed: int = ...,
-    train_inputs: Tensor | None = ..., ids: Tensor | None = ..., **parameters: Any,
+    train_inputs: Tensor | None = ..., ids: Tensor | None = ..., threads: int | None = ...,
+    **parameters: Any,
 ) -> dict[str, Tensor]: ...  # fmt: skip
 
 
@@ -38,6 +40,7 @@ def explain(
     seed: int = 0,
     train_inputs: Tensor | None = None,
     ids: Tensor | None = None,
+    threads: int | None = None,
     **parameters: Any,
 ) -> Tensor | dict[str, Tensor]:
     """Attributions of one method, (N, *shape), or of several by name, which then share their passes.
@@ -49,10 +52,15 @@ def explain(
 
     Maps have the inputs' type, of models in half precision float32. Autocast and the like around a call change nothing.
 
+    On a CPU, models of less than 1e8 floating-point operations an example run in one of torch's threads: their maps are
+    a run's to the last bit, and busy cores do not keep them waiting. Larger ones get as many as torch is set to, unless
+    a few matrix products show that these are no faster now. Another number moves last bits; `threads` fixes it, and the
+    setting is put back.
+
     Raises `Unsupported` where a method cannot explain the model, `InputError` for other wrong input.
     """
     from attribug.maps.attribution import attributions
-    from attribug.maps.operands import a_model, a_seed, chosen_parameters, examples, one_an_input
+    from attribug.maps.operands import a_model, a_seed, chosen_parameters, examples, one_an_input, some_threads
     from attribug.query.query import Query
 
     names = [name] if isinstance(name, str) else list(name)
@@ -66,7 +74,8 @@ def explain(
     train = None if train_inputs is None else examples("train_inputs", train_inputs, model)
     about = one_an_input("targets", targets, asked).to(asked.device)
     ids = None if ids is None else one_an_input("ids", ids, asked)
-    query = Query(model, asked, about, ids=ids, seed=a_seed(seed), train=_training_data(train))
+    threads = some_threads(threads)
+    query = Query(model, asked, about, ids=ids, seed=a_seed(seed), train=_training_data(train), threads=threads)
     maps = {method.name: attributions(method, query, options[method.name]) for method in chosen}
     return maps[names[0]] if isinstance(name, str) else maps
 

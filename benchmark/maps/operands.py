@@ -69,6 +69,15 @@ def a_seed(value: Any) -> int:
     return int(value)
 
 
+def some_threads(value: Any) -> int | None:
+    """The number of threads; raises `InputError` for anything but None or a whole number from 1 on."""
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+        raise InputError(f"threads: expected a whole number from 1 on, or None, found {value!r}")
+    return int(value)
+
+
 def chosen_parameters(function: Callable[..., Any], given: Mapping[str, Any]) -> dict[str, Any]:
     """Those of the given parameters that a function takes, with NumPy's numbers and arrays as Python's and torch's.
 

@@ -58,9 +58,10 @@ class Query:
         rows: int = 64,
         train: Callable[[], Data] | None = None,
         kept: dict[Any, Any] | None = None,
+        threads: int | None = None,
     ) -> None:
         """`kept`: what queries of this model may remember of it, from whoever keeps the model as it is; None: nothing
-        outlives this query."""
+        outlives this query. `threads`: how many of torch's the passes get; None: see `attribug.maps.threads`."""
         self.model = model
         self.inputs = ordinary(inputs.detach())
         self.dtype = at_least_single(inputs.dtype)
@@ -74,6 +75,7 @@ class Query:
         _one_an_input("ids", self.ids, len(inputs))
         self.seed = seed
         self.rows = rows
+        self.threads = threads
         self._train = train
         self.promised: Tensor | None = None
         """What the maps of the method at work ought to sum to, (N,), where it said so: see `promise`."""

@@ -1,21 +1,27 @@
 """Speed of attribution methods against captum and against the cost of the passes they need.
 
-    python tests/benchmarks/methods.py [--rounds 5] [--only NAME,…] [--images 32]
+    python tests/benchmarks/methods.py [--rounds 5] [--only NAME,…] [--images 32] [--beside 0,2]
 
 Every line: median seconds of ours and theirs over the rounds, which take turns in one process, the median ratio with
-its smallest and largest, and how far the maps agree (largest difference, of the largest value; a correlation where both
-draw at random). Times on a busy machine mean nothing; ratios of turns mean something.
+its smallest and largest, the ratio of processor seconds, and how far the maps agree (largest difference, of the largest
+value; a correlation where both draw at random). A line each alone, and beside two processes that are always busy, which
+are started and ended here. Times on a busy machine mean nothing; ratios of turns mean something, but what is called
+alone is so on an idle machine only: `+ n` tells how many other programs wanted a core when a case began.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import statistics
+import subprocess
 import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -144,19 +150,50 @@ def seconds(run: Run) -> float:
     return time.perf_counter() - started
 
 
+@contextlib.contextmanager
+def busy(count: int) -> Iterator[None]:
+    """Processes beside this one that never rest, ended afterwards."""
+    started = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for process in started:
+            process.kill()
+            process.wait()
+
+
+def others() -> str:
+    """How many other programs want a core now, where Linux tells; this one asks, so it counts."""
+    try:
+        running = Path("/proc/loadavg").read_text().split()[3].partition("/")[0]
+    except OSError:
+        return "?"
+    return str(max(0, int(running) - 1))
+
+
+def timed(run: Run) -> tuple[float, float]:
+    """Seconds and processor seconds of one call."""
+    started, worked = time.perf_counter(), time.process_time()
+    run()
+    return time.perf_counter() - started, time.process_time() - worked
+
+
 def compare(case: Case, rounds: int) -> str:
-    """A line about a case."""
+    """What a case gives beside as many busy processes as there are now, and how far the maps agree."""
     ours, theirs = case.ours().detach().double(), case.theirs().detach().double()  # also warms up
     if case.random:
         pair = torch.stack([ours.flatten(), theirs.expand_as(ours).flatten()])
         agreement = f"correlation {float(torch.corrcoef(pair)[0, 1]):.2f}"
     else:
         agreement = f"largest difference {float((ours - theirs).abs().max() / theirs.abs().max()):.0e}"
-    times = [(seconds(case.ours), seconds(case.theirs)) for _ in range(rounds)]
-    ratios = [theirs / ours for ours, theirs in times]
-    one, other = (statistics.median(column) for column in zip(*times, strict=True))
+    turns = [(timed(case.ours), timed(case.theirs)) for _ in range(rounds)]
+    ratios, worked = ([theirs[kind] / ours[kind] for ours, theirs in turns] for kind in (0, 1))
+    one, other = (statistics.median(each[0] for each in column) for column in zip(*turns, strict=True))
     spread = f"{min(ratios):.2f} to {max(ratios):.2f}"
-    return f"{case.name:<48} {one:8.3f} {other:8.3f}  {statistics.median(ratios):5.2f}x ({spread})  {agreement}"
+    return (
+        f"{one:8.3f} {other:8.3f}  {statistics.median(ratios):5.2f}x ({spread})  processor "
+        f"{statistics.median(worked):5.2f}x  {agreement}"
+    )
 
 
 def all_methods(setting: Setting, rounds: int) -> str:
@@ -179,7 +216,7 @@ def all_methods(setting: Setting, rounds: int) -> str:
             query.passes.total = before
     limits, times = [], []
     for _ in range(rounds):
-        rules = sum(seconds(zennits(name, setting)) for name in RULES)
+        rules = sum(seconds(partial(zennits, name, setting.model, setting.inputs, setting.targets)) for name in RULES)
         forward, both = (min(cost(setting, batch, gradient) for batch in BATCHES) for gradient in (False, True))
         backward = both - forward
         limits.append(needed[0] * forward + needed[1] * backward + rules)
@@ -214,30 +251,37 @@ def cost(setting: Setting, batch: int, gradient: bool) -> float:
     return statistics.median(seconds(run) for _ in range(5)) / len(inputs)
 
 
-def zennits(name: str, setting: Setting) -> Run:
-    """zennit alone with a rule method's composite."""
+def composites() -> dict[str, Callable[[], Any]]:
+    """zennit's composites by the names of the rule methods."""
     from zennit.composites import EpsilonPlusFlat, ExcitationBackprop
     from zennit.rules import Epsilon, Flat, Gamma, ZPlus
 
     from attribug.methods.composites import canonizers, composite
+    from attribug.methods.relevance import DENSE_EPSILON, EPSILON
 
-    makers = {
-        "lrp_epsilon": lambda: composite(Epsilon, Epsilon),
-        "lrp_spaf": lambda: composite(ZPlus, Epsilon, first=Flat),
+    small, dense = (partial(Epsilon, epsilon=epsilon) for epsilon in (EPSILON, DENSE_EPSILON))
+    return {
+        "lrp_epsilon": lambda: composite(small, small),
+        "lrp_spaf": lambda: composite(ZPlus, dense, first=Flat),
         "deep_taylor": lambda: composite(ZPlus, ZPlus),
         "lrp_epsilon_plus_flat": lambda: EpsilonPlusFlat(canonizers=canonizers()),
-        "lrp_gamma": lambda: composite(Gamma, Epsilon),
-        "excitation_backprop": lambda: ExcitationBackprop(canonizers=canonizers()),
+        "lrp_gamma": lambda: composite(Gamma, small),
+        "excitation_backprop": lambda: ExcitationBackprop(zero_params=["bias"], canonizers=canonizers()),
     }
 
-    def run() -> None:
-        for inputs, targets in zip(setting.inputs.split(64), setting.targets.split(64), strict=True):
-            with makers[name]().context(setting.model):
-                leaf = inputs.clone().requires_grad_(True)
-                outputs = setting.model(leaf)
-                torch.autograd.grad(outputs, leaf, nn.functional.one_hot(targets, outputs.shape[1]).to(outputs))
 
-    return run
+def zennits(name: str, model: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
+    """zennit alone with a rule method's composite, (N, *shape), started with the target's logit, or with one."""
+    maps = []
+    for rows, classes in zip(inputs.split(64), targets.split(64), strict=True):
+        with composites()[name]().context(model):
+            leaf = rows.clone().requires_grad_(True)
+            outputs = model(leaf)
+            start = nn.functional.one_hot(classes, outputs.shape[1]).to(outputs)
+            if name != "excitation_backprop":
+                start = start * outputs.detach()
+            maps.append(torch.autograd.grad(outputs, leaf, start)[0])
+    return torch.cat(maps)
 
 
 def lively(model: nn.Module) -> nn.Module:
@@ -254,6 +298,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", default="", help="names of cases, separated by commas")
     parser.add_argument("--images", type=int, default=32)
+    parser.add_argument("--beside", default="0,2", help="numbers of busy processes beside, separated by commas")
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
     torch.manual_seed(0)
@@ -264,13 +309,17 @@ def main() -> None:
     if set(chosen) - set(known):
         sys.exit(f"--only: expected {', '.join(known)}, found {arguments.only}")
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {arguments.rounds} rounds")
-    print(f"{'':<48} {'ours s':>8} {'theirs s':>8}  ratio")
+    print(f"{'':<64} {'ours s':>8} {'theirs s':>8}  ratio")
     for name in chosen:
         if name == "all":
             print(all_methods(Setting.of(lively(bvd_cnn()), 2 * arguments.images, 32), arguments.rounds), flush=True)
         else:
             for case in known[name]():
-                print(compare(case, arguments.rounds), flush=True)
+                for count in map(int, arguments.beside.split(",")):
+                    already = others()
+                    with busy(count):
+                        told = f"{case.name} ({f'{count} busy' if count else 'alone'} + {already})"
+                        print(f"{told:<64} {compare(case, arguments.rounds)}", flush=True)
 
 
 if __name__ == "__main__":
