@@ -41,10 +41,7 @@ def _fitting(query: Query, most: int) -> int:
     """`most` where the model's work is large and a product is faster with them than with one thread, else one."""
     if _operations(query) < WORTH_SHARING:
         return 1
-    try:
-        return most if _seconds_of_products(most) < _seconds_of_products(1) else 1
-    finally:
-        _set(1)
+    return most if _seconds_of_products(most) < _seconds_of_products(1) else 1
 
 
 def _operations(query: Query) -> float:

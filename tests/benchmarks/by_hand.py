@@ -11,7 +11,8 @@ captum's numbers at once are chosen before. The figures are processor seconds of
 `--cells N`: the first of each bug and level, then the second ones, until there are N; default: all. `--images N`: so
 many a cell. `--whole`: also a run of these methods and images (of all cells) as the command line does it, into an empty
 folder: seconds and processor seconds of all its processes. `--quantus`: also Quantus' model parameter randomisation
-test, top down, with the rank correlation alone, at the first cell of each seed that re-initialises layers.
+test, top down, in place of all this, at the first cell of each seed that re-initialises layers; both sides measure the
+rank correlation of signed maps alone.
 """
 
 from __future__ import annotations
@@ -353,9 +354,13 @@ def main() -> None:
     if not set(KEPT_MEMORY) <= set(os.environ):  # memory is kept as in a run's workers, for both sides
         os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **KEPT_MEMORY})
     warnings.simplefilter("ignore")
-    names = arguments.methods.split(",") if arguments.methods else None
+    chosen = {
+        "methods": arguments.methods.split(",") if arguments.methods else None,
+        "metrics": [SHOWN] if arguments.quantus else None,
+        "examples": arguments.images,
+    }
     with tempfile.TemporaryDirectory() as folder, threadpool_limits(1):
-        request = requested(arguments.suite, RunOptions(methods=names, examples=arguments.images, out=folder))
+        request = requested(arguments.suite, RunOptions(**chosen, out=folder))
         bench = workbench(request, Path(folder))
         cells = spread(bench.plan.cells, arguments.cells)
         refuse_untrained(bench, arguments.suite, cells)
@@ -363,8 +368,8 @@ def main() -> None:
         for line in randomisation(bench, cells) if arguments.quantus else compared(bench, cells):
             print(line, flush=True)
     if arguments.whole:
-        chosen = {"--methods": arguments.methods, "--examples": arguments.images}
-        print(whole(arguments.suite, [str(each) for pair in chosen.items() if pair[1] for each in pair]))
+        options = {"--methods": arguments.methods, "--examples": arguments.images}
+        print(whole(arguments.suite, [str(each) for pair in options.items() if pair[1] for each in pair]))
 
 
 def workbench(request: Request, out: Path) -> Workbench:
