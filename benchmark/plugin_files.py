@@ -9,6 +9,7 @@ import os
 import re
 from importlib.machinery import ModuleSpec
 from pathlib import Path
+from typing import Any
 
 PACKAGE = "attribug.plugins"
 FILES = "ATTRIBUG_PLUGIN_FILES"
@@ -27,6 +28,12 @@ def module_of(path: Path) -> str:
 def is_plugin_file(module: str) -> bool:
     """Whether a module is a plugin file, by its name."""
     return MODULE.fullmatch(module) is not None
+
+
+def written_beside(function: Any, file: str | None) -> bool:
+    """Whether a function is written in a file of the folder that a file lies in; one without code of its own is not."""
+    place = getattr(getattr(function, "__code__", None), "co_filename", "")
+    return file is not None and Path(place).parent == Path(file).parent
 
 
 def portable(module: str) -> str:

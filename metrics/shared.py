@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attribug import metrics
 from attribug.metrics.postprocessing import postprocess
+from attribug.plugin_files import written_beside
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -58,6 +58,4 @@ def is_ours(function: Callable[..., Any] | None) -> bool:
     """Whether a function or class is written in attribug's own metrics; None, no function, harms nothing."""
     if function is None:
         return True
-    written = vars(function).get("__init__") if isinstance(function, type) else function
-    file = getattr(getattr(written, "__code__", None), "co_filename", "")
-    return Path(file).parent == Path(__file__).parent
+    return written_beside(vars(function).get("__init__") if isinstance(function, type) else function, __file__)

@@ -62,7 +62,7 @@ def asked(
     if contrast.target == "reference":
         reference = contrast.references[0]
         targets = _predicted(lab, reference, lab.data(reference.examples).select(positions))
-    expected = lab.data(contrast.contaminated.examples).select(positions).ids
+    expected = lab.data(contrast.contaminated.examples).ids[positions]
     queries = {}
     for side, data in chunks.items():
         if not torch.equal(data.ids, expected) or len(expected.unique()) < len(expected):
@@ -75,8 +75,8 @@ def asked(
         if targets is None:
             raise ValueError(f"target: expected label, reference or own, found {contrast.target!r}")
         train = lab.training_data(side.model)
-        question, kept = (lab.model(side.model), inputs, targets.to(device)), lab.kept(side.model)
-        query = Query(*question, ids=data.ids, seed=seed, rows=rows, train=train, kept=kept)
+        model, kept = lab.model(side.model), lab.kept(side.model)
+        query = Query(model, inputs, targets.to(device), ids=data.ids, seed=seed, rows=rows, train=train, kept=kept)
         queries[side] = (query, data)
     return queries
 

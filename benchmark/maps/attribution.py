@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,6 +16,7 @@ from attribug.errors import Unsupported
 from attribug.maps import threads
 from attribug.maps.guard import MethodFault, evaluated, guarded
 from attribug.methods import adapters
+from attribug.plugin_files import written_beside
 from attribug.query.preflight import preflight
 from attribug.query.settings import ordinary_passes
 
@@ -113,8 +113,7 @@ def _attributed(method: Method, query: Query, parameters: Mapping[str, Any]) -> 
 def _is_ours(function: Any) -> bool:
     """Whether a function is written in attribug's own methods, which their tests hold to leave weights alone: a call of
     one needs no copy of them. Adapters, which call others, are not."""
-    file = getattr(getattr(function, "__code__", None), "co_filename", "")
-    return Path(file).parent == Path(methods.__file__).parent and file != adapters.__file__
+    return written_beside(function, methods.__file__) and function.__code__.co_filename != adapters.__file__
 
 
 def _refuse_unfit_tensors(model: nn.Module) -> None:
