@@ -201,8 +201,9 @@ def test_interrupted_at_any_moment(tiny_run: Path, tmp_path: Path) -> None:
 ], ids=["sleeps twice", "in C"])  # fmt: skip
 def test_interrupted_while_a_method_is_busy(tmp_path: Path, body: str) -> None:
     """Also where it never lets another thread run."""
-    process = start(tmp_path, "--plugin", slow_plugin(tmp_path, body), "--methods", "gradient,slow")
-    await_(process, lambda: any((tmp_path / "run" / "records").glob("*.record")))
+    slow = slow_plugin(tmp_path, f"import pathlib; pathlib.Path('busy').touch(); {body}")
+    process = start(tmp_path, "--plugin", slow, "--methods", "gradient,slow")
+    await_(process, (tmp_path / "busy").exists)
     time.sleep(1)
     interrupt(process)
     assert not (tmp_path / "run" / "results.csv").exists()
