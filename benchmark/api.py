@@ -63,7 +63,8 @@ class Run:
 
     @property
     def analysis(self) -> dict[str, pd.DataFrame]:
-        """What follows from the scores, by name: headline, added, ranking, severity, posts (those that exist)."""
+        """What follows from the scores, by name: headline, added, ranking, severity, posts, power (those
+        that exist)."""
         return {path.stem: read_analysis(path) for path in sorted((self.folder / ANALYSIS).glob("*.csv"))}
 
     @property

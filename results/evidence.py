@@ -21,16 +21,19 @@ from attribug.results.statistics import (
     CONFIDENCE,
     DETECTS,
     FEWEST_MODELS,
+    Arranged,
     Flags,
     Floats,
     Integers,
     Kind,
     arrange,
+    has_headroom,
     image_contributions,
     image_means,
     jackknife,
     leave_one_out,
     nested_mean,
+    numbered,
 )
 from attribug.results.summary import grouped
 
@@ -55,6 +58,8 @@ class Evidence:
     images: pd.MultiIndex  # (X): task, example
     seeds: Integers  # (G,): contaminated models
     undefined: Floats  # (G,): share of undefined scores
+    headroom: Flags  # (G,): whether the maps had something to lose
+    own_images: Flags  # (G,): whether every contaminated model has images that no other has
 
     def select(self, wanted: npt.ArrayLike) -> Evidence:
         """The effects at a mask or at indices."""
@@ -63,6 +68,7 @@ class Evidence:
         return replace(
             self, keys=keys.reset_index(drop=True), effect=self.effect[at], left=self.left[:, at],
             occurs=self.occurs[:, at], image=self.image[:, at], seeds=self.seeds[at], undefined=self.undefined[at],
+            headroom=self.headroom[at], own_images=self.own_images[at],
         )  # fmt: skip
 
     def combine(self, weights: Floats) -> Combined:
@@ -123,7 +129,24 @@ def evidence(
     images = pd.MultiIndex.from_arrays([tasks[distinct[0]], distinct[1]], names=["task", "example"])
     image = np.zeros((len(images), len(keys)))
     image[place.ravel(), group] = image_contributions(group, means, len(keys))
-    return Evidence(keys, effect, left, occurs, image, images, arranged.seeds, arranged.undefined)
+    above, benign = (nested_mean(arranged.means[name], arranged.nesting) for name in ("above_floor", "benign"))
+    told = zip(keys["metric"], above, benign, strict=True)
+    headroom = np.array([has_headroom(kinds[m], share, mean, visible[m]) for m, share, mean in told], dtype=bool)
+    own = _own_images(arranged, np.bincount(group, minlength=len(keys)))
+    facts = (arranged.seeds, arranged.undefined, headroom, own)
+    return Evidence(keys, effect, left, occurs, image, images, *facts)
+
+
+def _own_images(arranged: Arranged, images: Integers) -> Flags:
+    """Whether no image of a group is explained under two contaminated models, (G,); False for a single one.
+
+    images: different ones, (G,).
+    """
+    ids, nesting = arranged.ids, arranged.nesting
+    width = int(ids["example"].max()) + 1
+    pairs = np.unique(numbered(ids["group"], ids["seed"]) * width + ids["example"])  # of a model and an image
+    own: Flags = (np.bincount(nesting.group[pairs // width], minlength=nesting.groups) == images) & (arranged.seeds > 1)
+    return own
 
 
 def joined(parts: Sequence[Evidence]) -> Evidence:
@@ -137,7 +160,7 @@ def joined(parts: Sequence[Evidence]) -> Evidence:
     for part in parts:
         image[images.get_indexer(part.images), first : first + len(part.keys)] = part.image
         first += len(part.keys)
-    names = ("effect", "left", "occurs", "seeds", "undefined")
+    names = ("effect", "left", "occurs", "seeds", "undefined", "headroom", "own_images")
     columns = {name: np.concatenate([getattr(part, name) for part in parts], axis=-1) for name in names}
     return Evidence(keys, **columns, image=image, images=images).select(order)
 

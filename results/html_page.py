@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from attribug.results import narrative, pictures, plots
+from attribug.results import narrative, pictures, plots, power
 from attribug.results.figures import CONTROL_NAMES, ROLES, SYMBOLS, Pictures, bars_told
 from attribug.results.headline import PLACE, at, headline, places
 from attribug.results.narrative import counted, number
@@ -37,7 +37,7 @@ class PageContents:
     facts: Mapping[str, Any]
     """run.json, with `pieces`."""
     analysis: Mapping[str, pd.DataFrame] = field(default_factory=dict)
-    """By name; of these `added` and `ranking` are shown."""
+    """By name; of these `added`, `ranking` and `power` are shown."""
     costs: pd.DataFrame | None = None
     galleries: Mapping[Place, Mapping[str, Pictures]] = field(default_factory=dict)
     """By place and method: `inputs` (n, C, H, W) in [0, 1], (n, C, L) or (n, D), and, by role, maps (n, *spatial)."""
@@ -78,6 +78,7 @@ def page(run: PageContents) -> str:
         costs=_costs(run.costs, suite), trainings=_trainings(run.costs), trouble=_trouble(run),
         published=_records(None if run.published is None else run.published.dropna(subset="ours")),
         findings=_records(run.findings), replication=_replication(run.replication),
+        opened=_opened(run.analysis.get("power"), rows),
         unmeasured=_unmeasured(rows, facts["pieces"], everything),
     )  # fmt: skip
 
@@ -270,6 +271,21 @@ def _added(run: PageContents, rows: pd.DataFrame) -> View | None:
         "columns": columns,
         "rows": [{"method": name, "cells": [cells.get((name, *column)) for column in columns]} for name in methods],
     } if columns else None  # fmt: skip
+
+
+def _opened(table: pd.DataFrame | None, rows: pd.DataFrame) -> View | None:
+    """How many models a side would decide what is open: columns are places, cells `power.words`."""
+    if table is None:
+        return None
+    shown = rows[rows["label"] == rows["method"]]
+    cells = {(row.method, row.task, row.bug, row.level): power.words(row) for row in table.itertuples()}
+    places = dict.fromkeys(shown[PLACE].itertuples(index=False, name=None))
+    columns = [place for place in places if any(cell[1:] == place for cell in cells)]
+    methods = [name for name in dict.fromkeys(shown["method"]) if any(cell[0] == name for cell in cells)]
+    return {
+        "sentence": power.sentence(shown, table), "columns": columns,
+        "rows": [{"method": name, "cells": [cells.get((name, *place)) for place in columns]} for name in methods],
+    }  # fmt: skip
 
 
 def _replication(found: Replication | None) -> View | None:

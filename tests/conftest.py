@@ -252,7 +252,20 @@ def _made_run(
         if name != "predictions"
     }
     facts = _made_facts(methods, bugs, tasks, places)
-    return PageContents(results, facts, {"added": added, "ranking": ranking}, costs, dict.fromkeys(places, maps))
+    analysis = {"added": added, "ranking": ranking, "power": _made_power(main)}
+    return PageContents(results, facts, analysis, costs, dict.fromkeys(places, maps))
+
+
+def _made_power(main: pd.DataFrame) -> pd.DataFrame:
+    """What would decide open verdicts: each way in which that is told, in turn."""
+    from attribug.results import power
+
+    opened = main[main["verdict"] == "inconclusive"].assign(se_models=0.1, se_images=0.1)
+    told = [("detects", 7.0, ""), ("blind", np.nan, power.FAR), ("inverted", np.nan, power.FEW_IMAGES),
+            ("", np.nan, "no headroom")]  # fmt: skip
+    rows = [told[number % len(told)] for number in range(len(opened))]
+    answers = pd.DataFrame(rows, columns=["toward", "models", "reason"], index=opened.index)
+    return opened.drop(columns="reason").join(answers)[list(power.COLUMNS)]
 
 
 def _made_row(generator: np.random.Generator, place: tuple[str, str, str], name: str, metric: str) -> dict[str, Any]:

@@ -101,7 +101,7 @@ def _analysis(path: Path) -> pd.DataFrame | None:
         table = read_analysis(path)
     except (OSError, ValueError):
         return None
-    told = [name for name in (*RANKS, "added", "detection_rate") if name in table.columns]
+    told = [name for name in (*RANKS, "added", "detection_rate", "models") if name in table.columns]
     numeric = all(pd.api.types.is_numeric_dtype(table[name]) for name in told)
     return table if numeric and set(EMPTY.get(path.stem, ())) <= set(table.columns) else None
 

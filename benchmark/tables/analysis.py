@@ -16,6 +16,8 @@ from attribug.results.decisions import COLUMNS as DECISION_COLUMNS
 from attribug.results.decisions import decisions
 from attribug.results.evidence import Evidence, evidence, q_values
 from attribug.results.evidence import joined as joined_evidence
+from attribug.results.power import COLUMNS as POWER_COLUMNS
+from attribug.results.power import power
 from attribug.results.ranking import COLUMNS as RANKING_COLUMNS
 from attribug.results.ranking import ranking
 from attribug.results.schema import KEYS, TEXTS
@@ -41,7 +43,7 @@ HEADLINE_COLUMNS = (
     *KEYS, *HEADLINE_NUMBERS, "q", *(name for name in DECISION_COLUMNS if name not in KEYS),
     FIRST_YARDSTICK, "added", "added_low", "added_high", "adds",
 )  # fmt: skip
-EMPTY = {"added": ADDED_COLUMNS, "ranking": RANKING_COLUMNS}
+EMPTY = {"added": ADDED_COLUMNS, "ranking": RANKING_COLUMNS, "power": POWER_COLUMNS}
 NOTHING = pd.DataFrame(columns=list(DECISION_COLUMNS))
 
 
@@ -93,7 +95,7 @@ def joined(parts: Sequence[Distilled]) -> Distilled:
 
 def analyses(known: Distilled, results: pd.DataFrame, plan: Plan) -> dict[str, pd.DataFrame]:
     """By name: `headline` (the matrix, with q-values, decisions and what is added), `added`, `ranking`, `severity`,
-    `posts`; each with its columns, also where there is nothing to tell."""
+    `posts`, `power`; each with its columns, also where there is nothing to tell."""
     graded = [name for name, bug in plan.bugs.items() if bug.graded]
     tables = {name: pd.DataFrame(columns=list(columns)) for name, columns in EMPTY.items()}
     tables |= {"severity": severity(results, graded), "posts": by_post(results)}
@@ -105,6 +107,7 @@ def analyses(known: Distilled, results: pd.DataFrame, plan: Plan) -> dict[str, p
     shown = known.evidence.select(pd.MultiIndex.from_frame(known.evidence.keys).isin(counted))  # the table's effects
     tables["added"] = added(shown, bare=bare)
     main = shown.select(is_shown(shown.keys, plan).to_numpy())
+    tables["power"] = power(main, results[headline])
     if not len(main.keys):
         return tables | {"headline": _merged(results[headline], {})}
     others = tuple(method.name for method, _ in plan.methods if method.name not in bare)
@@ -118,7 +121,7 @@ def analyses(known: Distilled, results: pd.DataFrame, plan: Plan) -> dict[str, p
 
 def read_analysis(path: Path) -> pd.DataFrame:
     """A table of `analysis/`: a level 1 is a name, not a number, and an empty reason is a text."""
-    texts = (*TEXTS, "adds", "smallest_detected")
+    texts = (*TEXTS, "adds", "smallest_detected", "toward")
     table = pd.read_csv(path, dtype=dict.fromkeys(texts, str), keep_default_na=False, na_values=[""])
     return table.fillna(dict.fromkeys(texts, ""))
 

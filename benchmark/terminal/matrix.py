@@ -12,6 +12,7 @@ from rich.text import Text
 
 from attribug.results.figures import SYMBOLS
 from attribug.results.headline import CONSTRUCTED
+from attribug.results.power import sentence
 from attribug.tables.analysis import is_shown, main_controls
 
 if TYPE_CHECKING:
@@ -33,6 +34,8 @@ def print_run(run: Run) -> None:
         + "\n* true by construction: the bug was confirmed on these predictions",
         style="dim",
     )
+    if "power" in run.analysis:  # not in a run of an older version
+        console.print(f"{sentence(run.headline, run.analysis['power'])} (analysis/power.csv)", soft_wrap=True)
     if run.outcome is None or run.outcome.jobs == 0:
         console.print(f"nothing to do: {run.name} holds this run already")
     for line in _faults(run):

@@ -58,7 +58,7 @@ def test_the_page_lies_in_the_folder_or_where_one_says(folder: Path, tmp_path: P
 
 def test_the_run_is_all_there(folder: Path) -> None:
     run = page_contents(folder)
-    assert set(run.analysis) == {"headline", "added", "ranking", "severity", "posts"}
+    assert set(run.analysis) == {"headline", "added", "ranking", "severity", "posts", "power"}
     assert set(run.galleries) == {("tiny", "shaken", "1")}
     assert set(run.galleries["tiny", "shaken", "1"]) == {"gradient", "random", "edges"}
     assert run.costs is not None

@@ -19,7 +19,7 @@ from attribug.results.replication import Replication, contradictions, counted_ce
 
 Made = Callable[..., PageContents]
 VOID = {"meta", "link", "img", "br", "wbr", "input"}
-SECTIONS = ("matrix", "added", "ranking", "costs", "published", "trouble", "settings")
+SECTIONS = ("matrix", "open", "added", "ranking", "costs", "published", "trouble", "settings")
 
 
 class Parsed(HTMLParser):
@@ -242,6 +242,8 @@ def without(run: PageContents, *metrics: str) -> PageContents:
     [
         (lambda run: replace(run, galleries={}), "Effects with 95 %", "the explained input"),
         (lambda run: replace(run, analysis={}), "Verdicts", "Ranking"),
+        (lambda run: replace(run, analysis={}), "Verdicts", "What would decide the open verdicts"),
+        (lambda run: replace(run, analysis={"power": run.analysis["power"][:0]}), "are decided", "were effect"),
         (lambda run: replace(run, analysis={"added": run.analysis["added"][:0]}), "Verdicts", "add to predictions"),
         (lambda run: replace(run, costs=None), "Ranking", "What each method costs"),
         (lambda run: replace(run, costs=run.costs.assign(images=np.nan)), "was not counted when", "2.00 2.0"),

@@ -21,7 +21,7 @@ from attribug.api import Run
 from attribug.errors import InputError
 from attribug.plans import planning
 from attribug.plans.plan import Plan
-from attribug.results import added, decisions, ranking, severity
+from attribug.results import added, decisions, power, ranking, severity
 from attribug.results.schema import KEYS, RESULT_COLUMNS, read_results
 from attribug.results.summary import summarise
 from attribug.storage import folders
@@ -41,6 +41,7 @@ COLUMNS = {
     "ranking": ranking.COLUMNS,
     "severity": severity.SEVERITY_COLUMNS,
     "posts": severity.POST_COLUMNS,
+    "power": power.COLUMNS,
 }
 
 
