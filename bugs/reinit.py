@@ -16,7 +16,7 @@ from attribug.errors import InputError
 from attribug.keys import stream_seed
 from attribug.models.training import seeded
 
-DRAWS = 8  # they cost no training, and a single draw of a two-class head says little
+DRAWS = 4  # a single draw of a two-class head says little; more models say more than more draws
 OUTPUTS_MOVE = 0.10  # mean total variation of the outputs
 ACCURACY_FALLS = 0.2  # on average over draws
 RECOVERED = 0.02  # the retrained control may lose this much accuracy
