@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -63,20 +64,44 @@ def patterns(query: Query) -> Patterns:
     """The patterns of the query's model, shaped as its weights and at least float32; fitted once for a model and its
     training examples, where the query may remember them."""
     inputs = query.train_inputs
-    key = "patterns", keys.digest(*query.model.parameters(), inputs)
-    if key in query.kept:
-        fitted, cost = query.kept[key]
+    return dict(zip(_layers(query.model), _fitted(query, query.model, inputs, query.kept), strict=True))
+
+
+def _fitted(query: Query, model: nn.Module, inputs: Tensor, kept: dict[Any, Any]) -> list[Tensor]:
+    """The patterns of a model's layers, fitted or remembered. Those of layers that it shares with another are that
+    one's: they see the same inputs."""
+    key = "patterns", keys.digest(*model.parameters(), inputs)
+    fitted: list[Tensor]
+    if key in kept:
+        fitted, cost = kept[key]
         query.charge(cost)
-    else:
-        fitted, cost = query.priced(lambda: [*fit(query.model, inputs, query.rows, query.forward).values()])
-        query.kept[key] = fitted, cost
-    return dict(zip(_layers(query.model), fitted, strict=True))
+        return fitted
+    below = query.below if model is query.model else None
+    forward = query.forward if model is query.model else partial(query.forward, through=model)
+
+    def make() -> list[Tensor]:
+        if below is None:
+            return [*fit(model, inputs, query.rows, forward).values()]
+        shared = query.uncounted(lambda: _fitted(query, below.base, inputs, below.kept))
+        count = len(_layers(nn.Sequential(*[*model.children()][: below.count])))
+        return [*shared[:count], *fit(model, inputs, query.rows, forward, skip=count).values()]
+
+    fitted, cost = query.priced(make)
+    kept[key] = fitted, cost
+    return fitted
 
 
-def fit(model: nn.Module, inputs: Tensor, rows: int, forward: Callable[[Tensor], Tensor] | None = None) -> Patterns:
+def fit(
+    model: nn.Module,
+    inputs: Tensor,
+    rows: int,
+    forward: Callable[[Tensor], Tensor] | None = None,
+    *,
+    skip: int = 0,
+) -> Patterns:
     """a = cov / (wᵀcov) with cov = E₊[x y] − E₊[x] E[y], y = wᵀx without bias, E₊ over samples whose neuron is active
     after its ReLU, bias included (a layer without ReLU: over all); one pass over `inputs` (N, *shape), `rows` at a time
-    through `forward` (default: the model).
+    through `forward` (default: the model). `skip`: the first layers of which none is wanted.
 
     Raises `Unsupported` for layers other than convolutions without groups and dense layers, and for those that compute
     something else than these.
@@ -87,10 +112,10 @@ def fit(model: nn.Module, inputs: Tensor, rows: int, forward: Callable[[Tensor],
     place = next(tensor for tensor in [*model.parameters(), *model.buffers()] if tensor.is_floating_point())
     rectified = _rectified(model, inputs[:1].to(place))
     sums: dict[Layer, _Sums] = {}
-    with forward_hooks(layers, _collector(sums, rectified)), torch.no_grad():
+    with forward_hooks(layers[skip:], _collector(sums, rectified)), torch.no_grad():
         for batch in inputs.split(rows):
             (forward or model)(batch.to(place))
-    return {layer: _pattern(layer, sums[layer]) for layer in layers}
+    return {layer: _pattern(layer, sums[layer]) for layer in layers[skip:]}
 
 
 @contextmanager

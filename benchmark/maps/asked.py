@@ -75,8 +75,9 @@ def asked(
         if targets is None:
             raise ValueError(f"target: expected label, reference or own, found {contrast.target!r}")
         train = lab.training_data(side.model)
-        model, kept = lab.model(side.model), lab.kept(side.model)
-        query = Query(model, inputs, targets.to(device), ids=data.ids, seed=seed, rows=rows, train=train, kept=kept)
+        model, kept, below = lab.model(side.model), lab.kept(side.model), lab.below(side.model)
+        given = (model, inputs, targets.to(device))
+        query = Query(*given, ids=data.ids, seed=seed, rows=rows, train=train, kept=kept, below=below)
         queries[side] = (query, data)
     return queries
 

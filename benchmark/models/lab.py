@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from attribug.contracts.data import Data
-from attribug.contracts.models import Derived, Given, training_examples
+from attribug.contracts.models import Derived, Given, chain, training_examples
 from attribug.models.given import load
 from attribug.models.training import derived, filled, placed, trained
+from attribug.query.below import Below, Passed, unchanged
 
 if TYPE_CHECKING:
     from attribug.contracts.data import Examples
@@ -45,6 +46,7 @@ class Lab:
         self._models: _Recent[tuple[nn.Module, dict[Any, Any]]] = _Recent(REMEMBERED_MODELS)
         self._data: _Recent[Data] = _Recent(REMEMBERED_DATA)
         self._outputs: _Recent[Tensor] = _Recent(REMEMBERED_OUTPUTS)
+        self._passed = Passed()
 
     def data(self, examples: Examples) -> Data:
         """The examples, loaded once."""
@@ -63,6 +65,18 @@ class Lab:
         """What queries of a model remember of it, as long as it is in memory: nobody changes it there."""
         return self._remembered(spec)[1]
 
+    def below(self, spec: ModelSpec) -> Below | None:
+        """What a model shares with the one that it was made of first; None where nothing."""
+        first, kept = chain(spec)[0], self.kept(spec)
+        if first == spec:
+            return None
+        if "below" not in kept:
+            count = unchanged(self.model(spec), self.model(first))
+            shared = Below(self.model(first), first.key, count, self.kept(first), self._passed)
+            kept["below"] = shared if count else None
+        below: Below | None = kept["below"]
+        return below
+
     def _remembered(self, spec: ModelSpec) -> tuple[nn.Module, dict[Any, Any]]:
         return self._models.get(spec.key, lambda: (placed(self._resolve(spec), self.device).eval(), {}))
 
@@ -79,11 +93,12 @@ class Lab:
         """Drops all models and their outputs from memory, in case somebody changed one."""
         self._models.clear()
         self._outputs.clear()
+        self._passed.clear()
 
     def outputs(self, spec: ModelSpec, examples: Examples) -> Tensor:
         """Logits (N, K) on the CPU, float32."""
         key = f"{spec.key} {examples.key}"
-        return self._outputs.get(key, lambda: logits(self.model(spec), self.data(examples).inputs))
+        return self._outputs.get(key, lambda: logits(self.model(spec), self.data(examples).inputs, self.below(spec)))
 
     def _resolve(self, spec: ModelSpec) -> nn.Module:
         if isinstance(spec, Given):
@@ -99,11 +114,16 @@ class Lab:
         return filled(spec, weights)
 
 
-def logits(model: nn.Module, inputs: Tensor) -> Tensor:
-    """Outputs of a model in bounded passes, (N, K) on the CPU."""
+def logits(model: nn.Module, inputs: Tensor, below: Below | None = None) -> Tensor:
+    """Outputs of a model in bounded passes, (N, K) on the CPU; `below`: what it shares with another."""
     device = next(model.parameters()).device
+
+    def of(rows: Tensor) -> Tensor:
+        outputs: Tensor = model(rows) if below is None else below.outputs(model, rows)[0]
+        return outputs.cpu()
+
     with torch.no_grad():
-        return torch.cat([model(rows.to(device)).cpu() for rows in inputs.split(ROWS)])
+        return torch.cat([of(rows.to(device)) for rows in inputs.split(ROWS)])
 
 
 T = TypeVar("T")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 
 class _Drawn:
@@ -16,10 +17,8 @@ class _Drawn:
     """
 
     gain = 1.0
-    weight: Tensor
-    bias: Tensor
 
-    def reset_parameters(self) -> None:
+    def reset_parameters(self: Any) -> None:
         nn.init.normal_(self.weight, std=self.gain * self.weight[0].numel() ** -0.5)
         nn.init.zeros_(self.bias)
 

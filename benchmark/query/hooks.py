@@ -25,8 +25,13 @@ HOOKS = ("forward_hooks", "forward_pre_hooks", "backward_hooks", "backward_pre_h
 
 def hooks(model: nn.Module) -> tuple[int, ...]:
     """Numbers of all hooks on a model's modules, and on all modules; torch gives every hook a number of its own."""
-    own = (getattr(module, f"_{name}", ()) for module in model.modules() for name in HOOKS)
-    return tuple(number for numbers in (*own, *hooks_of_all()) for number in numbers)
+    own = (number for module in model.modules() for number in own_hooks(module))
+    return (*own, *(number for numbers in hooks_of_all() for number in numbers))
+
+
+def own_hooks(module: nn.Module) -> list[int]:
+    """Numbers of the hooks on a module itself."""
+    return [number for name in HOOKS for number in getattr(module, f"_{name}", ())]
 
 
 def hooks_of_all() -> list[dict[int, Any]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -20,6 +20,7 @@ from attribug.streams import generator
 
 if TYPE_CHECKING:
     from attribug.contracts.data import Data
+    from attribug.query.below import Below
     from attribug.query.passes import R
 
 Baseline = float | Tensor
@@ -58,10 +59,12 @@ class Query:
         rows: int = 64,
         train: Callable[[], Data] | None = None,
         kept: dict[Any, Any] | None = None,
+        below: Below | None = None,
         threads: int | None = None,
     ) -> None:
         """`kept`: what queries of this model may remember of it, from whoever keeps the model as it is; None: nothing
-        outlives this query. `threads`: how many of torch's the passes get; None: see `attribug.maps.threads`."""
+        outlives this query. `below`: what the model shares with one that it was made of. `threads`: how many of
+        torch's the passes get; None: see `attribug.maps.threads`."""
         self.model = model
         self.inputs = ordinary(inputs.detach())
         self.dtype = at_least_single(inputs.dtype)
@@ -75,6 +78,7 @@ class Query:
         _one_an_input("ids", self.ids, len(inputs))
         self.seed = seed
         self.rows = rows
+        self.below = below
         self.threads = threads
         self._train = train
         self.promised: Tensor | None = None
@@ -113,6 +117,13 @@ class Query:
         forward, backward = self.passes.total.forward - before[0], self.passes.total.backward - before[1]
         return value, Cost(time.perf_counter() - started, forward, backward)
 
+    def uncounted(self, make: Callable[[], R]) -> R:
+        """What `make` makes; its passes are counted for no method."""
+        before = replace(self.passes.total), replace(self.passes.saved)
+        value = make()
+        self.passes.total, self.passes.saved = before
+        return value
+
     def forget_passes(self) -> None:
         """Sets the passes of the method at work back to none, before it is tried again."""
         self.passes.total, self.passes.saved, self.passes.charged = Cost(), Cost(), set()
@@ -147,7 +158,11 @@ class Query:
         else. The model gets a copy, which it may work on in place. `through`: the model in another form."""
         self.passes.total.forward += len(inputs)
         with self.at_default_device():
-            outputs = (self.model if through is None else through)(self.laid_out(inputs))
+            if through is not None or self.below is None:
+                outputs = (self.model if through is None else through)(self.laid_out(inputs))
+            else:
+                outputs, spared = self.below.outputs(self.model, self.laid_out(inputs))
+                self.passes.saved.seconds += spared
         return as_logits(outputs).to(self.dtype)
 
     def at_default_device(self) -> AbstractContextManager[Any]:

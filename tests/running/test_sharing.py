@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +14,8 @@ import pytest
 
 from attribug import api
 from attribug.maps.asked import question
+from attribug.models.lab import Lab
+from attribug.query.below import Below
 from attribug.running.jobs import Block, Explain
 from attribug.running.options import RunOptions
 from attribug.running.schedule import Schedule
@@ -105,6 +109,45 @@ def test_a_method_that_fails_fails_once_a_cell_and_is_named_there(tmp_path: Path
     assert made.outcome is not None
     assert [(method, reason) for _, method, reason in made.outcome.faults] == [("fails", "ValueError: as planned")] * 3
     assert set(made.results[made.results["method"] == "gradient"]["verdict"]) - {"failed"}
+
+
+DAMAGED = """
+name: damaged
+tasks: [digits]
+bugs: [reinit]
+levels: {reinit: [1, 3]}
+methods: [gradient, pattern_net, occlusion, random]
+metrics: [spearman, total_variation]
+seeds: 2
+examples: 4
+task_options: {digits: {train: 60, test: 60, epochs: 1, width: 2}}
+"""
+
+
+@pytest.mark.slow
+def test_what_damage_leaves_untouched_is_computed_once(
+    tmp_path: Path, in_process: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Passes and patterns below the first changed layer, in one process and in two workers."""
+    (tmp_path / "damaged.yaml").write_text(DAMAGED)
+    shared: Counter[int] = Counter()
+    outputs = Below.outputs
+
+    def counted(below: Below, *arguments: Any) -> Any:
+        shared[below.count] += 1
+        return outputs(below, *arguments)
+
+    monkeypatch.setattr(Below, "outputs", counted)
+    api.run(str(tmp_path / "damaged.yaml"), out=tmp_path / "with", device="cpu")
+    assert set(shared) == {14, 18}
+    command = [sys.executable, "-m", "attribug", "run", "damaged.yaml", "--workers", "2", "--out", "workers"]
+    subprocess.run([*command, "--device", "cpu"], cwd=tmp_path, check=True, capture_output=True)
+    shared.clear()
+    monkeypatch.setattr(Lab, "below", lambda *_: None)
+    api.run(str(tmp_path / "damaged.yaml"), out=tmp_path / "without", device="cpu")
+    assert not shared
+    assert tables(tmp_path / "with") == tables(tmp_path / "workers") == tables(tmp_path / "without")
+    pd.testing.assert_frame_equal(passes(tmp_path / "with"), passes(tmp_path / "without"))
 
 
 def schedule(tmp_path: Path, **options: Any) -> Schedule:
