@@ -44,8 +44,8 @@ def textures(
             raise Unsupported("task textures has no background apart from its subject")
         return Examples.of(crops, seed=seed, split=split, size=sizes[split])
 
-    grey = 2**0.5  # the gain: crops differ little from their mean, and smaller first weights leave some seeds stuck
-    network = partial(bvd_cnn, channels=3, classes=len(KINDS), pixels=PIXELS, width=width, gain=grey)
+    start = 2**0.5  # the gain: crops differ little from their mean, and smaller first weights leave some seeds stuck
+    network = partial(bvd_cnn, channels=3, classes=len(KINDS), pixels=PIXELS, width=width, gain=start)
     recipe = Recipe(network, epochs=epochs, batch=32, learning_rate=1e-3)
     return Task("textures", KINDS, (3, PIXELS, PIXELS), recipe, examples, other)
 

@@ -187,17 +187,68 @@ def last_convolution(model: nn.Module) -> nn.Module:
     return [module for module in model.modules() if isinstance(module, nn.Conv2d)][-1]
 
 
-def grad_cam(asked: Asked) -> Tensor:
-    """At the last convolution, enlarged."""
-    layer = attr.LayerGradCam(asked.model, last_convolution(asked.model))
-    small = layer.attribute(asked.inputs, target=asked.targets, relu_attributions=True)
+def rectifier(model: nn.Module) -> nn.Module:
+    """The ReLU behind the last convolution of a chain."""
+    chain = list(model.modules())
+    return chain[chain.index(last_convolution(model)) + 1]
+
+
+def enlarged(asked: Asked, small: Tensor) -> Tensor:
+    """Maps (N, 1, h, w) at the size of the inputs, spread over their channels."""
     large = attr.LayerAttribution.interpolate(small, asked.inputs.shape[2:], "bilinear")
     return (large / asked.inputs.shape[1]).expand_as(asked.inputs)
 
 
-def guided_grad_cam(asked: Asked) -> Tensor:
+def class_activation(asked: Asked, *, relu: bool, after_relu: bool) -> Tensor:
+    """captum's Grad-CAM."""
+    layer = (rectifier if after_relu else last_convolution)(asked.model)
+    method = attr.LayerGradCam(asked.model, layer)
+    return enlarged(asked, method.attribute(asked.inputs, target=asked.targets, relu_attributions=relu))
+
+
+def grad_cam(asked: Asked, after_relu: bool = False) -> Tensor:
+    """At the last convolution, enlarged."""
+    return class_activation(asked, relu=True, after_relu=after_relu)
+
+
+def grad_cam_signed(asked: Asked, after_relu: bool = False) -> Tensor:
+    """The same without its ReLU."""
+    return class_activation(asked, relu=False, after_relu=after_relu)
+
+
+def maps_and_gradients(asked: Asked, layer: nn.Module) -> tuple[Tensor, Tensor]:
+    """A layer's maps and the logit's gradient there, (N, k, h, w), by a hook."""
+    kept: list[Tensor] = []
+    handle = layer.register_forward_hook(lambda *called: kept.append(called[-1]))
+    logits = asked.model(asked.inputs)
+    handle.remove()
+    (gradient,) = torch.autograd.grad(logits.gather(1, asked.targets[:, None]).sum(), kept[0])
+    return kept[0].detach(), gradient
+
+
+def layer_cam(asked: Asked) -> Tensor:
+    """Maps times their positive gradients."""
+    maps, gradient = maps_and_gradients(asked, last_convolution(asked.model))
+    return enlarged(asked, (gradient.relu() * maps).sum(1, keepdim=True).relu())
+
+
+def hires_cam(asked: Asked) -> Tensor:
+    """Maps times gradients."""
+    maps, gradient = maps_and_gradients(asked, last_convolution(asked.model))
+    return enlarged(asked, (gradient * maps).sum(1, keepdim=True))
+
+
+def grad_cam_plus_plus(asked: Asked) -> Tensor:
+    """The published weights, of the maps behind the ReLU."""
+    maps, gradient = maps_and_gradients(asked, rectifier(asked.model))
+    share = gradient**2 / (2 * gradient**2 + gradient**3 * maps.sum((2, 3), keepdim=True))
+    weights = (share.nan_to_num() * gradient.relu()).sum((2, 3), keepdim=True)
+    return enlarged(asked, (weights * maps).sum(1, keepdim=True).relu())
+
+
+def guided_grad_cam(asked: Asked, after_relu: bool = False) -> Tensor:
     """captum's product of both."""
-    method = attr.GuidedGradCam(asked.model, last_convolution(asked.model))
+    method = attr.GuidedGradCam(asked.model, (rectifier if after_relu else last_convolution)(asked.model))
     return method.attribute(asked.inputs, target=asked.targets, interpolate_mode="bilinear")
 
 
@@ -301,8 +352,9 @@ def predictions(asked: Asked) -> Tensor:
 METHODS: dict[str, Maps] = {
     **{function.__name__: function for function in (
         gradient, input_x_gradient, smoothgrad, smoothgrad_then_square, integrated_gradients, gradient_shap,
-        expected_gradients, deep_lift, rise, occlusion, guided_backprop, deconvnet, grad_cam, guided_grad_cam,
-        pattern_net, pattern_attribution, random, edges, predictions,
+        expected_gradients, deep_lift, rise, occlusion, guided_backprop, deconvnet, grad_cam, grad_cam_signed,
+        layer_cam, hires_cam, grad_cam_plus_plus, guided_grad_cam, pattern_net, pattern_attribution, random, edges,
+        predictions,
     )},
     **{name: coalitions(name) for name in ("lime", "kernel_shap")},
     **{name: relevance(name) for name in composites()},
