@@ -131,6 +131,9 @@ class Untrained:
     def kept(self, spec: Trained) -> dict[Any, Any]:
         return {}
 
+    def below(self, spec: Trained) -> None:
+        return None
+
     def model(self, spec: Trained) -> nn.Module:
         model = nn.Sequential(nn.Flatten(), nn.Linear(3 * PIXELS**2, 2))
         stream = torch.Generator().manual_seed(int(spec.key, 16) % 2**62)

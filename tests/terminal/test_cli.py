@@ -345,7 +345,7 @@ def test_cuda_that_is_absent(inside):
 def test_dry_run_counts_and_writes_nothing(inside, tmp_path):
     answer = inside("run", "quick", "--dry-run")
     assert answer.returncode == 0, answer.stderr
-    assert "21 trainings, 18 contrasts, 594 records" in answer.stdout
+    assert "35 trainings, 30 contrasts, 990 records" in answer.stdout
     assert not list(tmp_path.iterdir())
 
 
