@@ -15,6 +15,7 @@ from attribug.results.bars import bars, lines
 from attribug.results.figures import PERCENTILE
 
 LARGEST = 64  # pixels of a side; larger maps are averaged over blocks
+WIDEST = 224  # pixels of a picture with a map over it
 LEVELS = 127  # of the colour map, odd: zero has a colour of its own
 UNDEFINED, GAP = LEVELS, LEVELS + 1  # places in the palette: no finite number, nothing at all
 BETWEEN = 2  # pixels between two maps
@@ -49,6 +50,26 @@ def photograph(picture: Floats) -> tuple[str, int, int]:
     bytes_ = np.round(np.clip(np.nan_to_num(channels), 0, 1) * 255).astype(np.uint8)
     bytes_ = bytes_ if bytes_.shape[-1] == 3 else bytes_.mean(-1).astype(np.uint8)
     return _uri(Image.fromarray(bytes_)), bytes_.shape[1], bytes_.shape[0]
+
+
+def overlay(shown: npt.NDArray[np.uint8], values: Floats | None) -> str:
+    """A map (H, W) over its grey picture (H, W, 3), red for and blue against, the stronger the less of the picture is
+    seen: data URI; without a map the picture itself."""
+    from matplotlib import colormaps
+    from PIL import Image
+
+    image = Image.fromarray(shown)
+    if values is not None:
+        finite = np.abs(values[np.isfinite(values)])
+        limit = float(np.percentile(finite, PERCENTILE)) if finite.size else 0.0
+        share = np.nan_to_num(np.clip(np.asarray(values, np.float64) / (limit or 1.0), -1, 1))
+        colours = np.round(colormaps["RdBu_r"](0.5 + share / 2)[..., :3] * 255).astype(np.uint8)
+        light = image.convert("L").convert("RGB").point(lambda grey: 128 + grey // 2)
+        opacity = Image.fromarray(np.round(255 * np.abs(share) ** 0.5).astype(np.uint8))
+        image = Image.composite(Image.fromarray(colours), light, opacity)
+    if max(image.size) > WIDEST:
+        image.thumbnail((WIDEST, WIDEST))
+    return _uri(image.quantize(128))
 
 
 def _smaller(channel: Floats) -> Floats:

@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from PIL import Image
+from skimage import data
 
 import attribug as package
 from attribug import methods
@@ -34,6 +36,12 @@ SHOWN = [
 COMMANDS = list(dict.fromkeys(line for lines in SHOWN for line in lines if line.startswith("attribug ")))
 ON_RUNS = ("attribug compare", "attribug report")
 JOURNEYS = SHOWN[1:4]  # the whole benchmark, a method of one's own, a gate
+NET = """
+from attribug.models.networks import bvd_cnn
+
+def load():
+    return bvd_cnn(pixels=64, width=2)
+"""
 LONGEST = 10  # lines of a way to add a method
 
 
@@ -48,6 +56,11 @@ def folder(tmp_path):
     for name, text in FILES.items():
         (tmp_path / name).write_text(text)
     (tmp_path / "my_method.py").write_text(FILES["sign_x_input.py"])  # the README's other name for one's own file
+    (tmp_path / "my_net.py").write_text(NET)
+    torch.save(bvd_cnn(pixels=64, width=2).state_dict(), tmp_path / "mine.pt")
+    for kind in ("cat", "coffee"):
+        (tmp_path / "photos" / kind).mkdir(parents=True)
+        Image.fromarray(getattr(data, kind)()).save(tmp_path / "photos" / kind / "one.jpg")
     return tmp_path
 
 

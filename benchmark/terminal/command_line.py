@@ -193,6 +193,50 @@ _register(run, "dry_run", False, ANNOTATED[bool, DRY])
 _register(replicate, "times", inspect.Parameter.empty, ANNOTATED[int, TIMES])
 
 
+@app.command()
+def explain(
+    model: Annotated[
+        str, typer.Option(metavar="NAME", help="FILE.py:FUNCTION, MODULE:FUNCTION, torchvision:NAME or timm:NAME.")
+    ],
+    data: Annotated[Path, typer.Option(metavar="FOLDER", help="Pictures, in folders by class or all in one.")],
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="For page, table and maps.")] = Path("explained"),
+    weights: Annotated[str | None, typer.Option(metavar="FILE", help="safetensors, or a state dict.")] = None,
+    methods: Annotated[str | None, typer.Option(help="a,b,…; default: fast ones of every family.")] = None,
+    pixels: Annotated[
+        int | None, typer.Option(metavar="N", help="Squares of so many, instead of the model's own transform.")
+    ] = None,
+    mean: Annotated[str | None, typer.Option(metavar="X[,X,X]", help="Of the channels, values in [0, 1].")] = None,
+    std: Annotated[str | None, typer.Option(metavar="X[,X,X]", help="Likewise.")] = None,
+    bgr: Annotated[bool, typer.Option("--bgr", help="Channels in reverse order.")] = False,
+    classes: Annotated[Path | None, typer.Option(metavar="FILE", help="A name a line, one for each output.")] = None,
+    most: Annotated[int | None, typer.Option(metavar="N", help="So many pictures.")] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Refuse files that are no picture.")] = False,
+    seed: Annotated[int, typer.Option(metavar="N", help="Of the noise.")] = 0,
+) -> None:
+    """Explains what your model says of your pictures; writes a page, a table and the maps."""
+    from attribug.reports.explaining import explain_folder
+
+    found = explain_folder(
+        model, data, out, weights=weights, methods=_names("methods", methods) if methods else None, pixels=pixels,
+        mean=_numbers("--mean", mean), std=_numbers("--std", std), bgr=bgr, classes=classes, most=most, strict=strict,
+        seed=seed,
+    )  # fmt: skip
+    for line in found.facts:
+        _say(line)
+    for method, reason in found.refused.items():
+        _say(f"{method}: declines: {reason}")
+    _say(f"written: {out / 'explained.html'}, explained.csv, maps.safetensors ({', '.join(found.maps)})")
+
+
+def _numbers(flag: str, text: str | None) -> tuple[float, ...] | None:
+    if text is None:
+        return None
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise InputError(f"{flag}: expected numbers, as .485,.456,.406, found {text!r}") from None
+
+
 @app.command("list")
 def list_(
     kind: Annotated[

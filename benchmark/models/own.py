@@ -1,0 +1,244 @@
+"""A user's own model: what builds it, and the weights that go into it."""
+
+from __future__ import annotations
+
+import importlib
+import pickle
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from attribug import plugin_files
+from attribug.errors import InputError, near_misses, one_line
+
+NESTED = ("state_dict", "model_state_dict", "model", "net")
+"""Where checkpoints keep the weights among other things."""
+PREFIXES = ("module.", "model.", "_orig_mod.", "net.")
+"""What wrappers put before every name: DataParallel, Lightning, torch.compile, habit."""
+NAMED = 3  # of what does not fit, in a message
+Transform = Callable[[Any], Tensor]
+"""Of a picture of Pillow's, to what the model takes, (C, H, W)."""
+
+
+@dataclass(frozen=True)
+class Own:
+    """A model that somebody brings, and what is known of it."""
+
+    name: str
+    """As it was asked for."""
+    model: nn.Module
+    """In eval mode."""
+    transform: Transform | None = None
+    """How the model's makers prepare a picture; None where nobody says."""
+    classes: tuple[str, ...] | None = None
+    """Names of the outputs of its makers' weights, where these tell them: of those of others only where there are as
+    many."""
+    weights: str = "as built"
+    """Where they come from."""
+
+
+def own(name: str, weights: str | Path | None = None) -> Own:
+    """The model of a name: `FILE.py:FUNCTION`, `MODULE:FUNCTION`, `torchvision:NAME` or `timm:NAME`.
+
+    A function takes nothing and returns a module, or a module and its transform. `weights`: a file of safetensors, or a
+    state dict that `torch.load(weights_only=True)` reads, nested and prefixed as checkpoints are. A library's model of
+    another number of classes is built with as many as the file has; without a file it gets the library's weights where
+    these were downloaded before, random ones elsewhere. Nothing is downloaded.
+
+    Raises `InputError` where there is no such model, and where weights do not fit.
+    """
+    origin, _, what = name.rpartition(":")
+    if not origin or not what:
+        expected = "FILE.py:FUNCTION, MODULE:FUNCTION, torchvision:NAME or timm:NAME"
+        raise InputError(f"model {name!r}: expected {expected}")
+    state = None if weights is None else read_weights(weights)
+    found = LIBRARIES[origin](what, state) if origin in LIBRARIES else _of_function(name, origin, what)
+    if state is not None:
+        fill(found.model, state, str(weights))
+        found = Own(name, found.model, found.transform, found.classes, str(weights))
+    return Own(name, found.model.eval(), found.transform, found.classes, found.weights)
+
+
+# --- who builds it ---
+
+
+def _of_function(name: str, origin: str, function: str) -> Own:
+    try:
+        module = _imported(origin)
+    except (Exception, SystemExit) as error:
+        raise InputError(f"model {name!r}: {origin} does not import: {one_line(error)}") from error
+    build = getattr(module, function, None)
+    if not callable(build):
+        known = [each for each, value in vars(module).items() if callable(value) and not each.startswith("_")]
+        raise InputError(f"model {name!r}: {origin} has no function {function!r}{near_misses(function, known)}")
+    try:
+        made = build()
+    except (Exception, SystemExit) as error:
+        raise InputError(f"model {name!r}: {function} raises {one_line(error)}") from error
+    model, transform = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
+    if not isinstance(model, nn.Module) or not (transform is None or callable(transform)):
+        parts = made if isinstance(made, tuple) else (made,)
+        given = ", ".join(type(each).__name__ for each in parts)
+        expected = "a torch.nn.Module, or one and a transform"
+        raise InputError(f"model {name!r}: expected {expected} from {function}(), found {given}")
+    return Own(name, model, transform)
+
+
+def _imported(origin: str) -> Any:
+    if not origin.endswith(".py"):
+        return importlib.import_module(origin)
+    path = Path(origin)
+    if not path.is_file():
+        raise FileNotFoundError(f"no such file: {origin}")
+    name = plugin_files.announce(path)
+    if name in sys.modules:
+        return sys.modules[name]
+    importlib.import_module("attribug.plugins")  # files are imported as if they lay there
+    return importlib.import_module(name)
+
+
+def _torchvision(what: str, state: Mapping[str, Tensor] | None) -> Own:
+    import torchvision
+
+    known = torchvision.models.list_models(torchvision.models)
+    if what not in known:
+        raise InputError(f"model 'torchvision:{what}': torchvision has no such classifier{near_misses(what, known)}")
+    makers = torchvision.models.get_model_weights(what).DEFAULT
+    cached = Path(torch.hub.get_dir()) / "checkpoints" / makers.url.rpartition("/")[2]
+    build: Callable[..., nn.Module] = _quiet(what)
+    classes = tuple(makers.meta["categories"])
+    if state is None and cached.is_file():
+        model = build(what, weights=makers)
+        return Own(what, model, makers.transforms(), classes, f"torchvision's {makers}")
+    model = _as_large(lambda **size: build(what, weights=None, **size), "num_classes", state)
+    return Own(what, model, makers.transforms(), classes, "random")
+
+
+def _quiet(what: str) -> Callable[..., nn.Module]:
+    """torchvision's builder; for two networks it warns of its own defaults."""
+    from torchvision.models import get_model
+
+    extra = {"init_weights": True} if what in {"googlenet", "inception_v3"} else {}
+    return lambda *args, **options: get_model(*args, **options, **(extra if options.get("weights") is None else {}))
+
+
+def _timm(what: str, state: Mapping[str, Tensor] | None) -> Own:
+    try:
+        timm: Any = importlib.import_module("timm")
+    except ImportError:
+        raise InputError(f"model 'timm:{what}': expected timm, which is not installed: pip install timm") from None
+    known = [*timm.list_models(), *timm.list_models(pretrained=True)]
+    if what not in known:
+        raise InputError(f"model 'timm:{what}': timm has no such model{near_misses(what, known)}")
+    model = _as_large(lambda **size: timm.create_model(what, pretrained=False, **size), "num_classes", state)
+    origin = "random"
+    if state is None and (cached := _cached_by_hub(model)) is not None:
+        fill(model, read_weights(cached), cached)
+        origin = f"timm's {what}, downloaded before"
+    settings = timm.data.resolve_model_data_config(model)
+    return Own(what, model, timm.data.create_transform(**settings, is_training=False), None, origin)
+
+
+def _cached_by_hub(model: nn.Module) -> str | None:
+    """The file of timm's own weights, where it was downloaded before."""
+    repository = getattr(model, "pretrained_cfg", {}).get("hf_hub_id")
+    if not repository:
+        return None
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(repository, "model.safetensors")
+    return found if isinstance(found, str) else None
+
+
+LIBRARIES: dict[str, Callable[[str, Mapping[str, Tensor] | None], Own]] = {
+    "torchvision": _torchvision, "timm": _timm,
+}  # fmt: skip
+
+
+def _as_large(build: Callable[..., nn.Module], size: str, state: Mapping[str, Tensor] | None) -> nn.Module:
+    """A library's network with as many classes as the weights are for."""
+    model = build()
+    if state is None:
+        return model
+    state = _unprefixed(state, model.state_dict())
+    sizes = ((value.shape, state[name].shape) for name, value in model.state_dict().items() if name in state)
+    other = {found[0] for ours, found in sizes if found != ours and found[1:] == ours[1:]}
+    return build(**{size: other.pop()}) if len(other) == 1 else model
+
+
+# --- its weights ---
+
+
+def read_weights(path: str | Path) -> dict[str, Tensor]:
+    """The tensors of a file by name, on the CPU. Raises `InputError` where it holds no state dict, or more than one."""
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"weights {path}: no such file")
+    if path.suffix == ".safetensors":
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        try:
+            return load_file(path)
+        except SafetensorError as error:
+            raise InputError(f"weights {path}: expected safetensors: {one_line(error)}") from error
+    try:
+        held = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise InputError(
+            f"weights {path}: expected a state dict, found objects that loading would run; save model.state_dict()"
+        ) from error
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError, AttributeError) as error:
+        raise InputError(f"weights {path}: expected a state dict saved by torch.save: {one_line(error)}") from error
+    return _state(held, path)
+
+
+def _state(held: Any, path: Path) -> dict[str, Tensor]:
+    while isinstance(held, Mapping):
+        tensors = {name: value for name, value in held.items() if isinstance(value, Tensor)}
+        if tensors and all(isinstance(name, str) for name in tensors):
+            return tensors
+        inner = next((held[name] for name in NESTED if isinstance(held.get(name), Mapping)), None)
+        if inner is None:
+            raise InputError(f"weights {path}: expected tensors by name, found {', '.join(map(str, [*held][:NAMED]))}")
+        held = inner
+    raise InputError(f"weights {path}: expected tensors by name, found {type(held).__name__}")
+
+
+def fill(model: nn.Module, state: Mapping[str, Tensor], path: str) -> None:
+    """Loads weights into a model in place. Raises `InputError` that names what does not fit; then nothing is loaded."""
+    expected = {name: value for name, value in model.state_dict().items() if isinstance(value, Tensor)}
+    state = _unprefixed(state, expected)
+    wrong = [
+        f"{name} {tuple(value.shape)} in the model, {tuple(state[name].shape)} in the file"
+        for name, value in expected.items() if name in state and state[name].shape != value.shape
+    ]  # fmt: skip
+    told = [
+        _listed("missing", [name for name in expected if name not in state]),
+        _listed("unexpected", [name for name in state if name not in expected]),
+        _listed("of another shape", wrong),
+    ]
+    if any(told):
+        raise InputError(f"weights {path}: do not fit {type(model).__name__}: {'; '.join(filter(None, told))}")
+    model.load_state_dict(dict(state), strict=True)
+
+
+def _listed(what: str, names: list[str]) -> str:
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return f"{len(names)} {what} ({', '.join(names[:NAMED])}{more})" if names else ""
+
+
+def _unprefixed(state: Mapping[str, Tensor], expected: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The state without the prefixes that keep its names from being the model's."""
+    state = dict(state)
+    while not set(state) & set(expected):
+        prefix = next((each for each in PREFIXES if state and all(name.startswith(each) for name in state)), None)
+        if prefix is None:
+            break
+        state = {name.removeprefix(prefix): value for name, value in state.items()}
+    return state
