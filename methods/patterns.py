@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,7 @@ from torch.nn.grad import conv2d_weight
 from attribug import keys, methods
 from attribug.errors import Unsupported
 from attribug.query.hooks import forward_hooks
+from attribug.query.passes import Cost
 from attribug.query.preflight import refuse_deviations
 from attribug.query.query import Query, at_least_single
 from attribug.query.trace import trace
@@ -24,9 +25,11 @@ from attribug.query.trace import trace
 ROUNDING = 100  # times the rounding of a neuron's power: where it varies less, it has no pattern
 Layer = nn.Conv2d | nn.Linear
 Patterns = dict[Layer, Tensor]
+IDLE = (nn.Dropout, nn.Dropout2d, nn.Identity)
+PASSED = (*IDLE, nn.MaxPool2d)
+"""What may stand between a layer and its ReLU."""
 KNOWN = (
-    nn.Conv2d, nn.Linear, nn.ReLU, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.Flatten, nn.Dropout,
-    nn.Dropout2d, nn.Identity,
+    nn.Conv2d, nn.Linear, nn.ReLU, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.Flatten, *IDLE,
 )  # fmt: skip
 
 
@@ -62,33 +65,40 @@ class _Sums:
 
 def patterns(query: Query) -> Patterns:
     """The patterns of the query's model, shaped as its weights and at least float32; fitted once for a model and its
-    training examples, where the query may remember them."""
-    inputs = query.train_inputs
-    return dict(zip(_layers(query.model), _fitted(query, query.model, inputs, query.kept), strict=True))
-
-
-def _fitted(query: Query, model: nn.Module, inputs: Tensor, kept: dict[Any, Any]) -> list[Tensor]:
-    """The patterns of a model's layers, fitted or remembered. Those of layers that it shares with another are that
-    one's: they see the same inputs."""
-    key = "patterns", keys.digest(*model.parameters(), inputs)
-    fitted: list[Tensor]
-    if key in kept:
-        fitted, cost = kept[key]
+    training examples, where the query may remember them. Those of layers that it shares with the model that it was made
+    of, and with others made of that, are fitted once for all: they see the same inputs."""
+    inputs, layers = query.train_inputs, _layers(query.model)
+    content = keys.digest(*query.model.parameters(), inputs)
+    key = "patterns", content
+    if key in query.kept:
+        fitted, cost = query.kept[key]
         query.charge(cost)
-        return fitted
-    below = query.below if model is query.model else None
-    forward = query.forward if model is query.model else partial(query.forward, through=model)
+        return dict(zip(layers, fitted, strict=True))
+    shared, skip, alone = query.kept, 0, 0.0
+    if query.below is not None:
+        shared, skip = query.below.kept, _before_the_last_step(query.model, query.below.count)
+    theirs = [parameter for layer in layers[:skip] for parameter in layer.parameters()]
+    common = "patterns of shared layers", skip, query.rows, keys.digest(*theirs, inputs)
+    lower: list[Tensor] = []
+    if skip and common in shared:
+        lower, alone = shared[common]
+    fit_ = partial(fit, query.model, inputs, query.rows, query.forward, skip=len(lower))
+    upper, cost = query.priced(lambda: [*fit_().values()])
+    fitted = [*lower, *upper]
+    if skip and not lower:
+        shared[common] = fitted[:skip], cost.seconds
+    spared = max(0.0, alone - cost.seconds)  # a fit of all layers takes so much longer
+    query.charge(Cost(spared))
+    query.kept[key] = fitted, Cost(cost.seconds + spared, cost.forward, cost.backward)
+    return dict(zip(layers, fitted, strict=True))
 
-    def make() -> list[Tensor]:
-        if below is None:
-            return [*fit(model, inputs, query.rows, forward).values()]
-        shared = query.uncounted(lambda: _fitted(query, below.base, inputs, below.kept))
-        count = len(_layers(nn.Sequential(*[*model.children()][: below.count])))
-        return [*shared[:count], *fit(model, inputs, query.rows, forward, skip=count).values()]
 
-    fitted, cost = query.priced(make)
-    kept[key] = fitted, cost
-    return fitted
+def _before_the_last_step(model: nn.Module, count: int) -> int:
+    """How many layers with weights stand in the first `count` of a chain with something behind them there that is more
+    than passed through: what follows a layer tells when its neurons are active."""
+    chain = list(cast("nn.Sequential", model))[:count]
+    steps = [module for module in chain if not isinstance(module, PASSED)]
+    return len([module for module in steps[:-1] if isinstance(module, nn.Conv2d | nn.Linear)])
 
 
 def fit(
@@ -147,7 +157,7 @@ def _rectified(model: nn.Module, example: Tensor) -> set[nn.Module]:
     refuse_deviations(seen)
     for module in seen.overwritten:
         raise Unsupported(f"something works in place on what {seen.called(module)} gives")
-    calls = [call for call in seen.calls if not isinstance(call[0], nn.Dropout | nn.Dropout2d | nn.Identity)]
+    calls = [call for call in seen.calls if not isinstance(call[0], IDLE)]
     ends = (model, (), seen.leaf), (model, (seen.outputs,), None)
     for (before, _, output), (after, arguments, _) in pairwise([ends[0], *calls, ends[1]]):
         if not torch.equal(arguments[0].flatten(), output.flatten()):

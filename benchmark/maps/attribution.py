@@ -100,7 +100,9 @@ def _attributed(method: Method, query: Query, parameters: Mapping[str, Any]) -> 
     _refuse_unfit_tensors(model)
     held = model, query.inputs, query.targets, query.ids
     own: set[str] = query.kept.setdefault("buffers that passes write", set())
-    with ordinary_passes(), guarded(*held, copying=not _is_ours(method.function), own=own) as excuse:
+    ours = _is_ours(method.function)
+    query.sharing = ours  # others may change weights for a moment
+    with ordinary_passes(), guarded(*held, copying=not ours, own=own) as excuse:
         with evaluated(model), _eagerly(model):
             most = threads.before_passes(query)
             preflight(query, method.needs)

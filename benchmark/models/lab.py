@@ -71,9 +71,9 @@ class Lab:
         if first == spec:
             return None
         if "below" not in kept:
-            count = unchanged(self.model(spec), self.model(first))
-            shared = Below(self.model(first), first.key, count, self.kept(first), self._passed)
-            kept["below"] = shared if count else None
+            there = isinstance(first, Given) or self.store.load_weights(first.key) is not None
+            count = unchanged(self.model(spec), self.model(first)) if there else 0
+            kept["below"] = Below(first.key, count, self.kept(first), self._passed) if count else None
         below: Below | None = kept["below"]
         return below
 

@@ -17,8 +17,12 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode
 from attribug.query.hooks import hooks, hooks_of_all, own_hooks
 from attribug.query.settings import ambient, settings
 
-KNOWN = ("torch.nn.modules.", "attribug.models.networks")
-"""Where types of layers are defined that do nothing but what their weights and options say."""
+KNOWN: tuple[type[nn.Module], ...] = (
+    nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear, nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.ReLU, nn.MaxPool1d,
+    nn.MaxPool2d, nn.MaxPool3d, nn.Flatten, nn.Dropout, nn.Dropout2d, nn.Identity,
+)  # fmt: skip
+"""Layers that do nothing but what their weights and the options that they print say; and attribug's own of these."""
+OWN = "attribug.models.networks"
 
 
 class Passed:
@@ -52,9 +56,10 @@ class Passed:
 
 @dataclass(frozen=True)
 class Below:
-    """The first `count` children of a model, which are those of the one it was made of, bit for bit."""
+    """The first `count` layers of a model, which are those of the one it was made of, bit for bit.
 
-    base: nn.Module
+    It looks at weights once, when it is made: for passes of who leaves them as they are."""
+
     key: str
     """Content key of the base."""
     count: int
@@ -64,48 +69,50 @@ class Below:
 
     def outputs(self, model: nn.Module, inputs: Tensor) -> tuple[Tensor, float]:
         """What the model gives for inputs, and the seconds that were spared."""
-        children = list(model.children())
-        if not self._serves(model, children[: self.count], inputs):
+        if not isinstance(model, nn.Sequential) or not self._serves(model, inputs):
             return model(inputs), 0.0
+        layers = list(model)
         key = (self.key, self.count, _content(inputs), settings(), ambient())
         known = self.passed.get(key)
         if known is None:
             started, value = time.perf_counter(), inputs
-            for child in children[: self.count]:
-                value = child(value)
+            for layer in layers[: self.count]:
+                value = layer(value)
             known = value.clone(), 0.0  # what follows may work in place
             self.passed.keep(key, known[0], time.perf_counter() - started)
         value, spared = known[0].clone(), known[1]
-        for child in children[self.count :]:
-            value = child(value)
+        for layer in layers[self.count :]:
+            value = layer(value)
         return value, spared
 
-    def _serves(self, model: nn.Module, children: list[nn.Module], inputs: Tensor) -> bool:
-        """Whether nobody watches, changes or differentiates what the shared modules do."""
-        watched = own_hooks(model) or any(map(any, hooks_of_all())) or any(hooks(child) for child in children)
-        training = model.training or any(module.training for child in children for module in child.modules())
+    def _serves(self, model: nn.Sequential, inputs: Tensor) -> bool:
+        """Whether nobody watches, changes or differentiates what the shared layers do."""
+        layers = list(model)[: self.count]
+        watched = own_hooks(model) or any(map(any, hooks_of_all())) or any(hooks(layer) for layer in layers)
+        training = model.training or any(layer.training for layer in layers)
         return _values_alone(inputs) and not watched and not training
 
 
 def _values_alone(inputs: Tensor) -> bool:
     """Whether a pass is for its values: no derivative of either direction, no transform, no mode that sees it."""
     derived = torch.is_grad_enabled() or forward_ad._current_level >= 0
-    seen = _get_current_dispatch_mode() is not None or torch._C._functorch.peek_interpreter_stack() is not None
-    return not derived and not seen and type(inputs) is Tensor and inputs.device.type == "cpu"
+    modes = _get_current_dispatch_mode() is not None or torch._C._len_torch_function_stack() > 0
+    transformed = torch._C._functorch.peek_interpreter_stack() is not None
+    return not (derived or modes or transformed) and type(inputs) is Tensor and inputs.device.type == "cpu"
 
 
 def unchanged(model: nn.Module, base: nn.Module) -> int:
-    """How many children from the input on are the same in both, weights, buffers and all; 0 unless both are chains.
+    """How many layers from the input on are the same in both, weights, buffers and all; 0 unless both are chains.
 
-    Only torch's own layers and attribug's: others may do more than they show, as count their calls.
+    Only layers that do no more than they show: others may count their calls, draw at random, or hide an option.
     """
     if type(model) is not nn.Sequential or type(base) is not nn.Sequential:
         return 0
     count, weighty = 0, False
-    for one, other in zip(model.children(), base.children(), strict=False):
+    for one, other in zip(model, base, strict=False):
         mine, theirs = _tensors(one), _tensors(other)
-        same = _known(one) and _known(other) and repr(one) == repr(other) and mine.keys() == theirs.keys()
-        if not same or not all(torch.equal(value, theirs[name]) for name, value in mine.items()):
+        same = _known(one) and type(one) is type(other) and repr(one) == repr(other) and mine.keys() == theirs.keys()
+        if not same or not all(_same_bits(value, theirs[name]) for name, value in mine.items()):
             break
         count, weighty = count + 1, weighty or bool(mine)
     return count if weighty else 0
@@ -115,8 +122,17 @@ def _tensors(module: nn.Module) -> dict[str, Tensor]:
     return {**dict(module.named_parameters()), **dict(module.named_buffers())}
 
 
-def _known(module: nn.Module) -> bool:
-    return all(type(each).__module__.startswith(KNOWN) and "forward" not in vars(each) for each in module.modules())
+def _known(layer: nn.Module) -> bool:
+    kind = type(layer)
+    listed = kind in KNOWN or (kind.__module__ == OWN and isinstance(layer, KNOWN))
+    return listed and "forward" not in vars(layer)
+
+
+def _same_bits(one: Tensor, other: Tensor) -> bool:
+    if (one.dtype, one.shape, one.device) != (other.dtype, other.shape, other.device):
+        return False
+    first, second = (each.detach().contiguous().flatten().view(torch.uint8) for each in (one, other))
+    return torch.equal(first, second)
 
 
 def _content(values: Tensor) -> tuple[Any, ...]:

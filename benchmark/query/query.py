@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -78,7 +78,8 @@ class Query:
         _one_an_input("ids", self.ids, len(inputs))
         self.seed = seed
         self.rows = rows
-        self.below = below
+        self._below = below
+        self.sharing = True
         self.threads = threads
         self._train = train
         self.promised: Tensor | None = None
@@ -117,12 +118,10 @@ class Query:
         forward, backward = self.passes.total.forward - before[0], self.passes.total.backward - before[1]
         return value, Cost(time.perf_counter() - started, forward, backward)
 
-    def uncounted(self, make: Callable[[], R]) -> R:
-        """What `make` makes; its passes are counted for no method."""
-        before = replace(self.passes.total), replace(self.passes.saved)
-        value = make()
-        self.passes.total, self.passes.saved = before
-        return value
+    @property
+    def below(self) -> Below | None:
+        """What the model shares with the one that it was made of; None under methods that must not use it."""
+        return self._below if self.sharing else None
 
     def forget_passes(self) -> None:
         """Sets the passes of the method at work back to none, before it is tried again."""

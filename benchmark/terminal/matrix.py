@@ -34,8 +34,8 @@ def print_run(run: Run) -> None:
         + "\n* true by construction: the bug was confirmed on these predictions",
         style="dim",
     )
-    if "power" in run.analysis:  # not in a run of an older version
-        console.print(f"{sentence(run.headline, run.analysis['power'])} (analysis/power.csv)", soft_wrap=True)
+    if "power" in run.analysis and (told := sentence(run.headline, run.analysis["power"])):  # an older run has none
+        console.print(f"{told} (analysis/power.csv)", soft_wrap=True)
     if run.outcome is None or run.outcome.jobs == 0:
         console.print(f"nothing to do: {run.name} holds this run already")
     for line in _faults(run):

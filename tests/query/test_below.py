@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import pytest
 import torch
@@ -20,6 +21,7 @@ from attribug.models.memory import Memory
 from attribug.models.networks import bvd_cnn
 from attribug.query.below import Below, Passed, unchanged
 from attribug.query.hooks import forward_hooks
+from attribug.query.query import Query
 from attribug.suites import suite
 
 SMALL = {"train": 40, "test": 20, "epochs": 1, "width": 2}
@@ -54,7 +56,7 @@ def top(model: nn.Sequential) -> None:
 
 
 def below(base: nn.Module, model: nn.Module) -> Below:
-    return Below(base, "base", unchanged(model, base), {}, Passed())
+    return Below("base", unchanged(model, base), {}, Passed())
 
 
 @pytest.fixture
@@ -106,6 +108,65 @@ def test_only_chains_share() -> None:
     assert unchanged(nn.Sequential(Twice(), nn.Flatten()), nn.Sequential(Twice(), nn.Flatten())) == 0
 
 
+def test_a_layer_that_runs_twice_runs_twice() -> None:
+    torch.manual_seed(0)
+    relu = nn.ReLU()
+    base = nn.Sequential(nn.Linear(4, 4), relu, nn.Linear(4, 4), relu, nn.Linear(4, 2))
+    model = copy.deepcopy(base)
+    with torch.no_grad():
+        model[4].weight.mul_(-2)
+        shared, inputs = below(base, model), torch.rand(5, 4)
+        assert shared.count == 4
+        for _ in range(2):
+            assert torch.equal(shared.outputs(model, inputs)[0], model(inputs))
+
+
+@pytest.mark.parametrize("other", [
+    nn.AvgPool2d(2, count_include_pad=False), nn.LSTM(2, 2), nn.FractionalMaxPool2d(2, 3), nn.Dropout3d(),
+], ids=lambda module: type(module).__name__)  # fmt: skip
+def test_layers_that_hide_something_are_not_shared(other: nn.Module) -> None:
+    base = nn.Sequential(nn.Conv2d(1, 2, 3), other, nn.Flatten())
+    assert unchanged(copy.deepcopy(base), base) == 1
+
+
+def test_other_types_and_other_signs_of_zero_are_other_weights() -> None:
+    base = nn.Sequential(nn.Linear(2, 2), nn.ReLU())
+    assert unchanged(copy.deepcopy(base).double(), base) == 0
+    with torch.no_grad():
+        base[0].bias.zero_()
+        model = copy.deepcopy(base)
+        model[0].bias.mul_(-1)
+    assert torch.equal(model[0].bias, base[0].bias)
+    assert unchanged(model, base) == 0
+
+
+def test_methods_that_may_change_weights_share_nothing(calls: Counter[str]) -> None:
+    """A foreign one that puts them back leaves no wrong output behind."""
+    task = tasks.get("digits").function(seed=0, other=None, **SMALL)
+    contrast = bugs.get("reinit").function(task, 1, 0, [0])
+    lab = Lab(Memory())
+    (query, _), *_ = asked(contrast, [], lab, torch.arange(2), seed=0, rows=16, about=[contrast.contaminated]).values()
+    assert query.below is not None
+    occlusion = methods.get("occlusion")
+
+    def wild(query: Query) -> Tensor:
+        weight = next(query.model.parameters())
+        before = weight.detach().clone()
+        with torch.no_grad():
+            weight.zero_()
+            query.forward(query.inputs / 2)
+            weight.copy_(before)
+        return torch.zeros_like(query.inputs)
+
+    explained(replace(occlusion, name="wild", function=wild), query, {})
+    explained(occlusion, query, {})
+    calls.clear()
+    with torch.no_grad():
+        for _ in range(2):
+            assert torch.equal(query.forward(query.inputs / 2), query.model(query.inputs / 2))
+    assert calls["Conv2d"] == 2 * 5 * 3, "the second time, shared layers did not run"
+
+
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 def test_outputs_are_the_models_own(layout: torch.memory_format, calls: Counter[str]) -> None:
     base, model = derived(top)
@@ -147,7 +208,9 @@ def test_a_model_of_shared_layers_alone_hands_out_copies() -> None:
         assert torch.equal(shared.outputs(model, inputs)[0], expected)
 
 
-@pytest.mark.parametrize("how", ["gradients", "dual numbers", "vmap", "hook", "hook on all", "training", "mode"])
+@pytest.mark.parametrize(
+    "how", ["gradients", "dual numbers", "vmap", "hook", "hook on all", "training", "mode", "functions"]
+)
 def test_whoever_looks_gets_passes_of_its_own(how: str, calls: Counter[str]) -> None:
     """And what he looks for: a gradient, a tangent, a call of his hook."""
     base, model = derived(top)
@@ -182,6 +245,18 @@ def test_whoever_looks_gets_passes_of_its_own(how: str, calls: Counter[str]) -> 
     elif how == "training":
         with torch.no_grad():
             shared.outputs(model.train(), inputs)
+    elif how == "functions":
+        from torch.overrides import TorchFunctionMode
+
+        class Watching(TorchFunctionMode):
+            def __torch_function__(self, function, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+                told.append(function.__name__)
+                return function(*args, **(kwargs or {}))
+
+        told = []
+        with torch.no_grad(), Watching():
+            shared.outputs(model, inputs)
+        assert told.count("linear") == 3
     else:
         from torch.utils.flop_counter import FlopCounterMode
 
