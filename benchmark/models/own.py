@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import pickle
 import sys
 from collections.abc import Callable, Mapping
@@ -20,6 +21,7 @@ NESTED = ("state_dict", "model_state_dict", "model", "net")
 """Where checkpoints keep the weights among other things."""
 PREFIXES = ("module.", "model.", "_orig_mod.", "net.")
 """What wrappers put before every name: DataParallel, Lightning, torch.compile, habit."""
+RANDOM = "random: no file was given, and none was downloaded before"
 NAMED = 3  # of what does not fit, in a message
 Transform = Callable[[Any], Tensor]
 """Of a picture of Pillow's, to what the model takes, (C, H, W)."""
@@ -91,6 +93,8 @@ def _of_function(name: str, origin: str, function: str) -> Own:
 
 def _imported(origin: str) -> Any:
     if not origin.endswith(".py"):
+        if os.getcwd() not in sys.path and "" not in sys.path:
+            sys.path.insert(0, os.getcwd())  # as `python -m` does
         return importlib.import_module(origin)
     path = Path(origin)
     if not path.is_file():
@@ -107,16 +111,24 @@ def _torchvision(what: str, state: Mapping[str, Tensor] | None) -> Own:
 
     known = torchvision.models.list_models(torchvision.models)
     if what not in known:
-        raise InputError(f"model 'torchvision:{what}': torchvision has no such classifier{near_misses(what, known)}")
-    makers = torchvision.models.get_model_weights(what).DEFAULT
-    cached = Path(torch.hub.get_dir()) / "checkpoints" / makers.url.rpartition("/")[2]
+        raise InputError(f"model 'torchvision:{what}': torchvision has no such classifier{_close(what, known)}")
+    published = torchvision.models.get_model_weights(what)
+    makers = published.DEFAULT
+    folder = Path(torch.hub.get_dir()) / "checkpoints"
+    cached = [each for each in (makers, *published) if (folder / each.url.rpartition("/")[2]).is_file()]
     build: Callable[..., nn.Module] = _quiet(what)
     classes = tuple(makers.meta["categories"])
-    if state is None and cached.is_file():
-        model = build(what, weights=makers)
-        return Own(what, model, makers.transforms(), classes, f"torchvision's {makers}")
+    if state is None and cached:
+        model = build(what, weights=cached[0])
+        return Own(what, model, cached[0].transforms(), classes, f"torchvision's {cached[0]}")
     model = _as_large(lambda **size: build(what, weights=None, **size), "num_classes", state)
-    return Own(what, model, makers.transforms(), classes, "random")
+    return Own(what, model, makers.transforms(), classes, RANDOM)
+
+
+def _close(what: str, known: list[str]) -> str:
+    """The names that are like one, where there are any: a library's are too many to list."""
+    close = near_misses(what, known)
+    return close if "did you mean" in close else f", one of {len(known)}"
 
 
 def _quiet(what: str) -> Callable[..., nn.Module]:
@@ -134,9 +146,9 @@ def _timm(what: str, state: Mapping[str, Tensor] | None) -> Own:
         raise InputError(f"model 'timm:{what}': expected timm, which is not installed: pip install timm") from None
     known = [*timm.list_models(), *timm.list_models(pretrained=True)]
     if what not in known:
-        raise InputError(f"model 'timm:{what}': timm has no such model{near_misses(what, known)}")
+        raise InputError(f"model 'timm:{what}': timm has no such model{_close(what, known)}")
     model = _as_large(lambda **size: timm.create_model(what, pretrained=False, **size), "num_classes", state)
-    origin = "random"
+    origin = RANDOM
     if state is None and (cached := _cached_by_hub(model)) is not None:
         fill(model, read_weights(cached), cached)
         origin = f"timm's {what}, downloaded before"
@@ -167,7 +179,7 @@ def _as_large(build: Callable[..., nn.Module], size: str, state: Mapping[str, Te
         return model
     state = _unprefixed(state, model.state_dict())
     sizes = ((value.shape, state[name].shape) for name, value in model.state_dict().items() if name in state)
-    other = {found[0] for ours, found in sizes if found != ours and found[1:] == ours[1:]}
+    other = {found[0] for ours, found in sizes if found != ours and found and found[1:] == ours[1:]}
     return build(**{size: other.pop()}) if len(other) == 1 else model
 
 
@@ -191,20 +203,20 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         held = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise InputError(
-            f"weights {path}: expected a state dict, found objects that loading would run; save model.state_dict()"
+            f"weights {path}: expected a state dict, found something else, as a whole model; save model.state_dict()"
         ) from error
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, AttributeError) as error:
+    except Exception as error:  # whatever a damaged file makes of the reader
         raise InputError(f"weights {path}: expected a state dict saved by torch.save: {one_line(error)}") from error
     return _state(held, path)
 
 
 def _state(held: Any, path: Path) -> dict[str, Tensor]:
     while isinstance(held, Mapping):
-        tensors = {name: value for name, value in held.items() if isinstance(value, Tensor)}
-        if tensors and all(isinstance(name, str) for name in tensors):
-            return tensors
         inner = next((held[name] for name in NESTED if isinstance(held.get(name), Mapping)), None)
         if inner is None:
+            tensors = {str(name): value for name, value in held.items() if isinstance(value, Tensor)}
+            if tensors:
+                return tensors
             raise InputError(f"weights {path}: expected tensors by name, found {', '.join(map(str, [*held][:NAMED]))}")
         held = inner
     raise InputError(f"weights {path}: expected tensors by name, found {type(held).__name__}")
@@ -213,6 +225,8 @@ def _state(held: Any, path: Path) -> dict[str, Tensor]:
 def fill(model: nn.Module, state: Mapping[str, Tensor], path: str) -> None:
     """Loads weights into a model in place. Raises `InputError` that names what does not fit; then nothing is loaded."""
     expected = {name: value for name, value in model.state_dict().items() if isinstance(value, Tensor)}
+    if any(nn.parameter.is_lazy(value) for value in expected.values()):
+        raise InputError(f"weights {path}: {type(model).__name__} has lazy layers without sizes; let it run once")
     state = _unprefixed(state, expected)
     wrong = [
         f"{name} {tuple(value.shape)} in the model, {tuple(state[name].shape)} in the file"
@@ -225,7 +239,7 @@ def fill(model: nn.Module, state: Mapping[str, Tensor], path: str) -> None:
     ]
     if any(told):
         raise InputError(f"weights {path}: do not fit {type(model).__name__}: {'; '.join(filter(None, told))}")
-    model.load_state_dict(dict(state), strict=True)
+    model.load_state_dict(dict(state), strict=False)  # what is no tensor stays as it was built
 
 
 def _listed(what: str, names: list[str]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,6 +24,8 @@ from attribug.results.narrative import counted
 from attribug.storage.files import make_folder, write_atomically
 from attribug.tasks.folders import Preparation, Prepared, Transform, pictures
 
+MOST = 100
+"""Pictures, where nobody says how many: all of them and their maps are held at once."""
 METHODS = ("gradient", "smoothgrad", "integrated_gradients", "guided_backprop", "grad_cam", "lrp_epsilon_plus_flat")
 """Where nobody says which: fast ones of every family."""
 CLOSE_TO_ONE = 1e-3
@@ -61,9 +63,10 @@ def explain_folder(
     std: Sequence[float] | None = None,
     bgr: bool = False,
     classes: str | Path | None = None,
-    most: int | None = None,
+    most: int = MOST,
     strict: bool = False,
     seed: int = 0,
+    say: Callable[[str], None] = lambda line: None,
 ) -> ExplainedFolder:
     """Explains what a model says of the pictures in a folder; writes `explained.html`, `explained.csv` and
     `maps.safetensors` (maps by method, rows as in the table) into `out`.
@@ -71,33 +74,45 @@ def explain_folder(
     `model`, `weights`: see `attribug.models.own`. `data`: pictures in folders by class, or all in one; the transform
     that comes with the model prepares them, or, where `pixels` is given, they are resized and cropped to such squares
     and brought to (x − mean) / std, x in [0, 1]. `classes`: a file of a name a line, one for each output. `most`: so
-    many pictures. The class that is explained is the predicted one. Raises `InputError` for wrong input.
+    many pictures, spread over the classes. The class that is explained is the predicted one. `say` is told the facts
+    about model and data before anything is explained. Raises `InputError` for wrong input.
     """
     mine = own(model, weights)
     names = list(methods or METHODS)
     chosen = [registered.get(name) for name in names]
+    unfit = [method.name for method in chosen if method.output != "attributions"]
+    if unfit:
+        raise InputError(f"--methods: expected methods that give maps, found {', '.join(map(repr, unfit))}")
+    out = Path(out)
+    if not out.parent.is_dir() or (out.exists() and not out.is_dir()):
+        raise InputError(f"--out {out}: expected a folder, or a new one in a folder that is there")
+    seed = a_seed(seed)
     read = pictures(data, _prepare(mine, pixels, mean, std, bgr), strict=strict, most=most)
     outputs = _outputs(mine, read)
     called = _class_names(classes, mine, read, outputs.shape[1])
     probabilities = outputs.softmax(1)
     best, predicted = probabilities.max(1)
-    query = Query(mine.model, read.inputs, predicted, seed=a_seed(seed))
-    maps: dict[str, Tensor] = {}
-    refused: dict[str, str] = {}
-    for method in chosen:
-        if method.output != "attributions":
-            raise InputError(f"--methods: expected methods that give maps, found {method.name!r}")
-        try:
-            maps[method.name] = attributions(method, query, {}).cpu()
-        except (Unsupported, MethodFault) as error:
-            refused[method.name] = str(error)
     labels = [read.folders[label] for label in read.labels] or [""] * len(read.names)
     table = pd.DataFrame({
         "picture": read.names, "prediction": [called[k] for k in predicted], "probability": best.tolist(),
         "label": labels,
     })  # fmt: skip
-    found = ExplainedFolder(maps, table, refused, tuple(_facts(mine, read, table, called)), read.skipped)
-    _write(found, mine, read, called, Path(out))
+    facts = _facts(mine, read, table, called)
+    for line in facts:
+        say(line)
+    device = next((parameter.device for parameter in mine.model.parameters()), torch.device("cpu"))
+    query = Query(mine.model, read.inputs.to(device), predicted.to(device), seed=seed)
+    maps: dict[str, Tensor] = {}
+    refused: dict[str, str] = {}
+    for method in chosen:
+        try:
+            maps[method.name] = attributions(method, query, {}).cpu()
+        except (Unsupported, MethodFault) as error:
+            refused[method.name] = str(error)
+        except Exception as error:  # the model's own, under gradients or in parts
+            refused[method.name] = f"raises {one_line(error)}"
+    found = ExplainedFolder(maps, table, refused, tuple(facts), read.skipped)
+    _write(found, mine, read, called, out)
     return found
 
 
@@ -110,6 +125,8 @@ def _prepare(
         for name, values in (("--mean", mean), ("--std", std)):
             if values is not None and len(values) not in {1, 3}:
                 raise InputError(f"{name}: expected 1 or 3 numbers, found {len(values)}")
+            if values is not None and not np.isfinite(values).all():
+                raise InputError(f"{name}: expected finite numbers, found {', '.join(map(str, values))}")
         if std is not None and not all(value > 0 for value in std):
             raise InputError(f"--std: expected positive numbers, found {', '.join(map(str, std))}")
         grey = _channels(mine) == 1
@@ -137,6 +154,10 @@ def _outputs(mine: Own, read: Prepared) -> Tensor:
         ) from error
     if outputs.ndim != 2 or outputs.shape[1] < 2:
         raise InputError(f"model {mine.name!r}: expected logits (N, K) with K ≥ 2, found {tuple(outputs.shape)}")
+    if not bool(outputs.isfinite().all()):
+        raise InputError(
+            f"model {mine.name!r}: expected finite logits, found NaN or infinity: wrong weights or values?"
+        )
     if bool((outputs >= 0).all()) and bool(((outputs.sum(1) - 1).abs() < CLOSE_TO_ONE).all()):
         raise InputError(f"model {mine.name!r}: expected logits, found probabilities; leave the last softmax away")
     return outputs
@@ -148,7 +169,11 @@ def _class_names(classes: str | Path | None, mine: Own, read: Prepared, count: i
         path = Path(classes)
         if not path.is_file():
             raise InputError(f"--classes {path}: no such file")
-        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+        try:
+            text = path.read_text(encoding="utf-8-sig")
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"--classes {path}: expected text in UTF-8: {one_line(error)}") from error
+        lines = [line.strip() for line in text.splitlines() if line.strip()]
         if len(lines) != count:
             raise InputError(f"--classes {path}: expected {count} lines, one for each output, found {len(lines)}")
         return lines

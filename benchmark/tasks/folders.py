@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,12 +12,11 @@ import torch
 from torch import Tensor
 
 from attribug.errors import InputError, one_line
+from attribug.models.own import Transform
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 SEE_THROUGH = {"RGBA", "LA", "PA", "RGBa", "La"}
 """Pillow's modes with a channel of transparency: what lies behind is for their owner to say."""
-Transform = Callable[[Any], Tensor]
-"""Of a picture of Pillow's (RGB), to what the model takes, (C, H, W)."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +26,7 @@ class Prepared:
     inputs: Tensor
     """(N, C, H, W), float32."""
     shown: tuple[Any, ...]
-    """The same as people see them, (H, W, 3), uint8: resized and cropped as the model's, where that is known."""
+    """The same as people see them, (H, W, 3), uint8: the same part of the picture as the model's."""
     names: tuple[str, ...]
     """Paths below the folder."""
     folders: tuple[str, ...]
@@ -63,10 +62,9 @@ def square(picture: Any, pixels: int) -> Any:
     """The middle square of a picture, `pixels` a side."""
     from PIL import Image
 
-    scale = pixels / min(picture.size)
-    size = [max(pixels, round(side * scale)) for side in picture.size]
-    left, top = ((side - pixels) // 2 for side in size)
-    return picture.resize(size, Image.Resampling.BILINEAR).crop((left, top, left + pixels, top + pixels))
+    side = min(picture.size)
+    left, top = ((length - side) / 2 for length in picture.size)
+    return picture.resize((pixels, pixels), Image.Resampling.BILINEAR, box=(left, top, left + side, top + side))
 
 
 def pictures(folder: str | Path, prepare: Transform, *, strict: bool = False, most: int | None = None) -> Prepared:
@@ -79,7 +77,10 @@ def pictures(folder: str | Path, prepare: Transform, *, strict: bool = False, mo
     if not folder.is_dir():
         there = "a file" if folder.exists() else "nothing there"
         raise InputError(f"data {folder}: expected a folder of pictures, found {there}")
-    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    if most is not None and most < 1:
+        raise InputError(f"--most: expected at least 1, found {most}")
+    every = (path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    found = sorted(path for path in every if not any(part.startswith(".") for part in path.relative_to(folder).parts))
     classes = sorted({path.relative_to(folder).parts[0] for path in found if path.parent != folder})
     loose = [path for path in found if path.parent == folder]
     if classes and loose:
@@ -90,12 +91,12 @@ def pictures(folder: str | Path, prepare: Transform, *, strict: bool = False, mo
     tensors: list[Tensor] = []
     shown, names, labels, skipped = [], [], [], []
     for path in _some(found, folder, most):
-        name = path.relative_to(folder).as_posix()
+        name = path.relative_to(folder).as_posix().encode(errors="replace").decode()
         try:
             picture = _read(path)
         except InputError:
             raise
-        except (OSError, ValueError, SyntaxError) as error:
+        except Exception as error:  # whatever a damaged file makes of its reader
             if strict:
                 raise InputError(f"data {folder}: {name}: no picture: {one_line(error)}") from error
             skipped.append((name, one_line(error)))
@@ -104,7 +105,8 @@ def pictures(folder: str | Path, prepare: Transform, *, strict: bool = False, mo
         if tensors[-1].shape != tensors[0].shape:
             shapes = f"{tuple(tensors[0].shape)} and {tuple(tensors[-1].shape)} ({name})"
             raise InputError(f"data {folder}: expected pictures of one shape, found {shapes}; --pixels N makes them so")
-        shown.append(np.asarray(_as_seen(picture, tensors[-1])))
+        ours = prepare if isinstance(prepare, Preparation) else None
+        shown.append(_as_seen(tensors[-1]) if ours is None else np.asarray(square(picture, ours.pixels)))
         names.append(name)
         labels += [classes.index(path.relative_to(folder).parts[0])] if classes else []
     if not tensors:
@@ -117,11 +119,12 @@ def _some(found: Sequence[Path], folder: Path, most: int | None) -> Sequence[Pat
     """At most so many, the first of every class, then the second ones."""
     if most is None or len(found) <= most:
         return found
-    seen: dict[Path, int] = {}
+    seen: dict[str, int] = {}
     turns = []
     for path in found:
-        turns.append((seen.setdefault(path.parent, 0), path))
-        seen[path.parent] += 1
+        kind = path.relative_to(folder).parts[0] if path.parent != folder else ""
+        turns.append((seen.setdefault(kind, 0), path))
+        seen[kind] += 1
     return sorted(path for _, path in sorted(turns)[:most])
 
 
@@ -134,8 +137,10 @@ def _read(path: Path) -> Any:
             raise InputError(
                 f"picture {path.name}: expected 1 or 3 channels, found one of transparency beside them; flatten it"
             )
-        if turned.mode.startswith("I"):  # 16 bits, which conversion would cut off
+        if turned.mode.startswith("I;16"):  # which conversion would cut off
             turned = Image.fromarray((np.asarray(turned, np.float32) / 257).clip(0, 255).astype(np.uint8))
+        if turned.mode in {"F", "I"}:
+            raise ValueError(f"expected 8 or 16 bits a channel, found 32 ({turned.mode})")
         return turned.convert("RGB")
 
 
@@ -150,6 +155,10 @@ def _tensor(prepare: Transform, picture: Any, name: str) -> Tensor:
     return made.float()
 
 
-def _as_seen(picture: Any, tensor: Tensor) -> Any:
-    height, width = tensor.shape[1:]
-    return square(picture, height) if height == width else picture.resize((width, height))
+def _as_seen(tensor: Tensor) -> Any:
+    """What a model gets, (C, H, W), from black at its lowest to white at its highest value: transforms crop as they like."""
+    values = tensor.detach().double()
+    low, high = values.min(), values.max()
+    scaled = ((values - low) / (high - low).clamp(min=1e-12) * 255).round().to(torch.uint8)
+    channels = scaled if len(scaled) == 3 else scaled[:1].expand(3, -1, -1)
+    return np.ascontiguousarray(channels.permute(1, 2, 0).numpy())

@@ -209,7 +209,7 @@ def explain(
     std: Annotated[str | None, typer.Option(metavar="X[,X,X]", help="Likewise.")] = None,
     bgr: Annotated[bool, typer.Option("--bgr", help="Channels in reverse order.")] = False,
     classes: Annotated[Path | None, typer.Option(metavar="FILE", help="A name a line, one for each output.")] = None,
-    most: Annotated[int | None, typer.Option(metavar="N", help="So many pictures.")] = None,
+    most: Annotated[int, typer.Option(metavar="N", help="So many pictures, spread over the classes.")] = 100,
     strict: Annotated[bool, typer.Option("--strict", help="Refuse files that are no picture.")] = False,
     seed: Annotated[int, typer.Option(metavar="N", help="Of the noise.")] = 0,
 ) -> None:
@@ -219,10 +219,8 @@ def explain(
     found = explain_folder(
         model, data, out, weights=weights, methods=_names("methods", methods) if methods else None, pixels=pixels,
         mean=_numbers("--mean", mean), std=_numbers("--std", std), bgr=bgr, classes=classes, most=most, strict=strict,
-        seed=seed,
+        seed=seed, say=_say,
     )  # fmt: skip
-    for line in found.facts:
-        _say(line)
     for method, reason in found.refused.items():
         _say(f"{method}: declines: {reason}")
     _say(f"written: {out / 'explained.html'}, explained.csv, maps.safetensors ({', '.join(found.maps)})")

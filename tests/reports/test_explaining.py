@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 PIXELS = 24
 NET = """
+import numpy as np
 import torch
 from torch import nn
 
@@ -41,6 +42,16 @@ def grey(): return ready(1)
 def one(): return ready(3, classes=1)
 def probabilities(): return nn.Sequential(ready(3), nn.Softmax(1))
 def wide(): return ready(3, pixels=32)
+def nan(): return nn.Sequential(ready(3), nn.Hardtanh(float("nan"), float("inf")))
+def bad_gradient(): return nn.Sequential(ready(3), Bad())
+def cropped(): return ready(3), lambda picture: torch.from_numpy(np.asarray(picture.crop((0, 0, 24, 24))) / 255).permute(2, 0, 1)
+
+class Bad(nn.Module):
+    def forward(self, x):
+        if torch.is_grad_enabled():
+            raise RuntimeError("no gradients here")
+        return x
+
 def prepared(): return ready(3), lambda picture: torch.zeros(3, 24, 24)
 def bad_transform(): return ready(3), lambda picture: 3
 def raising_transform(): return ready(3), lambda picture: 1 / 0
@@ -131,6 +142,29 @@ def test_preparation_is_a_loop_over_channels() -> None:
     np.testing.assert_allclose(Preparation(20, grey=True)(picture)[0], expected.mean(0), atol=1e-6)
 
 
+def test_a_models_own_errors_are_reasons(folder: Path) -> None:
+    found = explain_folder("net.py:bad_gradient", "photos", "out", pixels=PIXELS, methods=["gradient", "edges"])
+    assert "no gradients here" in found.refused["gradient"]
+    assert "edges" not in found.refused or "no gradients here" in found.refused["edges"]
+
+
+def test_pictures_are_shown_as_the_models_transform_crops_them(folder: Path) -> None:
+    read = pictures(folder / "photos", own("net.py:cropped").transform)
+    picture = np.asarray(Image.open(folder / "photos" / "a" / "cat.png").convert("RGB"))[:24, :24].astype(float)
+    scaled = (picture - picture.min()) / (picture.max() - picture.min()) * 255
+    assert np.abs(read.shown[0] - scaled).max() <= 1
+
+
+def test_hidden_odd_and_wide_files(folder: Path) -> None:
+    photos = folder / "photos" / "a"
+    (photos / "._cat.png").write_bytes(b"")
+    Image.fromarray(np.random.default_rng(0).random((9, 9)).astype(np.float32)).save(photos / "float.tif")
+    Image.new("RGB", (60_000, 1), "red").save(photos / "wide.png")
+    read = pictures(folder / "photos", Preparation(PIXELS))
+    assert [name for name, _ in read.skipped] == ["a/float.tif"]
+    assert "a/wide.png" in read.names
+
+
 def test_grey_networks_get_one_channel(folder: Path) -> None:
     found = explain_folder("net.py:grey", "photos", "out", pixels=PIXELS, methods=["gradient"])
     assert found.maps["gradient"].shape == (6, 1, PIXELS, PIXELS)
@@ -169,6 +203,14 @@ def loose(folder: Path) -> None:
     Image.new("RGB", (30, 30)).save(folder / "photos" / "loose.png")
 
 
+def latin(folder: Path) -> None:
+    (folder / "names.txt").write_bytes(b"\xe9\nb\nc\n")
+
+
+def a_file(folder: Path) -> None:
+    (folder / "taken").write_text("")
+
+
 def few_names(folder: Path) -> None:
     (folder / "names.txt").write_text("a\nb\n")
 
@@ -203,6 +245,12 @@ MISTAKES: dict[str, tuple[Step, tuple[str, ...], str]] = {
     "no pixels": (None, (*LOAD[:4], "--bgr"), r"--mean, --std, --bgr: expected --pixels N beside them.*"),
     "pixels": (None, (*LOAD[:4], "--pixels", "0"), r"--pixels: expected at least 1, found 0"),
     "names": (few_names, (*LOAD, "--classes", "names.txt"), r"--classes names.txt: expected 3 lines, .*, found 2"),
+    "latin": (latin, (*LOAD, "--classes", "names.txt"), r"--classes names.txt: expected text in UTF-8: .*"),
+    "no place": (None, (*LOAD, "--out", "a/b/c"), r"--out a/b/c: expected a folder, or a new one in .*"),
+    "taken": (a_file, (*LOAD, "--out", "taken"), r"--out taken: expected a folder, .*"),
+    "most": (None, (*LOAD, "--most", "0"), r"--most: expected at least 1, found 0"),
+    "nan": (None, (*LOAD, "--mean", "nan"), r"--mean: expected finite numbers, found nan"),
+    "no numbers": (None, ("--model", "net.py:nan", *LOAD[2:]), r".*expected finite logits, found NaN or infinity: .*"),
     "no names": (None, (*LOAD, "--classes", "absent.txt"), r"--classes absent.txt: no such file"),
     "method": (None, (*LOAD, "--methods", "gradeint"), r".*gradeint.*did you mean 'gradient'.*"),
     "no maps": (None, (*LOAD, "--methods", "predictions"),
