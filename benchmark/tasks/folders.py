@@ -156,7 +156,7 @@ def _tensor(prepare: Transform, picture: Any, name: str) -> Tensor:
 
 
 def _as_seen(tensor: Tensor) -> Any:
-    """What a model gets, (C, H, W), from black at its lowest to white at its highest value: transforms crop as they like."""
+    """What a model gets, (C, H, W), from black at its lowest value to white at its highest: transforms may crop."""
     values = tensor.detach().double()
     low, high = values.min(), values.max()
     scaled = ((values - low) / (high - low).clamp(min=1e-12) * 255).round().to(torch.uint8)

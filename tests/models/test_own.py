@@ -162,7 +162,8 @@ MISTAKES: dict[str, tuple[str, Any, str]] = {
                         r".*: 4 missing \(.* and 1 more\); \d+ unexpected \(conv1.weight, .* and \d+ more\)"),
     "a number": ("FILE:load", lambda s: 3, r"weights \S+: expected tensors by name, found int"),
     "no tensors": ("FILE:load", lambda s: {"epoch": 3}, r"weights \S+: expected tensors by name, found epoch"),
-    "a model": ("FILE:load", lambda s: nn.Linear(2, 2), r"weights \S+: expected a state dict, found something else, .*"),
+    "a model": ("FILE:load", lambda s: nn.Linear(2, 2),
+                r"weights \S+: expected a state dict, found something else, .*"),
 }  # fmt: skip
 
 

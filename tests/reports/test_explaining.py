@@ -44,7 +44,10 @@ def probabilities(): return nn.Sequential(ready(3), nn.Softmax(1))
 def wide(): return ready(3, pixels=32)
 def nan(): return nn.Sequential(ready(3), nn.Hardtanh(float("nan"), float("inf")))
 def bad_gradient(): return nn.Sequential(ready(3), Bad())
-def cropped(): return ready(3), lambda picture: torch.from_numpy(np.asarray(picture.crop((0, 0, 24, 24))) / 255).permute(2, 0, 1)
+def cropped(): return ready(3), corner
+
+def corner(picture):
+    return torch.from_numpy(np.asarray(picture.crop((0, 0, 24, 24))) / 255).permute(2, 0, 1)
 
 class Bad(nn.Module):
     def forward(self, x):
