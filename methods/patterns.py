@@ -68,25 +68,23 @@ def patterns(query: Query) -> Patterns:
     training examples, where the query may remember them. Those of layers that it shares with the model that it was made
     of, and with others made of that, are fitted once for all: they see the same inputs."""
     inputs, layers = query.train_inputs, _layers(query.model)
-    content = keys.digest(*query.model.parameters(), inputs)
-    key = "patterns", content
+    key = "patterns", keys.digest(*query.model.parameters(), inputs)
     if key in query.kept:
         fitted, cost = query.kept[key]
         query.charge(cost)
         return dict(zip(layers, fitted, strict=True))
-    shared, skip, alone = query.kept, 0, 0.0
-    if query.below is not None:
-        shared, skip = query.below.kept, _before_the_last_step(query.model, query.below.count)
-    theirs = [parameter for layer in layers[:skip] for parameter in layer.parameters()]
-    common = "patterns of shared layers", skip, query.rows, keys.digest(*theirs, inputs)
+    below = query.below
+    skip = 0 if below is None else _before_the_last_step(query.model, below.count)
     lower: list[Tensor] = []
-    if skip and common in shared:
-        lower, alone = shared[common]
-    fit_ = partial(fit, query.model, inputs, query.rows, query.forward, skip=len(lower))
-    upper, cost = query.priced(lambda: [*fit_().values()])
-    fitted = [*lower, *upper]
-    if skip and not lower:
-        shared[common] = fitted[:skip], cost.seconds
+    alone = 0.0
+    if below is not None and skip:
+        theirs = [parameter for layer in layers[:skip] for parameter in layer.parameters()]
+        common = "patterns of shared layers", skip, query.rows, keys.digest(*theirs, inputs)
+        lower, alone = below.kept.get(common, (lower, alone))
+    upper, cost = query.priced(partial(fit, query.model, inputs, query.rows, query.forward, skip=len(lower)))
+    fitted = [*lower, *upper.values()]
+    if below is not None and skip and not lower:
+        below.kept[common] = fitted[:skip], cost.seconds
     spared = max(0.0, alone - cost.seconds)  # a fit of all layers takes so much longer
     query.charge(Cost(spared))
     query.kept[key] = fitted, Cost(cost.seconds + spared, cost.forward, cost.backward)

@@ -7,7 +7,7 @@ import os
 import pickle
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -60,10 +60,11 @@ def own(name: str, weights: str | Path | None = None) -> Own:
         raise InputError(f"model {name!r}: expected {expected}")
     state = None if weights is None else read_weights(weights)
     found = LIBRARIES[origin](what, state) if origin in LIBRARIES else _of_function(name, origin, what)
+    origin_of_weights = found.weights
     if state is not None:
-        fill(found.model, state, str(weights))
-        found = Own(name, found.model, found.transform, found.classes, str(weights))
-    return Own(name, found.model.eval(), found.transform, found.classes, found.weights)
+        origin_of_weights = str(weights)
+        fill(found.model, state, origin_of_weights)
+    return replace(found, name=name, model=found.model.eval(), weights=origin_of_weights)
 
 
 # --- who builds it ---

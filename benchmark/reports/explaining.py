@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -23,6 +24,9 @@ from attribug.results.explained_page import ExplainedPicture, explained_page
 from attribug.results.narrative import counted
 from attribug.storage.files import make_folder, write_atomically
 from attribug.tasks.folders import Preparation, Prepared, pictures
+
+if TYPE_CHECKING:
+    from attribug.contracts.pieces import Method
 
 MOST = 100
 """Pictures, where nobody says how many: all of them and their maps are held at once."""
@@ -101,7 +105,14 @@ def explain_folder(
     for line in facts:
         say(line)
     device = next((parameter.device for parameter in mine.model.parameters()), torch.device("cpu"))
-    query = Query(mine.model, read.inputs.to(device), predicted.to(device), seed=seed)
+    maps, refused = _explained(chosen, Query(mine.model, read.inputs.to(device), predicted.to(device), seed=seed))
+    found = ExplainedFolder(maps, table, refused, tuple(facts), read.skipped)
+    _write(found, mine, read, called, out)
+    return found
+
+
+def _explained(chosen: Sequence[Method], query: Query) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Maps by method, and why others give none."""
     maps: dict[str, Tensor] = {}
     refused: dict[str, str] = {}
     for method in chosen:
@@ -111,9 +122,7 @@ def explain_folder(
             refused[method.name] = str(error)
         except Exception as error:  # the model's own, under gradients or in parts
             refused[method.name] = f"raises {one_line(error)}"
-    found = ExplainedFolder(maps, table, refused, tuple(facts), read.skipped)
-    _write(found, mine, read, called, out)
-    return found
+    return maps, refused
 
 
 def _prepare(

@@ -81,7 +81,7 @@ def pictures(folder: str | Path, prepare: Transform, *, strict: bool = False, mo
         raise InputError(f"--most: expected at least 1, found {most}")
     every = (path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
     found = sorted(path for path in every if not any(part.startswith(".") for part in path.relative_to(folder).parts))
-    classes = sorted({path.relative_to(folder).parts[0] for path in found if path.parent != folder})
+    classes = sorted({_kind(path, folder) for path in found} - {""})
     loose = [path for path in found if path.parent == folder]
     if classes and loose:
         raise InputError(
@@ -108,11 +108,16 @@ def pictures(folder: str | Path, prepare: Transform, *, strict: bool = False, mo
         ours = prepare if isinstance(prepare, Preparation) else None
         shown.append(_as_seen(tensors[-1]) if ours is None else np.asarray(square(picture, ours.pixels)))
         names.append(name)
-        labels += [classes.index(path.relative_to(folder).parts[0])] if classes else []
+        labels += [classes.index(_kind(path, folder))] if classes else []
     if not tensors:
         others = f"; {len(skipped)} could not be read, {': '.join(skipped[0])}" if skipped else ""
         raise InputError(f"data {folder}: expected pictures ({', '.join(SUFFIXES)}), found none{others}")
     return Prepared(torch.stack(tensors), tuple(shown), tuple(names), tuple(classes), tuple(labels), tuple(skipped))
+
+
+def _kind(path: Path, folder: Path) -> str:
+    """The class that a picture's folder names; an empty text of one that lies in none."""
+    return path.relative_to(folder).parts[0] if path.parent != folder else ""
 
 
 def _some(found: Sequence[Path], folder: Path, most: int | None) -> Sequence[Path]:
@@ -122,7 +127,7 @@ def _some(found: Sequence[Path], folder: Path, most: int | None) -> Sequence[Pat
     seen: dict[str, int] = {}
     turns = []
     for path in found:
-        kind = path.relative_to(folder).parts[0] if path.parent != folder else ""
+        kind = _kind(path, folder)
         turns.append((seen.setdefault(kind, 0), path))
         seen[kind] += 1
     return sorted(path for _, path in sorted(turns)[:most])

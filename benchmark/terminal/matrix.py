@@ -34,7 +34,8 @@ def print_run(run: Run) -> None:
         + "\n* true by construction: the bug was confirmed on these predictions",
         style="dim",
     )
-    if "power" in run.analysis and (told := sentence(run.headline, run.analysis["power"])):  # an older run has none
+    power = run.analysis.get("power")  # an older run has none
+    if power is not None and (told := sentence(run.headline, power)):
         console.print(f"{told} (analysis/power.csv)", soft_wrap=True)
     if run.outcome is None or run.outcome.jobs == 0:
         console.print(f"nothing to do: {run.name} holds this run already")
