@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from attribug import plugin_files
 from attribug.errors import InputError, near_misses, one_line
+from attribug.models.preparation import Transform
 
 NESTED = ("state_dict", "model_state_dict", "model", "net")
 """Where checkpoints keep the weights among other things."""
@@ -23,8 +24,6 @@ PREFIXES = ("module.", "model.", "_orig_mod.", "net.")
 """What wrappers put before every name: DataParallel, Lightning, torch.compile, habit."""
 RANDOM = "random: no file was given, and none was downloaded before"
 NAMED = 3  # of what does not fit, in a message
-Transform = Callable[[Any], Tensor]
-"""Of a picture of Pillow's, to what the model takes, (C, H, W)."""
 
 
 @dataclass(frozen=True)

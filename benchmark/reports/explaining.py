@@ -18,12 +18,13 @@ from attribug.maps.attribution import attributions
 from attribug.maps.guard import MethodFault
 from attribug.maps.operands import a_seed
 from attribug.models.lab import logits
-from attribug.models.own import Own, Transform, own
+from attribug.models.own import Own, own
+from attribug.models.preparation import Preparation, Transform
 from attribug.query.query import Query
 from attribug.results.explained_page import ExplainedPicture, explained_page
 from attribug.results.narrative import counted
 from attribug.storage.files import make_folder, write_atomically
-from attribug.tasks.folders import Preparation, Prepared, pictures
+from attribug.tasks.folders import Prepared, pictures
 
 if TYPE_CHECKING:
     from attribug.contracts.pieces import Method

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from attribug.errors import InputError, one_line
-from attribug.models.own import Transform
+from attribug.models.preparation import Preparation, Transform, square
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 SEE_THROUGH = {"RGBA", "LA", "PA", "RGBa", "La"}
@@ -35,36 +35,6 @@ class Prepared:
     """Places in `folders`; none of a flat folder."""
     skipped: tuple[tuple[str, str], ...] = ()
     """Files that are no picture, each with the reason."""
-
-
-@dataclass(frozen=True)
-class Preparation:
-    """What makes numbers of a picture: the shorter side to `pixels`, the middle square, channels (x − mean) / std of
-    values in [0, 1], in reverse order for models that were trained on BGR."""
-
-    pixels: int
-    mean: tuple[float, ...] = (0.0,)
-    std: tuple[float, ...] = (1.0,)
-    bgr: bool = False
-    grey: bool = False
-    """One channel."""
-
-    def __call__(self, picture: Any) -> Tensor:
-        """(C, pixels, pixels), float32."""
-        values = np.asarray(square(picture, self.pixels), np.float32) / 255
-        channels = values.mean(2)[None] if self.grey else np.moveaxis(values, 2, 0)
-        channels = channels[::-1] if self.bgr else channels
-        mean, std = (np.asarray(each, np.float32).reshape(-1, 1, 1) for each in (self.mean, self.std))
-        return torch.from_numpy(np.ascontiguousarray((channels - mean) / std, dtype=np.float32))
-
-
-def square(picture: Any, pixels: int) -> Any:
-    """The middle square of a picture, `pixels` a side."""
-    from PIL import Image
-
-    side = min(picture.size)
-    left, top = ((length - side) / 2 for length in picture.size)
-    return picture.resize((pixels, pixels), Image.Resampling.BILINEAR, box=(left, top, left + side, top + side))
 
 
 def pictures(folder: str | Path, prepare: Transform, *, strict: bool = False, most: int | None = None) -> Prepared:

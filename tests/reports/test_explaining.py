@@ -16,8 +16,9 @@ from safetensors.torch import load_file
 import attribug
 from attribug.errors import InputError
 from attribug.models.own import own
+from attribug.models.preparation import Preparation
 from attribug.reports.explaining import explain_folder
-from attribug.tasks.folders import Preparation, pictures
+from attribug.tasks.folders import pictures
 
 if TYPE_CHECKING:
     from collections.abc import Callable
