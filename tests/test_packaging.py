@@ -1,5 +1,6 @@
 """The wheel, as users get it: complete, importable without leftovers, free of generic top-level modules."""
 
+import itertools
 import subprocess
 import sys
 import tomllib
@@ -87,7 +88,7 @@ def test_wheel_in_a_clean_environment(wheel, tmp_path):
 def test_every_dependency_states_its_reason():
     text = (ROOT / "pyproject.toml").read_text()
     project = tomllib.loads(text)["project"]
-    listed = [*project["dependencies"], *project["optional-dependencies"]["test"]]
-    for requirement in listed:
+    for requirement in [*project["dependencies"], *itertools.chain(*project["optional-dependencies"].values())]:
         lines = [line for line in text.splitlines() if f'"{requirement}"' in line and line.startswith("    ")]
-        assert [line.partition("#")[2].strip() for line in lines] != [""], requirement
+        assert lines, requirement
+        assert all(line.partition("#")[2].strip() for line in lines), requirement

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from attribug import plugin_files
 from attribug.errors import InputError, near_misses, one_line
 from attribug.models.preparation import Transform
+from attribug.models.pretrained import PRETRAINED, classes
 
 NESTED = ("state_dict", "model_state_dict", "model", "net")
 """Where checkpoints keep the weights among other things."""
@@ -44,7 +45,8 @@ class Own:
 
 
 def own(name: str, weights: str | Path | None = None) -> Own:
-    """The model of a name: `FILE.py:FUNCTION`, `MODULE:FUNCTION`, `torchvision:NAME` or `timm:NAME`.
+    """The model of a name: `FILE.py:FUNCTION`, `MODULE:FUNCTION`, `torchvision:NAME`, `timm:NAME`, or one of those in
+    `attribug.models.pretrained`, which have their weights from a package.
 
     A function takes nothing and returns a module, or a module and its transform. `weights`: a file of safetensors, or a
     state dict that `torch.load(weights_only=True)` reads, nested and prefixed as checkpoints are. A library's model of
@@ -54,11 +56,14 @@ def own(name: str, weights: str | Path | None = None) -> Own:
     Raises `InputError` where there is no such model, and where weights do not fit.
     """
     origin, _, what = name.rpartition(":")
-    if not origin or not what:
-        expected = "FILE.py:FUNCTION, MODULE:FUNCTION, torchvision:NAME or timm:NAME"
+    if not (origin and what) and name not in PRETRAINED:
+        expected = f"FILE.py:FUNCTION, MODULE:FUNCTION, torchvision:NAME, timm:NAME, {' or '.join(PRETRAINED)}"
         raise InputError(f"model {name!r}: expected {expected}")
     state = None if weights is None else read_weights(weights)
-    found = LIBRARIES[origin](what, state) if origin in LIBRARIES else _of_function(name, origin, what)
+    if name in PRETRAINED:
+        found = _pretrained(name, state)
+    else:
+        found = LIBRARIES[origin](what, state) if origin in LIBRARIES else _of_function(name, origin, what)
     origin_of_weights = found.weights
     if state is not None:
         origin_of_weights = str(weights)
@@ -143,7 +148,8 @@ def _timm(what: str, state: Mapping[str, Tensor] | None) -> Own:
     try:
         timm: Any = importlib.import_module("timm")
     except ImportError:
-        raise InputError(f"model 'timm:{what}': expected timm, which is not installed: pip install timm") from None
+        absent = "expected timm, which is not installed: pip install 'attribug[timm]'"
+        raise InputError(f"model 'timm:{what}': {absent}") from None
     known = [*timm.list_models(), *timm.list_models(pretrained=True)]
     if what not in known:
         raise InputError(f"model 'timm:{what}': timm has no such model{_close(what, known)}")
@@ -165,6 +171,14 @@ def _cached_by_hub(model: nn.Module) -> str | None:
 
     found = try_to_load_from_cache(repository, "model.safetensors")
     return found if isinstance(found, str) else None
+
+
+def _pretrained(name: str, state: Mapping[str, Tensor] | None) -> Own:
+    made = PRETRAINED[name]
+    model = _as_large(made.network, "num_classes", state)
+    if state is None:
+        fill(model, made.weights(name, model), made.package)
+    return Own(name, model, made.transform, classes(), f"those of the package {made.package}")
 
 
 LIBRARIES: dict[str, Callable[[str, Mapping[str, Tensor] | None], Own]] = {

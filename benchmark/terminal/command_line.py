@@ -196,7 +196,11 @@ _register(replicate, "times", inspect.Parameter.empty, ANNOTATED[int, TIMES])
 @app.command()
 def explain(
     model: Annotated[
-        str, typer.Option(metavar="NAME", help="FILE.py:FUNCTION, MODULE:FUNCTION, torchvision:NAME or timm:NAME.")
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="FILE.py:FUNCTION, MODULE:FUNCTION, torchvision:NAME, timm:NAME, lite0 or squeezenet.",
+        ),
     ],
     data: Annotated[Path, typer.Option(metavar="FOLDER", help="Pictures, in folders by class or all in one.")],
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="For page, table and maps.")] = Path("explained"),
