@@ -76,11 +76,12 @@ def explain_folder(
     """Explains what a model says of the pictures in a folder; writes `explained.html`, `explained.csv` and
     `maps.safetensors` (maps by method, rows as in the table) into `out`.
 
-    `model`, `weights`: see `attribug.models.own`. `data`: pictures in folders by class, or all in one; the transform
-    that comes with the model prepares them, or, where `pixels` is given, they are resized and cropped to such squares
-    and brought to (x − mean) / std, x in [0, 1]. `classes`: a file of a name a line, one for each output. `most`: so
-    many pictures, spread over the classes. The class that is explained is the predicted one. `say` is told the facts
-    about model and data before anything is explained. Raises `InputError` for wrong input.
+    `model`, `weights`: see `attribug.models.own`. `data`: pictures in folders by class, or all in one, or a name of
+    photographs that `attribug.tasks.folders` knows; the transform that comes with the model prepares them, or, where
+    `pixels` is given, they are resized and cropped to such squares and brought to (x − mean) / std, x in [0, 1].
+    `classes`: a file of a name a line, one for each output. `most`: so many pictures, spread over the classes. The
+    class that is explained is the predicted one. `say` is told the facts about model and data before anything is
+    explained. Raises `InputError` for wrong input.
     """
     mine = own(model, weights)
     names = list(methods or METHODS)

@@ -1,8 +1,9 @@
-"""A folder of pictures as examples: by class or flat, prepared as a model takes them."""
+"""Pictures of a folder, or photographs of a package, as examples: by class or flat, prepared as a model takes them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from attribug.errors import InputError, one_line
+from attribug.errors import InputError, one_line, warn_of_shadow
 from attribug.models.preparation import Preparation, Transform, square
+from attribug.tasks.gcompris import photographs
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+PACKAGED = "gcompris:"
+"""Before a group of a Debian package's photographs."""
 SEE_THROUGH = {"RGBA", "LA", "PA", "RGBa", "La"}
 """Pillow's modes with a channel of transparency: what lies behind is for their owner to say."""
 
@@ -28,7 +32,7 @@ class Prepared:
     shown: tuple[Any, ...]
     """The same as people see them, (H, W, 3), uint8: the same part of the picture as the model's."""
     names: tuple[str, ...]
-    """Paths below the folder."""
+    """Paths below the folder, or what a package calls them."""
     folders: tuple[str, ...]
     """Names of the classes, sorted; none of a flat folder."""
     labels: tuple[int, ...]
@@ -37,52 +41,90 @@ class Prepared:
     """Files that are no picture, each with the reason."""
 
 
+@dataclass(frozen=True)
+class _Found:
+    """A picture that was not read yet."""
+
+    name: str
+    kind: str
+    """Its class; an empty text of one in a flat folder."""
+    read: Callable[[], Any]
+
+
 def pictures(folder: str | Path, prepare: Transform, *, strict: bool = False, most: int | None = None) -> Prepared:
     """Reads the pictures of a folder: of its subfolders, whose names are classes, or, where it has none, its own.
+
+    `gcompris:animals` and `gcompris:scenes`, where nothing lies at such a path, are the photographs of a Debian
+    package (`attribug.tasks.gcompris`): flat, called by the animals, and in four classes.
 
     `most`: of so many, spread evenly over the classes. What Pillow cannot read is skipped and named, or refused with
     `strict`. Raises `InputError` where there is no picture, and where pictures differ in shape.
     """
-    folder = Path(folder)
+    if most is not None and most < 1:
+        raise InputError(f"--most: expected at least 1, found {most}")
+    found = _found(folder)
+    classes = sorted({each.kind for each in found} - {""})
+    tensors: list[Tensor] = []
+    shown, names, labels, skipped = [], [], [], []
+    for each in _some(found, most):
+        try:
+            picture = each.read()
+        except InputError:
+            raise
+        except Exception as error:  # whatever a damaged file makes of its reader
+            if strict:
+                raise InputError(f"data {folder}: {each.name}: no picture: {one_line(error)}") from error
+            skipped.append((each.name, one_line(error)))
+            continue
+        tensors.append(_tensor(prepare, picture, each.name))
+        if tensors[-1].shape != tensors[0].shape:
+            shapes = f"{tuple(tensors[0].shape)} and {tuple(tensors[-1].shape)} ({each.name})"
+            raise InputError(f"data {folder}: expected pictures of one shape, found {shapes}; --pixels N makes them so")
+        ours = prepare if isinstance(prepare, Preparation) else None
+        shown.append(_as_seen(tensors[-1]) if ours is None else np.asarray(square(picture, ours.pixels)))
+        names.append(each.name)
+        labels += [classes.index(each.kind)] if classes else []
+    if not tensors:
+        others = f"; {len(skipped)} could not be read, {': '.join(skipped[0])}" if skipped else ""
+        raise InputError(f"data {folder}: expected pictures ({', '.join(SUFFIXES)}), found none{others}")
+    return Prepared(torch.stack(tensors), tuple(shown), tuple(names), tuple(classes), tuple(labels), tuple(skipped))
+
+
+def _found(place: str | Path) -> list[_Found]:
+    """The pictures of a folder, or of a name that stands for some, sorted by name."""
+    folder = Path(place)
+    if str(place).startswith(PACKAGED):
+        if not folder.exists():
+            return _packaged(str(place).removeprefix(PACKAGED))
+        warn_of_shadow(str(place), "the photographs", "run in another folder")
     if not folder.is_dir():
         there = "a file" if folder.exists() else "nothing there"
         raise InputError(f"data {folder}: expected a folder of pictures, found {there}")
-    if most is not None and most < 1:
-        raise InputError(f"--most: expected at least 1, found {most}")
     every = (path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
-    found = sorted(path for path in every if not any(part.startswith(".") for part in path.relative_to(folder).parts))
-    classes = sorted({_kind(path, folder) for path in found} - {""})
-    loose = [path for path in found if path.parent == folder]
+    paths = sorted(path for path in every if not any(part.startswith(".") for part in path.relative_to(folder).parts))
+    classes = sorted({_kind(path, folder) for path in paths} - {""})
+    loose = [path for path in paths if path.parent == folder]
     if classes and loose:
         raise InputError(
             f"data {folder}: expected pictures in folders by class or all in one, found {len(loose)} beside "
             f"{len(classes)} folders ({loose[0].name}, {classes[0]}/)"
         )
-    tensors: list[Tensor] = []
-    shown, names, labels, skipped = [], [], [], []
-    for path in _some(found, folder, most):
-        name = path.relative_to(folder).as_posix().encode(errors="replace").decode()
-        try:
-            picture = _read(path)
-        except InputError:
-            raise
-        except Exception as error:  # whatever a damaged file makes of its reader
-            if strict:
-                raise InputError(f"data {folder}: {name}: no picture: {one_line(error)}") from error
-            skipped.append((name, one_line(error)))
-            continue
-        tensors.append(_tensor(prepare, picture, name))
-        if tensors[-1].shape != tensors[0].shape:
-            shapes = f"{tuple(tensors[0].shape)} and {tuple(tensors[-1].shape)} ({name})"
-            raise InputError(f"data {folder}: expected pictures of one shape, found {shapes}; --pixels N makes them so")
-        ours = prepare if isinstance(prepare, Preparation) else None
-        shown.append(_as_seen(tensors[-1]) if ours is None else np.asarray(square(picture, ours.pixels)))
-        names.append(name)
-        labels += [classes.index(_kind(path, folder))] if classes else []
-    if not tensors:
-        others = f"; {len(skipped)} could not be read, {': '.join(skipped[0])}" if skipped else ""
-        raise InputError(f"data {folder}: expected pictures ({', '.join(SUFFIXES)}), found none{others}")
-    return Prepared(torch.stack(tensors), tuple(shown), tuple(names), tuple(classes), tuple(labels), tuple(skipped))
+    return [_Found(_name(path, folder), _kind(path, folder), functools.partial(_read, path)) for path in paths]
+
+
+def _packaged(group: str) -> list[_Found]:
+    """Photographs of Debian's package: animals flat, all others by class."""
+    held = photographs(group)
+    flat = all(name == label for name, label, _ in held)
+    return [
+        _Found(name if flat else f"{label}/{name}", "" if flat else label, picture.copy)
+        for name, label, picture in held
+    ]
+
+
+def _name(path: Path, folder: Path) -> str:
+    """The path below the folder, as text that can be written."""
+    return path.relative_to(folder).as_posix().encode(errors="replace").decode()
 
 
 def _kind(path: Path, folder: Path) -> str:
@@ -90,17 +132,16 @@ def _kind(path: Path, folder: Path) -> str:
     return path.relative_to(folder).parts[0] if path.parent != folder else ""
 
 
-def _some(found: Sequence[Path], folder: Path, most: int | None) -> Sequence[Path]:
+def _some(found: Sequence[_Found], most: int | None) -> Sequence[_Found]:
     """At most so many, the first of every class, then the second ones."""
     if most is None or len(found) <= most:
         return found
     seen: dict[str, int] = {}
     turns = []
-    for path in found:
-        kind = _kind(path, folder)
-        turns.append((seen.setdefault(kind, 0), path))
-        seen[kind] += 1
-    return sorted(path for _, path in sorted(turns)[:most])
+    for place, each in enumerate(found):
+        turns.append((seen.setdefault(each.kind, 0), place))
+        seen[each.kind] += 1
+    return [found[place] for place in sorted(place for _, place in sorted(turns)[:most])]
 
 
 def _read(path: Path) -> Any:

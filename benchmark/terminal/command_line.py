@@ -202,7 +202,13 @@ def explain(
             help="FILE.py:FUNCTION, MODULE:FUNCTION, torchvision:NAME, timm:NAME, lite0 or squeezenet.",
         ),
     ],
-    data: Annotated[Path, typer.Option(metavar="FOLDER", help="Pictures, in folders by class or all in one.")],
+    data: Annotated[
+        Path,
+        typer.Option(
+            metavar="FOLDER",
+            help="Pictures, in folders by class or all in one; or gcompris:animals or gcompris:scenes.",
+        ),
+    ],
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="For page, table and maps.")] = Path("explained"),
     weights: Annotated[str | None, typer.Option(metavar="FILE", help="safetensors, or a state dict.")] = None,
     methods: Annotated[str | None, typer.Option(help="a,b,…; default: fast ones of every family.")] = None,
