@@ -1,8 +1,8 @@
 """attribug: which explanation method reveals which bug in a machine-learning model?
 
 `run` the benchmark, `replicate` it under further seeds, `compare` its tables, `explain` inputs with a registered
-method, `measure` maps; `fold_study` and `randomisation_study` judge methods over many models. Everything is imported
-when it is first used, so that the command line answers at once.
+method, `show` and `measure` maps; `fold_study` and `randomisation_study` judge methods over many models. Everything is
+imported when it is first used, so that the command line answers at once.
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ if TYPE_CHECKING:
     from attribug.maps.explain import explain
     from attribug.metrics import measure
     from attribug.reports.comparing import compare
+    from attribug.reports.showing import show
     from attribug.studies.randomisation import randomisation_study
     from attribug.studies.stability import fold_study
 
 __version__ = version("attribug")
 __all__ = [
     "InputError", "Replicated", "Run", "Unsupported", "__version__", "bugs", "compare", "explain", "fixes",
-    "fold_study", "measure", "methods", "metrics", "randomisation_study", "replicate", "run", "tasks",
+    "fold_study", "measure", "methods", "metrics", "randomisation_study", "replicate", "run", "show", "tasks",
 ]  # fmt: skip
 
 _HOMES = {
@@ -39,6 +40,7 @@ _HOMES = {
     "randomisation_study": "attribug.studies.randomisation",
     "replicate": "attribug.api",
     "run": "attribug.api",
+    "show": "attribug.reports.showing",
 }
 
 

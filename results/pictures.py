@@ -55,21 +55,45 @@ def photograph(picture: Floats) -> tuple[str, int, int]:
 def overlay(shown: npt.NDArray[np.uint8], values: Floats | None) -> str:
     """A map (H, W) over its grey picture (H, W, 3), red for and blue against, the stronger the less of the picture is
     seen: data URI; without a map the picture itself."""
-    from matplotlib import colormaps
     from PIL import Image
 
-    image = Image.fromarray(shown)
-    if values is not None:
-        finite = np.abs(values[np.isfinite(values)])
-        limit = float(np.percentile(finite, PERCENTILE)) if finite.size else 0.0
-        share = np.nan_to_num(np.clip(np.asarray(values, np.float64) / (limit or 1.0), -1, 1))
-        colours = np.round(colormaps["RdBu_r"](0.5 + share / 2)[..., :3] * 255).astype(np.uint8)
-        light = image.convert("L").convert("RGB").point(lambda grey: 128 + grey // 2)
-        opacity = Image.fromarray(np.round(255 * np.abs(share) ** 0.5).astype(np.uint8))
-        image = Image.composite(Image.fromarray(colours), light, opacity)
+    image = Image.fromarray(shown if values is None else blended(shown, values))
     if max(image.size) > WIDEST:
         image.thumbnail((WIDEST, WIDEST))
     return _uri(image.quantize(128))
+
+
+def blended(shown: npt.NDArray[np.uint8], values: Floats) -> npt.NDArray[np.uint8]:
+    """A map (H, W) over its picture (H, W, 3), which turns grey: (H, W, 3)."""
+    from PIL import Image
+
+    share = shares(values)
+    light = Image.fromarray(shown).convert("L").convert("RGB").point(lambda grey: 128 + grey // 2)
+    opacity = Image.fromarray(np.round(255 * np.abs(share) ** 0.5).astype(np.uint8))
+    return np.asarray(Image.composite(Image.fromarray(coloured(share)), light, opacity))
+
+
+def shares(values: Floats) -> npt.NDArray[np.float64]:
+    """Values of a map over that which gets full colour: `PERCENTILE` of the absolute ones, or the largest where this is
+    0; in [−1, 1], 0 where a value is no number."""
+    numbers = np.asarray(values, np.float64)
+    with np.errstate(over="ignore"):
+        return np.nan_to_num(np.clip(numbers / _limit(numbers), -1, 1))
+
+
+def coloured(share: npt.NDArray[np.float64]) -> npt.NDArray[np.uint8]:
+    """Red, green and blue of shares of full colour, (*shape, 3)."""
+    from matplotlib import colormaps
+
+    colours: npt.NDArray[np.uint8] = np.round(colormaps["RdBu_r"](0.5 + share / 2)[..., :3] * 255).astype(np.uint8)
+    return colours
+
+
+def _limit(values: Floats) -> float:
+    """The absolute value that gets full colour; 1 where all are 0 or no numbers."""
+    finite = np.abs(values[np.isfinite(values)])
+    limit = float(np.percentile(finite, PERCENTILE)) if finite.size else 0.0
+    return limit or float(finite.max(initial=0.0)) or 1.0
 
 
 def _smaller(channel: Floats) -> Floats:
@@ -99,22 +123,16 @@ def _shown(values: Floats) -> npt.NDArray[np.uint8]:
 
 def _indices(channel: Floats) -> npt.NDArray[np.uint8]:
     """Places in the palette; full colour at `PERCENTILE` of the absolute values."""
-    finite = np.abs(channel[np.isfinite(channel)])
-    limit = float(np.percentile(finite, PERCENTILE)) if finite.size else 0.0
-    limit = limit or float(finite.max(initial=0.0)) or 1.0
     middle = LEVELS // 2
     with np.errstate(over="ignore"):
-        places = np.round(middle + middle * np.clip(channel / limit, -1, 1))
+        places = np.round(middle + middle * np.clip(channel / _limit(channel), -1, 1))
     return np.where(np.isfinite(channel), np.nan_to_num(places), UNDEFINED).astype(np.uint8)
 
 
 @cache
 def _palette() -> bytes:
     """Red, green and blue of every place."""
-    from matplotlib import colormaps
-
-    colours = np.round(colormaps["RdBu_r"](np.linspace(0, 1, LEVELS))[:, :3] * 255).astype(np.uint8)
-    return colours.tobytes() + bytes([128] * 3) + bytes([255] * 3)
+    return coloured(np.linspace(-1, 1, LEVELS)).tobytes() + bytes([128] * 3) + bytes([255] * 3)
 
 
 def _uri(image: object, **options: int) -> str:
