@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from attribug.errors import InputError
-from attribug.plans.plan import Plan
+from attribug.plans.plan import Plan, level_text
 from attribug.results.schema import read_results
 from attribug.running import runner
 from attribug.running.exchange import Exchange
@@ -24,10 +24,12 @@ from attribug.storage import locations, shared_models
 from attribug.storage.files import read_json
 from attribug.storage.folders import ANALYSIS, RESULTS, RUN, SCORES, is_url
 from attribug.storage.models import Models
-from attribug.tables import analysis, replication, run_folder, writing
+from attribug.tables import analysis, kept_maps, replication, run_folder, writing
 from attribug.tables.analysis import read_analysis
+from attribug.tables.kept_maps import Maps
 
 if TYPE_CHECKING:
+    from attribug.contracts.tasks import Level
     from attribug.running.dry_run import DryRun
 
 FEWEST_REPLICATES = 2
@@ -67,6 +69,34 @@ class Run:
         that exist)."""
         return {path.stem: read_analysis(path) for path in sorted((self.folder / ANALYSIS).glob("*.csv"))}
 
+    def maps(
+        self,
+        method: str,
+        bug: str | None = None,
+        level: Level | None = None,
+        *,
+        task: str | None = None,
+        side: str = "contaminated",
+        seed: int | None = None,
+        draw: int = 0,
+        version: str = "",
+        contrast: int | None = None,
+    ) -> Maps:
+        """What a method says of one model, as a run with `keep_maps` has kept it, with the examples' ids and classes.
+
+        side: `contaminated`, `reference` or a control's name; seed: of that model; draw: of a contaminated model;
+        version: of the inputs; contrast: seed of the contaminated model that it is compared with. What is None may be
+        left out where there is one only. Raises `InputError` where there are no such maps, or several.
+        """
+        asked = {
+            "method": method, "task": task, "bug": bug, "level": None if level is None else level_text(level),
+            "side": side, "version": version, "seed": seed, "draw": draw, "contrast": contrast,
+        }  # fmt: skip
+        if self.url is None:
+            return kept_maps.find(self.folder, self.name, asked)
+        with locations.reading(self.url, "maps") as place:
+            return kept_maps.find(place.folder, self.name, asked)
+
     @property
     def complete(self) -> bool:
         """Whether no record failed or is missing."""
@@ -93,7 +123,7 @@ def run(name: str = "quick", *, reporter: Reporter | None = None, **options: Any
     url = None if place.remote is None else place.name
     fresh, keep_maps = request.options.fresh, request.options.keep_maps
     with request.used(cache), run_folder.prepare(place, cache, plan):
-        if not fresh and run_folder.finished(place.folder, plan, with_maps=keep_maps):
+        if not fresh and run_folder.finished(place, plan, with_maps=keep_maps):
             return Run(place.folder, read_results(place.folder / RESULTS), plan, None, url)
         request.fetch_given()
         stored = Models(cache.folder, device=plan.device).cache

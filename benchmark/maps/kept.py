@@ -113,6 +113,11 @@ class KeptMaps:
         return _unpacked(packed)
 
 
+def maps_of(tensors: Mapping[str, Tensor]) -> Tensor:
+    """The maps among tensors that a store has kept, (N, *shape) float32."""
+    return _unpacked(dict(tensors)).maps.float()
+
+
 def _packed(explanation: Explained, *, half: bool) -> dict[str, Tensor]:
     cost = torch.tensor(
         [explanation.cost.seconds, explanation.cost.forward, explanation.cost.backward], dtype=torch.float64

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from attribug.running.engine import Engine
     from attribug.running.options import RunOptions
     from attribug.running.progress import Reporter, Stage
+    from attribug.scores.records import Record
     from attribug.storage.models import Models
     from attribug.storage.records import Records
 
@@ -138,14 +139,18 @@ class Schedule:
                     self.waiting[block].add(job)
 
     def _stored(self, number: int, cell: Cell, method: str) -> bool:
-        record = None if self.options.fresh else self.records.load(self.plan.record_key(cell, method), KEPT)
+        key = self.plan.record_key(cell, method)
+        record = None if self.options.fresh else self.records.load(key, KEPT)
         if record is not None and record.failed_metrics:
             return False  # what failed is tried again
-        if record is not None and self.options.keep_maps and not (record.maps_kept or record.verdict):
+        if record is not None and self.options.keep_maps and not (record.verdict or self._maps_held(record, key)):
             return False
         if record is not None:
             self.outcome.keep(number, method, record)
         return record is not None
+
+    def _maps_held(self, record: Record, key: str) -> bool:
+        return record.maps_kept and self.records.holds_maps(key)
 
     def _limit(self, job: Job) -> float | None:
         if self.options.timeout is None or not isinstance(job, Explain | Block):

@@ -25,11 +25,11 @@ class Workbench:
     """A worker's plan, lab and stores."""
 
     def __init__(self, setup: Setup) -> None:
-        from attribug.maps.kept import KeptMaps
         from attribug.methods import register_functions
         from attribug.models.lab import Lab
         from attribug.plans import planning
         from attribug.query.settings import reproducible
+        from attribug.running.noted_maps import NotedMaps
         from attribug.storage.records import Records
 
         reproducible(setup.options.device)
@@ -44,7 +44,7 @@ class Workbench:
         self.models = models = setup.models()
         self.lab = Lab(models, device=setup.options.device)
         self.records = Records(Path(setup.out))
-        self.maps = KeptMaps(
+        self.maps = NotedMaps(
             self.records.maps, place=self.plan.explaining_key, precision=self.plan.settings.maps,
             keep=setup.options.keep_maps, fresh=setup.options.fresh, shared=self.records.shared,
         )  # fmt: skip
@@ -110,9 +110,12 @@ class Workbench:
         from attribug.scores.blocks import score_block
 
         cell, contrast, failures = self.plan.cells[job.cell], self._contrast(job), {}
+        self.maps.noted.clear()
         records = score_block(
             contrast, self._methods(job), self.plan.measured, self.lab, self.plan.settings, kept=self.maps, report=event
         )
+        for name, files in self.maps.noted.items():  # first, so that no record with kept maps lacks them
+            self.records.save_map_files(self.plan.record_key(cell, name), files)
         for name, record in records.items():
             if record.verdict == "failed":
                 failures[name] = record.reason

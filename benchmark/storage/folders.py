@@ -22,6 +22,8 @@ TABLES = (RESULTS, SCORES, COSTS, REPORT, RUN)
 """Files that lie in a run's folder itself."""
 CONTENT = ("records", "galleries", "maps")
 """Folders of a run whose files are named by what determines them."""
+MAPS_INDEX = "maps/index.parquet"
+"""Which kept map is which: a table, though it lies in a folder of those that are named by content."""
 SHARED = "shared"
 """Folder of maps that several contrasts ask for: there while a run goes on, and after a kill until it went on."""
 CACHE = "ATTRIBUG_CACHE"

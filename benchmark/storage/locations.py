@@ -29,6 +29,7 @@ from attribug.storage.folders import (
     CONTENT,
     FIGURES,
     LOCK,
+    MAPS_INDEX,
     RUN,
     TABLES,
     UNSENT,
@@ -112,7 +113,8 @@ class Location:
         """Fetches the content-addressed files in these folders that are not here, or that were cut."""
         if self.remote is None:
             return
-        there = {path: size for path, size in self.remote.sizes().items() if path.partition("/")[0] in folders}
+        sizes = {path: size for path, size in self.remote.sizes().items() if _is_content(path)}
+        there = {path: size for path, size in sizes.items() if path.partition("/")[0] in folders}
         here = {path: _size(self.folder / path) for path in there}
         self.remote.read([path for path, size in there.items() if here[path] != size], self.keep)
         self._agreed |= {path: _written(self.folder / path) for path in there}
@@ -168,7 +170,7 @@ def _of_run(path: str) -> bool:
 
 
 def _is_content(path: str) -> bool:
-    return path.partition("/")[0] in CONTENT
+    return path.partition("/")[0] in CONTENT and path != MAPS_INDEX
 
 
 def _size(path: Path) -> int:

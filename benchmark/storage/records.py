@@ -6,7 +6,7 @@ import hashlib
 import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,9 +23,23 @@ if TYPE_CHECKING:
 SEAL_BYTES = 32  # of a SHA-256
 
 
+@dataclass(frozen=True)
+class MapFile:
+    """A file of kept maps that a record rests on: of which model and examples."""
+
+    model: str
+    """Content key of the explained model."""
+    examples: str
+    """Content key of the examples that it saw."""
+    ids: tuple[int, ...]
+    targets: tuple[int, ...]
+    """The explained classes."""
+    name: str
+
+
 class Records:
-    """A run's records (a checksum, then Parquet with the outcome in its metadata), galleries, kept maps and figures of
-    checks, by content key."""
+    """A run's records (a checksum, then Parquet with the outcome in its metadata), which kept maps these rest on,
+    galleries, kept maps and figures of checks, by content key."""
 
     def __init__(self, out: Path, *, mine: bool = True) -> None:
         """`mine`: damaged files may be moved."""
@@ -38,7 +52,6 @@ class Records:
     def save(self, key: str, record: Record) -> None:
         """Writes a record; its gallery first, so that a record never lacks it."""
         import pyarrow as pa
-        from pyarrow import parquet
 
         if record.gallery:
             self.galleries.save(key, record.gallery)
@@ -50,11 +63,7 @@ class Records:
             **(table.schema.metadata or {}),
             b"attribug": json.dumps(facts).encode(),
         })
-        buffer = io.BytesIO()
-        parquet.write_table(table, buffer, compression="zstd")
-        sealed = _seal(key, buffer.getvalue()) + buffer.getvalue()
-        make_folder(self.folder)
-        write_atomically(self._path(key), lambda temporary: temporary.write_bytes(sealed))
+        self._write(self._path(key), key, table)
 
     def load(self, key: str, columns: Sequence[str] | None = None) -> Record | None:
         """The record without its gallery, or None when it is absent or damaged; `columns`: of its scores, all by
@@ -87,18 +96,56 @@ class Records:
 
     def _table(self, key: str, columns: Sequence[str] | None = None, texts: Iterable[str] = ()) -> pa.Table | None:
         """What is stored, of some columns, with the `texts` among them as few as they are."""
+        return self._read(self._path(key), key, columns, texts)
+
+    def save_map_files(self, key: str, files: Iterable[MapFile]) -> None:
+        """Notes which kept maps the record of a key rests on."""
+        import pyarrow as pa
+
+        types = {"model": pa.string(), "examples": pa.string(), "name": pa.string()}
+        types |= dict.fromkeys(("ids", "targets"), pa.list_(pa.int64()))
+        rows = [asdict(file) for file in dict.fromkeys(files)]
+        self._write(self._map_files_path(key), key, pa.Table.from_pylist(rows, schema=pa.schema(types)))
+
+    def load_map_files(self, key: str) -> list[MapFile] | None:
+        """The kept maps that the record of a key rests on, those of a model and examples in their examples' order; None
+        when nobody has noted them, or that is damaged. The files themselves may be gone."""
+        table = self._read(self._map_files_path(key), key)
+        if table is None:
+            return None
+        return [MapFile(**row | {name: tuple(row[name]) for name in ("ids", "targets")}) for row in table.to_pylist()]
+
+    def holds_maps(self, key: str) -> bool:
+        """Whether it is known which kept maps the record of a key rests on, and all of them lie here."""
+        files = self.load_map_files(key)
+        return files is not None and all((self.maps.folder / file.name).is_file() for file in files)
+
+    def _write(self, path: Path, key: str, table: pa.Table) -> None:
+        """Writes a checksum, then Parquet."""
+        from pyarrow import parquet
+
+        buffer = io.BytesIO()
+        parquet.write_table(table, buffer, compression="zstd")
+        sealed = _seal(key, buffer.getvalue()) + buffer.getvalue()
+        make_folder(self.folder)
+        write_atomically(path, lambda temporary: temporary.write_bytes(sealed))
+
+    def _read(
+        self, path: Path, key: str, columns: Sequence[str] | None = None, texts: Iterable[str] = ()
+    ) -> pa.Table | None:
+        """What `_write` has written; None when it is absent or damaged."""
         import pyarrow as pa
         from pyarrow import parquet
 
         try:
-            stored = self._path(key).read_bytes()
+            stored = path.read_bytes()
         except FileNotFoundError:
             return None
         except OSError:
             stored = b""
         seal, content = stored[:SEAL_BYTES], stored[SEAL_BYTES:]
         if seal != _seal(key, content):  # before Parquet reads it: few damages make it raise
-            self.damaged.set_aside(self._path(key))
+            self.damaged.set_aside(path)
             return None
         file = parquet.ParquetFile(pa.BufferReader(content), read_dictionary=list(texts))
         return file.read(None if columns is None else list(columns), use_threads=False)
@@ -126,6 +173,9 @@ class Records:
 
     def _path(self, key: str) -> Path:
         return self.folder / f"{key}.record"
+
+    def _map_files_path(self, key: str) -> Path:
+        return self.folder / f"{key}.maps"
 
 
 def _seal(key: str, content: bytes) -> bytes:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 from attribug.errors import InputError, StorageError
 from attribug.results.schema import SCHEMA_VERSION
 from attribug.storage.files import checksum, read_json, storing, write_json
-from attribug.storage.folders import ANALYSIS, COSTS, FIGURES, RESULTS, RUN, SCORES, claimed
+from attribug.storage.folders import ANALYSIS, COSTS, FIGURES, MAPS_INDEX, RESULTS, RUN, SCORES, claimed
+from attribug.tables import kept_maps
 
 if TYPE_CHECKING:
     from attribug.plans.plan import Plan
@@ -66,19 +67,21 @@ def _suite_of(out: Path) -> str | None:
     return name if isinstance(name, str) else None
 
 
-def finished(out: Path, plan: Plan, *, with_maps: bool = False) -> bool:
+def finished(place: Location, plan: Plan, *, with_maps: bool = False) -> bool:
     """Whether the folder holds exactly this plan's tables and figures, with nothing failed; `with_maps`: and all maps
-    were kept."""
+    were kept, and are there (of a remote place they are only fetched when they are asked for)."""
+    out = place.folder
     before = read_json(out / RUN)
     return (
         isinstance(before, dict) and before.get("plan") == plan.key and not before.get("failures")
         and (not with_maps or before.get("maps_kept") is True)
         and before.get("files") == checksums(out)
+        and (not with_maps or place.remote is not None or kept_maps.whole(out))
     )  # fmt: skip
 
 
 def checksums(out: Path) -> dict[str, str]:
-    """Checksums of tables and figures: a damaged or missing one makes the run unfinished."""
+    """Checksums of tables, figures and the index of kept maps: a damaged or missing one makes the run unfinished."""
     folders = [path for folder in (ANALYSIS, FIGURES) for path in sorted((out / folder).glob("*"))]
-    paths = [*(out / name for name in (RESULTS, SCORES, COSTS)), *folders]
+    paths = [*(out / name for name in (RESULTS, SCORES, COSTS, MAPS_INDEX)), *folders]
     return {path.name: checksum(path) for path in paths if path.is_file()}

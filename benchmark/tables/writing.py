@@ -1,4 +1,5 @@
-"""Outcome → files: results.csv, scores.parquet, costs.csv, analysis, run.json, figures; each whole or not at all."""
+"""Outcome → files: results.csv, scores.parquet, costs.csv, analysis, run.json, figures, the index of kept maps; each
+whole or not at all."""
 
 from __future__ import annotations
 
@@ -15,6 +16,7 @@ from attribug.storage.folders import ANALYSIS, COSTS, RESULTS, RUN, SCORES
 from attribug.tables.analysis import Distilled, analyses, distilled, joined
 from attribug.tables.costs import costs_of
 from attribug.tables.figures import draw
+from attribug.tables.kept_maps import write_index
 from attribug.tables.results import results_of
 from attribug.tables.run_facts import run_facts
 from attribug.tables.run_folder import checksums
@@ -33,6 +35,7 @@ def write(outcome: Outcome, out: Path) -> pd.DataFrame:
     results = results_of(outcome, known.estimates)
     _write_csv(costs_of(outcome), out / COSTS)
     write_atomically(out / RESULTS, partial(Path.write_bytes, data=results_csv(results)))
+    write_index(outcome, out)
     unanalysed = _analyse(known, results, outcome.plan, out / ANALYSIS)
     facts = run_facts(outcome, results)
     missing = {"undrawn": draw(outcome, results, facts["pieces"], out), "unanalysed": unanalysed}

@@ -1,12 +1,14 @@
 """Files at URLs: fsspec's memory and local file systems, and an S3 server on this machine."""
 
 import errno
+import shutil
 import time
 from pathlib import Path
 from typing import Any
 
 import fsspec
 import pytest
+import torch
 
 from attribug.errors import InputError
 from attribug.reports import comparing
@@ -15,6 +17,7 @@ from attribug.storage import locations
 from attribug.storage.folders import LOCK, copies_folder, copy_folder, is_url
 from attribug.storage.locations import Location
 from attribug.storage.remote import Remote
+from doubles import tiny
 from doubles.places import elsewhere, there, write
 
 
@@ -54,6 +57,41 @@ def test_what_is_made_here_is_found_there(url, tmp_path):
     assert "figures/old.svg" not in there(url)
     other.fetch_tables()
     assert not (other.folder / "figures" / "old.svg").exists()
+
+
+def test_the_index_of_kept_maps_travels_with_the_tables(url, tmp_path):
+    """Another one may have as many bytes."""
+    here, other = elsewhere(url, tmp_path), elsewhere(url, tmp_path)
+    write(here, maps__a_safetensors="m", maps__index_parquet="1", run_json="{}")
+    here.send()
+    assert set(there(url)) == {"maps/a.safetensors"}
+    here.send(tables=True)
+    write(other, maps__index_parquet="2")
+    other.fetch("maps")
+    assert (other.folder / "maps" / "index.parquet").read_text() == "2"
+    other.fetch_tables()
+    assert (other.folder / "maps" / "index.parquet").read_text() == "1"
+    (here.folder / "maps" / "index.parquet").unlink()
+    here.send(tables=True)
+    assert set(there(url)) == {"maps/a.safetensors", "run.json"}
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("in_process")
+def test_kept_maps_are_fetched_when_they_are_asked_for(url):
+    def kept():
+        return tiny.run(url, keep_maps=True, methods=["gradient"], metrics=["spearman"])
+
+    first = kept()
+    found = first.maps("gradient", seed=0)
+    shutil.rmtree(first.folder)  # as on another machine
+    again = kept()
+    assert again.outcome is None
+    assert torch.equal(again.maps("gradient", seed=0).maps, found.maps)
+    shutil.rmtree(first.folder / "maps")
+    assert again.maps("gradient", seed=1).ids.tolist() == found.ids.tolist()
+    with pytest.raises(InputError, match="found 'gradeint'"):
+        again.maps("gradeint", seed=0)
 
 
 def test_nothing_is_sent_or_fetched_twice(url, tmp_path, monkeypatch):

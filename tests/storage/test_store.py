@@ -24,7 +24,7 @@ from attribug.storage import folders
 from attribug.storage.files import read_json, write_atomically, write_json
 from attribug.storage.folders import cache_folder
 from attribug.storage.models import Models
-from attribug.storage.records import Records
+from attribug.storage.records import MapFile, Records
 from attribug.storage.tensors import Tensors
 
 TENSORS = {
@@ -140,6 +140,20 @@ def test_a_later_artefact_replaces_an_earlier_one(tmp_path: Path) -> None:
     assert records.load_checks("k") == {"c": 2}
 
 
+MAP_FILES = [MapFile("m", "e", (7, 8), (0, 1), "a.safetensors"), MapFile("m", "e", (9,), (0,), "b.safetensors")]
+
+
+def test_a_record_tells_whether_its_maps_are_here(tmp_path: Path) -> None:
+    records = Records(tmp_path)
+    assert not records.holds_maps("k")
+    records.save_map_files("k", MAP_FILES)
+    (tmp_path / "maps").mkdir()
+    for file in MAP_FILES:
+        assert not records.holds_maps("k")
+        (tmp_path / "maps" / file.name).touch()
+    assert records.holds_maps("k")
+
+
 # Damage: an artefact is a file, how to write it, and how to read it
 
 FOREIGN = [b"", b"\0" * 100, b"PAR1", b"{}", b"null", b"[1]", b"\xff\xfe", b'{"figures": {"a": 1}}']
@@ -166,7 +180,14 @@ def checks_at(folder: Path, key: str) -> Artefact:
     return path, records.load_checks
 
 
-EVERY_ARTEFACT = pytest.mark.parametrize("written", [tensors_at, record_at, checks_at])
+def map_files_at(folder: Path, key: str) -> Artefact:
+    records = Records(folder)
+    records.save_map_files(key, [*MAP_FILES, *MAP_FILES[:1]])
+    (path,) = (folder / "records").glob(f"{key}*")
+    return path, records.load_map_files
+
+
+EVERY_ARTEFACT = pytest.mark.parametrize("written", [tensors_at, record_at, checks_at, map_files_at])
 Written = Callable[[Path, str], Artefact]
 
 
@@ -174,6 +195,8 @@ def unharmed(loaded: Any) -> bool:
     """Whether what was read is what was written: then a damage was none."""
     if isinstance(loaded, Record):
         return same_records(loaded, record())
+    if isinstance(loaded, list):
+        return loaded == MAP_FILES
     if set(loaded) == set(TENSORS):
         return same_tensors(loaded, TENSORS)
     return json.dumps(loaded, sort_keys=True) == json.dumps(FIGURES, sort_keys=True)

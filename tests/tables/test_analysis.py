@@ -24,7 +24,7 @@ from attribug.plans.plan import Plan
 from attribug.results import added, decisions, power, ranking, severity
 from attribug.results.schema import KEYS, RESULT_COLUMNS, read_results
 from attribug.results.summary import summarise
-from attribug.storage import folders
+from attribug.storage import folders, locations
 from attribug.suites.suite import Suite
 from attribug.tables import analysis, run_folder, writing
 from attribug.tables.analysis import HEADLINE_NUMBERS, analyses, distilled
@@ -161,10 +161,10 @@ class TestRun:
         stated = json.loads((tmp_path / "run" / folders.RUN).read_text())["files"]
         assert {f"{name}.csv" for name in COLUMNS} < set(stated)
         made = cast(Plan, SimpleNamespace(key=json.loads((tiny_run / folders.RUN).read_text())["plan"]))
-        assert run_folder.finished(tmp_path / "run", made)
+        assert run_folder.finished(locations.at(tmp_path / "run"), made)
         damaged = tmp_path / "run" / folders.ANALYSIS / "ranking.csv"
         damaged.write_bytes(damaged.read_bytes()[:-9])
-        assert not run_folder.finished(tmp_path / "run", made)
+        assert not run_folder.finished(locations.at(tmp_path / "run"), made)
 
 
 @pytest.mark.slow
