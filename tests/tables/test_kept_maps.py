@@ -17,7 +17,7 @@ from attribug.running.outcome import Outcome
 from attribug.storage import locations
 from attribug.storage.models import Models
 from attribug.storage.records import Records
-from attribug.tables.kept_maps import COLUMNS, Maps, write_index
+from attribug.tables.kept_maps import COLUMNS, Maps, _chosen, write_index
 from doubles.tiny import HONEST, SUITE, TINY, run
 
 INDEX = Path("maps", "index.parquet")
@@ -225,6 +225,16 @@ def test_draws_controls_and_versions_are_told_apart(tmp_path: Path) -> None:
             assert torch.equal(found.maps, explained(done, "gradient", contrast.seen(side, version), found))
             told += 1
     assert told == len(index(done)) == 3 * 7 * 2
+
+
+def test_a_side_that_contrasts_ask_about_otherwise_is_ambiguous() -> None:
+    """Its classes may be those that another contrast's reference predicts."""
+    rows = pd.DataFrame({"contrast": [0, 2], "file": ["a", "a"], "ids": [[1], [1]], "targets": [[0], [0]]})
+    assert len(_chosen(rows, "contrast", None)) == 1
+    other = rows.assign(file=["a", "b"], targets=[[0], [1]])
+    with pytest.raises(attribug.InputError, match=r"^contrast: expected one of 0, 2, found none$"):
+        _chosen(other, "contrast", None)
+    assert _chosen(other, "contrast", 2)["file"].tolist() == ["b"]
 
 
 def test_nothing_is_indexed_where_nothing_is_kept(tmp_path: Path) -> None:
