@@ -16,6 +16,8 @@ from typing import Any
 from attribug import plugin_files, sources
 from attribug.sources import DIGEST_CHARACTERS
 
+ABSENT = "absent"
+
 
 def digest(*parts: Any) -> str:
     """Digest of nested plain values, dataclasses, and functions (by their code); equal values give equal digests.
@@ -100,7 +102,7 @@ def _content(function: Any, in_file: bool) -> Any:
     """Instructions and values, the same in the process that made a function and in one that received it pickled."""
     if isinstance(function, type):
         members = {name: told(value) for name, value in vars(function).items() if isinstance(value, FunctionType)}
-        return [told(function.__bases__), members]
+        return [[_base(base) for base in function.__bases__], members]
     if not isinstance(function, FunctionType):
         return _pickled(function)
     compiled = function.__code__
@@ -110,6 +112,13 @@ def _content(function: Any, in_file: bool) -> Any:
         values |= {name: function.__globals__[name] for name in _global_names(compiled) if name in function.__globals__}
     defaults = [told(function.__defaults__), told(function.__kwdefaults__)]
     return [_instructions(compiled, function.__doc__), defaults, {name: told(value) for name, value in values.items()}]
+
+
+def _base(base: type) -> Any:
+    """What a class is made of: an installed library's by its version, whose source is long, any other by its code."""
+    library = base.__module__.partition(".")[0]
+    installed = library != "attribug" and version(library) != ABSENT
+    return [library, version(library), base.__qualname__] if installed else told(base)
 
 
 def told(value: Any) -> Any:
@@ -154,7 +163,7 @@ def version(distribution: str) -> str:
     try:
         return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:
-        return "absent"
+        return ABSENT
 
 
 def versions(*distributions: str) -> dict[str, str]:
