@@ -7,7 +7,9 @@ import importlib.util
 import json
 import os
 import re
-from importlib.machinery import ModuleSpec
+import sys
+from collections.abc import Iterable
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from typing import Any
 
@@ -66,3 +68,28 @@ class Finder:
         """A plugin file's spec; None for other modules, and for files that are no Python sources."""
         file = _announced().get(name) if is_plugin_file(name) else None
         return None if file is None else importlib.util.spec_from_file_location(name, file)
+
+
+def pickled_for_others(value: object, modules: Iterable[str]) -> bytes:
+    """A value for other processes, pickled: what these modules define by name where they can be imported there, else
+    with its code."""
+    import cloudpickle
+
+    found = {sys.modules.get(module) for module in modules}
+    unknown = [module for module in found if module is not None and not _on_path(module.__name__)]
+    for module in unknown:
+        cloudpickle.register_pickle_by_value(module)
+    try:
+        pickled: bytes = cloudpickle.dumps(value)
+        return pickled
+    finally:
+        for module in unknown:
+            cloudpickle.unregister_pickle_by_value(module)
+
+
+def _on_path(module: str) -> bool:
+    """Whether another process with this one's `sys.path` finds a module; cloudpickle sees to `__main__` itself. On
+    another machine a plugin file may lie elsewhere."""
+    if module == "__main__" or is_plugin_file(module):
+        return module == "__main__"
+    return PathFinder.find_spec(module.partition(".")[0], sys.path) is not None

@@ -13,7 +13,6 @@ import pytest
 
 from attribug import keys, methods, plugin_files, sources
 from attribug.plugins import load_plugin
-from attribug.running.functions import _pickled
 from doubles.pieces import forgotten
 
 PLUGIN = """
@@ -149,7 +148,7 @@ def test_a_plugins_function_that_python_hands_over_travels_with_its_code(
     monkeypatch.syspath_prepend(str(tmp_path / "installed"))
     load_plugin(written(tmp_path))
     module = sys.modules[methods.get("mine").function.__module__]
-    pickled = _pickled({"double": (module.double, "key")})
+    pickled = plugin_files.pickled_for_others({"double": (module.double, "key")}, [module.__name__])
     receive = "import pickle, sys; print(pickle.load(sys.stdin.buffer)['double'][0](21))"
     (tmp_path / "p.py").unlink()
     run = subprocess.run([sys.executable, "-c", receive], input=pickled, capture_output=True, check=False)

@@ -19,10 +19,15 @@ class Side:
 
     model: ModelSpec
     examples: Examples
+    draw: int | None = None
+    """Which draw it is, of a model that is made of a given one; −1: of none, as the given model itself is."""
 
     @property
     def seed(self) -> int:
-        """Seed of the training at the root, 0 of a given model: the model's name in tables of scores."""
+        """Its draw, else the seed of the training at the root, 0 where nothing was trained: the model's name in tables
+        of scores."""
+        if self.draw is not None:
+            return self.draw
         trained = trainings(self.model)
         return trained[0].seed if trained else 0
 
@@ -32,16 +37,19 @@ class Check:
     """Tells whether a bug took: a mean over models of a statistic on examples, between bounds.
 
     `accuracy`: share of examples whose label the model predicts, minus the mean of the same of the models `minus`.
+    `agreement`: share of examples for which the models predict the same class as the models `minus`.
     `total_variation`: mean over examples and over the models `minus` of ½ Σₖ |pₖ − p'ₖ| between softmax outputs.
     """
 
     name: str
     models: tuple[ModelSpec, ...]
     examples: Examples
-    statistic: Literal["accuracy", "total_variation"] = "accuracy"
+    statistic: Literal["accuracy", "agreement", "total_variation"] = "accuracy"
     minus: tuple[ModelSpec, ...] = ()
     at_least: float | None = None
     at_most: float | None = None
+    beside: Examples | None = None
+    """What the models `minus` see, where that is another version of the examples."""
 
     def holds(self, figure: float) -> bool:
         """Whether a measured figure lies within the bounds; NaN does not."""

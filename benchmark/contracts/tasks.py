@@ -2,14 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from attribug.contracts.data import Examples
-from attribug.contracts.models import Recipe, Trained
+from attribug.contracts.models import Given, ModelSpec, Recipe, Trained
+from attribug.errors import Unsupported
+
+if TYPE_CHECKING:
+    from torch import nn
 
 Level = float | int | str
+
+
+@dataclass(frozen=True)
+class GivenModel:
+    """A model that somebody brings: explained as it is, and compared with copies whose weights are a little other."""
+
+    spec: Given
+    sigma: float
+    """Of the noise that makes a perturbed copy: see `attribug.models.perturbed`."""
+    examples: Examples
+    """Its inputs; labels are what it predicts where nobody says others."""
+    looked: Examples
+    """Some of them: σ was searched for on these, and checks look at these."""
+    mean: tuple[float, ...] | None = None
+    """Its inputs are (x − mean) / std of pictures x in [0, 1], by channel; None: nobody knows."""
+    std: tuple[float, ...] | None = None
+    classes: int = 0
+    """Outputs it has."""
+    layers: tuple[str, ...] = ()
+    """Modules with weights of their own in the order in which they run: see `attribug.models.order`."""
 
 
 @dataclass(frozen=True)
@@ -28,10 +52,28 @@ class Task:
     """Another task of the same run, by name."""
     features: tuple[str, ...] = ()
     """Names of a vector's entries, where they have any: galleries tell them."""
+    start: ModelSpec | None = None
+    """What training goes on from; None: from the recipe's untrained network."""
+    trainable: Callable[[nn.Module], Sequence[str]] | None = None
+    """Which parts training changes, as of `Trained`; None: all."""
+    given: GivenModel | None = None
+    """The model that is asked about, where it is given: bugs of weights and of test inputs befall it as it is."""
+    stranger: GivenModel | None = None
+    """A second model that takes the same inputs, of another domain."""
+    notes: tuple[str, ...] = ()
+    """What was found about model and data that somebody brings, a line each."""
+    untrained: str = ""
+    """Why nothing can be trained on this task, if so."""
+
+    def trained(self, examples: Examples, seed: int) -> Trained:
+        """The model of a seed, trained on some examples as this task trains. Raises `Unsupported` where it cannot."""
+        if self.untrained:
+            raise Unsupported(self.untrained)
+        return Trained(examples, self.recipe, seed, self.start, self.trainable)
 
     def clean(self, seed: int) -> Trained:
-        """The clean model of a seed."""
-        return Trained(self.examples("train"), self.recipe, seed)
+        """The clean model of a seed; raises as `trained`."""
+        return self.trained(self.examples("train"), seed)
 
     def retrained(self, **changes: Any) -> Recipe:
         """The task's recipe with changes."""

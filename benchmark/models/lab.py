@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 ROWS = 64  # of a pass without gradients: more do not fit a core's cache
 REMEMBERED_MODELS = 32
+REMEMBERED_BYTES = 2_000_000_000  # of models, and two whatever their size
+FEWEST = 2
 REMEMBERED_DATA = 8
 REMEMBERED_OUTPUTS = 128
 
@@ -43,7 +45,7 @@ class Lab:
     def __init__(self, store: ModelStore, *, device: str = "cpu") -> None:
         self.store = store
         self.device = torch.device(device)
-        self._models: _Recent[tuple[nn.Module, dict[Any, Any]]] = _Recent(REMEMBERED_MODELS)
+        self._models: _Recent[tuple[nn.Module, dict[Any, Any]]] = _Recent(REMEMBERED_MODELS, _bytes)
         self._data: _Recent[Data] = _Recent(REMEMBERED_DATA)
         self._outputs: _Recent[Tensor] = _Recent(REMEMBERED_OUTPUTS)
         self._passed = Passed()
@@ -116,7 +118,7 @@ class Lab:
 
 def logits(model: nn.Module, inputs: Tensor, below: Below | None = None) -> Tensor:
     """Outputs of a model in bounded passes, (N, K) on the CPU; `below`: what it shares with another."""
-    device = next(model.parameters()).device
+    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
 
     def of(rows: Tensor) -> Tensor:
         outputs: Tensor = model(rows) if below is None else below.outputs(model, rows)[0]
@@ -126,23 +128,33 @@ def logits(model: nn.Module, inputs: Tensor, below: Below | None = None) -> Tens
         return torch.cat([of(rows.to(device)) for rows in inputs.split(ROWS)])
 
 
+def _bytes(remembered: tuple[nn.Module, dict[Any, Any]]) -> int:
+    state = remembered[0].state_dict().values()
+    return sum(value.nbytes for value in state if isinstance(value, Tensor))
+
+
 T = TypeVar("T")
 
 
 class _Recent(Generic[T]):
     """The last few values by key."""
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, weigh: Callable[[T], int] = lambda value: 0) -> None:
+        """`weigh`: bytes of a value, of which all together take at most `REMEMBERED_BYTES`."""
         self.size = size
+        self.weigh = weigh
         self.values: OrderedDict[str, T] = OrderedDict()
 
     def get(self, key: str, make: Callable[[], T]) -> T:
         if key not in self.values:
             self.values[key] = make()
-            while len(self.values) > self.size:
+            while len(self.values) > self.size or (len(self.values) > FEWEST and self._heavy()):
                 self.values.popitem(last=False)
         self.values.move_to_end(key)
         return self.values[key]
+
+    def _heavy(self) -> bool:
+        return sum(self.weigh(value) for value in self.values.values()) > REMEMBERED_BYTES
 
     def clear(self) -> None:
         self.values.clear()

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from attribug import plugin_files
+from attribug import plugin_files, sources
 from attribug.errors import InputError, near_misses, one_line
 from attribug.models.preparation import Transform
 from attribug.models.pretrained import PRETRAINED, classes
@@ -25,6 +25,10 @@ PREFIXES = ("module.", "model.", "_orig_mod.", "net.")
 """What wrappers put before every name: DataParallel, Lightning, torch.compile, habit."""
 RANDOM = "random: no file was given, and none was downloaded before"
 NAMED = 3  # of what does not fit, in a message
+
+
+_READ: dict[str, bytes] = {}
+"""What files held when they were imported, by module."""
 
 
 @dataclass(frozen=True)
@@ -105,8 +109,13 @@ def _imported(origin: str) -> Any:
     if not path.is_file():
         raise FileNotFoundError(f"no such file: {origin}")
     name = plugin_files.announce(path)
-    if name in sys.modules:
+    content = path.read_bytes()
+    if _READ.get(name) == content and name in sys.modules:
         return sys.modules[name]
+    if name in sys.modules:  # it was edited since
+        del sys.modules[name]
+        sources.forget()
+    _READ[name] = content
     importlib.import_module("attribug.plugins")  # files are imported as if they lay there
     return importlib.import_module(name)
 

@@ -28,8 +28,9 @@ class Preparation:
 
     def __call__(self, picture: Any) -> Tensor:
         """(C, pixels, pixels), float32."""
-        values = np.asarray(square(picture, self.pixels), np.float32) / 255
-        channels = values.mean(2)[None] if self.grey else np.moveaxis(values, 2, 0)
+        shown = square(picture, self.pixels)
+        values = np.asarray(shown.convert("L") if self.grey else shown, np.float32) / 255
+        channels = values[None] if self.grey else np.moveaxis(values, 2, 0)
         channels = channels[::-1] if self.bgr else channels
         mean, std = (np.asarray(each, np.float32).reshape(-1, 1, 1) for each in (self.mean, self.std))
         return torch.from_numpy(np.ascontiguousarray((channels - mean) / std, dtype=np.float32))

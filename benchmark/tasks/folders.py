@@ -28,17 +28,21 @@ class Prepared:
     """Pictures as a model takes them."""
 
     inputs: Tensor
-    """(N, C, H, W), float32."""
+    """(N, C, H, W), float32; of other data than pictures (N, *shape)."""
     shown: tuple[Any, ...]
     """The same as people see them, (H, W, 3), uint8: the same part of the picture as the model's."""
     names: tuple[str, ...]
-    """Paths below the folder, or what a package calls them."""
+    """Paths below the folder, or what a package calls them; numbers of other data."""
     folders: tuple[str, ...]
     """Names of the classes, sorted; none of a flat folder."""
     labels: tuple[int, ...]
-    """Places in `folders`; none of a flat folder."""
+    """Places in `folders`; none of a flat folder. Where there are no folders: numbers of outputs."""
     skipped: tuple[tuple[str, str], ...] = ()
     """Files that are no picture, each with the reason."""
+    masks: Tensor | None = None
+    """(N, *spatial), bool, where the object is; None where nobody says."""
+    features: tuple[str, ...] = ()
+    """Names of a vector's entries."""
 
 
 @dataclass(frozen=True)
@@ -51,20 +55,31 @@ class _Found:
     read: Callable[[], Any]
 
 
-def pictures(folder: str | Path, prepare: Transform, *, strict: bool = False, most: int | None = None) -> Prepared:
+def pictures(
+    folder: str | Path,
+    prepare: Transform,
+    *,
+    strict: bool = False,
+    most: int | None = None,
+    masks: str | Path | None = None,
+) -> Prepared:
     """Reads the pictures of a folder: of its subfolders, whose names are classes, or, where it has none, its own.
 
     `gcompris:animals` and `gcompris:scenes`, where nothing lies at such a path, are the photographs of a Debian
     package (`attribug.tasks.gcompris`): flat, called by the animals, and in four classes.
 
-    `most`: of so many, spread evenly over the classes. What Pillow cannot read is skipped and named, or refused with
-    `strict`. Raises `InputError` where there is no picture, and where pictures differ in shape.
+    `most`: of so many, spread evenly over the classes. `masks`: a folder of pictures of the same names below it, not
+    black where the object is, cropped and resized as the pictures are. What Pillow cannot read is skipped and named, or
+    refused with `strict`. Raises `InputError` where there is no picture, and where pictures differ in shape.
     """
     if most is not None and most < 1:
         raise InputError(f"--most: expected at least 1, found {most}")
     found = _found(folder)
     classes = sorted({each.kind for each in found} - {""})
+    if masks is not None and not Path(masks).is_dir():
+        raise InputError(f"--masks {masks}: expected a folder of masks, found no folder")
     tensors: list[Tensor] = []
+    objects: list[Tensor] = []
     shown, names, labels, skipped = [], [], [], []
     for each in _some(found, most):
         try:
@@ -80,14 +95,41 @@ def pictures(folder: str | Path, prepare: Transform, *, strict: bool = False, mo
         if tensors[-1].shape != tensors[0].shape:
             shapes = f"{tuple(tensors[0].shape)} and {tuple(tensors[-1].shape)} ({each.name})"
             raise InputError(f"data {folder}: expected pictures of one shape, found {shapes}; --pixels N makes them so")
+        if masks is not None:
+            objects.append(_mask(prepare, Path(masks), Path(each.name), picture.size))
         ours = prepare if isinstance(prepare, Preparation) else None
-        shown.append(_as_seen(tensors[-1]) if ours is None else np.asarray(square(picture, ours.pixels)))
+        shown.append(as_seen(tensors[-1]) if ours is None else np.asarray(square(picture, ours.pixels)))
         names.append(each.name)
         labels += [classes.index(each.kind)] if classes else []
     if not tensors:
         others = f"; {len(skipped)} could not be read, {': '.join(skipped[0])}" if skipped else ""
         raise InputError(f"data {folder}: expected pictures ({', '.join(SUFFIXES)}), found none{others}")
-    return Prepared(torch.stack(tensors), tuple(shown), tuple(names), tuple(classes), tuple(labels), tuple(skipped))
+    objects_found = torch.stack(objects) if objects else None
+    texts = tuple(names), tuple(classes), tuple(labels), tuple(skipped)
+    return Prepared(torch.stack(tensors), tuple(shown), *texts, objects_found)
+
+
+def _mask(prepare: Transform, folder: Path, name: Path, size: tuple[int, int]) -> Tensor:
+    """Where the object is, (H, W), bool: what the preparation makes of the mask is nearer to white than to black."""
+    from PIL import Image
+
+    found = [path for path in (folder / name.parent).glob("*") if path.stem == name.stem and path.is_file()]
+    if len(found) != 1:
+        counted = "none" if not found else f"{len(found)} ({', '.join(path.name for path in found)})"
+        raise InputError(f"--masks {folder}: expected one mask named {name.with_suffix('')}.*, found {counted}")
+    try:
+        with Image.open(found[0]) as mask:
+            given = Image.fromarray((np.asarray(mask.convert("L")) > 0).astype(np.uint8) * 255)
+    except Exception as error:  # whatever a damaged file makes of its reader
+        raise InputError(f"--masks {found[0]}: no picture: {one_line(error)}") from error
+    if given.size != size:
+        ours, theirs = ("{} × {}".format(*each) for each in (given.size, size))
+        raise InputError(f"--masks {found[0]}: expected the size of its picture, {theirs}, found {ours}")
+    pictures = (Image.new("RGB", size, "black"), Image.new("RGB", size, "white"), given.convert("RGB"))
+    low, high, seen = (_tensor(prepare, each, str(name)).double().mean(0) for each in pictures)
+    if torch.equal(low, high) or not torch.equal(high, _tensor(prepare, pictures[1], str(name)).double().mean(0)):
+        raise InputError("--masks: expected a transform that does the same to every picture; --pixels N is one")
+    return (seen - low).abs() > (high - low).abs() / 2
 
 
 def _found(place: str | Path) -> list[_Found]:
@@ -171,7 +213,7 @@ def _tensor(prepare: Transform, picture: Any, name: str) -> Tensor:
     return made.float()
 
 
-def _as_seen(tensor: Tensor) -> Any:
+def as_seen(tensor: Tensor) -> Any:
     """What a model gets, (C, H, W), from black at its lowest value to white at its highest: transforms may crop."""
     values = tensor.detach().double()
     low, high = values.min(), values.max()

@@ -100,6 +100,8 @@ def test_options_out_of_range_are_refused_in_one_line(name: str, options: dict[s
     ((option, value),) = options.items()
     if option not in inspect.signature(make).parameters:
         pytest.skip(f"{name} has no option {option}")
+    if (name, option, value) == ("own", "epochs", 0):
+        pytest.skip("as many as there are data for")
     with pytest.raises(InputError, match=f"^{name}: expected .*found .*{value}") as caught:
         make(seed=0, other=small, **options)
     assert "\n" not in str(caught.value)

@@ -1,0 +1,180 @@
+"""Task `own`: a model that somebody brings, and the examples that come with it."""
+
+from __future__ import annotations
+
+import colorsys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+
+from attribug import tasks
+from attribug.contracts.data import Data, Examples
+from attribug.contracts.models import Recipe
+from attribug.contracts.tasks import Task
+from attribug.errors import InputError, Unsupported
+from attribug.models import brought
+from attribug.models.preprocessing import scaled
+from attribug.streams import generator
+from attribug.tasks.photographs import KINDS, crop, photograph
+
+BATCHES = (16, 15, 14, 13)
+"""Examples of a step: the first of these that leaves no single one over."""
+STEPS = 160
+"""Of the optimiser, where nobody says how many epochs."""
+RATES = {"head": 5e-3, "all": 3e-3}
+"""Peak learning rates by what learns; with a tenth of the latter, pretrained features stay as they are, and no shortcut
+is taken."""
+MOST = 200
+"""Examples, where nobody says how many."""
+SCENE: dict[str, Any] = {"share": 0.0, "swapped": False, "foreground": True}
+GOLDEN = 0.618034  # of the circle of hues, between the tints of two classes
+FEWEST = 2  # examples of a class that training takes: one to learn from, one to ask about
+
+
+@tasks.register(
+    "own",
+    source="your model, your images: attribug run own --model … --data …",
+    licence="yours",
+    size="yours",
+)
+def own(
+    *,
+    seed: int,
+    other: Callable[[str], Task],
+    model: str = "",
+    weights: str = "",
+    data: str = "",
+    masks: str = "",
+    classes: str = "",
+    pixels: int = 0,
+    mean: tuple[float, ...] | None = None,
+    std: tuple[float, ...] | None = None,
+    bgr: bool = False,
+    output: str = "",
+    most: int = MOST,
+    strict: bool = False,
+    against: str = "",
+    tune: str = "head",
+    epochs: int = 0,
+    learning_rate: float = 0.0,
+) -> Task:
+    """Examples that somebody brings, for a model that somebody has trained: it is explained as it is.
+
+    Bugs of the training data train it further from its weights, on one half of the examples, the other half is
+    explained: `tune` says whether its last layer (`head`) or `all` learn, `epochs` and `learning_rate` how long
+    and how fast (0: `STEPS` steps, `RATES`).
+    All others say what is brought, as the options of `attribug run` of the same names; `against`: a second model.
+    """
+    if tune not in RATES:
+        raise InputError(f"--tune: expected {' or '.join(RATES)}, found {tune!r}")
+    if epochs < 0 or learning_rate < 0:
+        raise InputError(f"own: expected epochs and learning rate of at least 0, found {epochs}, {learning_rate:g}")
+    asked = {
+        "model": model, "weights": weights, "data": data, "masks": masks, "classes": classes, "pixels": pixels,
+        "mean": mean, "std": std, "bgr": bgr, "output": output, "most": most, "strict": strict, "against": against,
+    }  # fmt: skip
+    found = brought.find(asked, seed)
+    if found is None:
+        raise InputError("task own: expected a model and data: attribug run own --model NAME --data FOLDER")
+    learnt, asked_about = found.taught, found.examples
+    reason = found.untaught or _too_few(learnt)
+
+    def examples(split: str, **scene: Any) -> Examples:
+        part = asked_about if learnt is None or reason else Examples.of(half, base=learnt, split=split)
+        if not scene:
+            return part
+        mean, std = _scale(found)
+        kinds = tuple((learnt or asked_about).load().labels.unique().tolist())  # of all classes, those that occur
+        return Examples.of(on_scenes, base=part, seed=seed, kinds=kinds, mean=mean, std=std, **SCENE | scene)
+
+    start = found.start or found.given.spec
+    seen = 2 if learnt is None or reason else len(half(base=learnt, split="train"))
+    batch = next(size for size in BATCHES if seen % size != 1)  # normalisation knows nothing of a batch of one
+    recipe = Recipe(
+        start.source, epochs=epochs or -(-STEPS // -(-seen // batch)), batch=batch,
+        learning_rate=learning_rate or RATES[tune],
+    )  # fmt: skip
+    return Task(
+        "own", found.kinds or found.classes, found.shape, recipe, examples, other, found.features, start=start,
+        trainable=partial(only, layer=found.last) if tune == "head" else None, given=found.given,
+        stranger=found.stranger, notes=found.lines, untrained=reason,
+    )  # fmt: skip
+
+
+def _scale(found: brought.Brought) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and std of inputs that can be put on other backgrounds. Raises `Unsupported` for others."""
+    given = found.given
+    if found.examples.load().masks is None:
+        raise Unsupported("expected masks of the objects, to put them on other backgrounds: --masks FOLDER")
+    if len(found.shape) != 3 or given.mean is None or given.std is None:
+        raise Unsupported("expected pictures of known mean and std, to put objects on other backgrounds")
+    return given.mean, given.std
+
+
+def on_scenes(
+    *, base: Examples, seed: int, kinds: Sequence[int], mean: tuple[float, ...], std: tuple[float, ...], share: float,
+    swapped: bool, foreground: bool,
+) -> Data:  # fmt: skip
+    """The objects of the examples, cut out by their masks, on tinted photographs of grass, brick and gravel.
+
+    `kinds`: the labels whose scenes there are. `share`: so many of them, which those of a smaller share are among, on
+    the scene of their label (`swapped`: of another one), the others on that of any; `foreground`: with the objects.
+    """
+    data = base.load()
+    if data.masks is None:
+        raise ValueError("expected examples with masks")
+    inputs = torch.empty_like(data.inputs)
+    for row, (example, label) in enumerate(zip(data.ids.tolist(), data.labels.tolist(), strict=True)):
+        stream = generator("own", "scene", seed, example)
+        turn = float(torch.rand((), generator=stream, dtype=torch.float64))
+        free = kinds[int(torch.randint(len(kinds), (), generator=stream))]
+        others = [kind for kind in kinds if kind != label]
+        other = others[int(torch.randint(len(others), (), generator=stream))]
+        shown = scene((other if swapped else label) if turn < share else free, data.inputs.shape[1:], stream)
+        inputs[row] = scaled(shown, mean, std)
+        if foreground:
+            inputs[row] = torch.where(data.masks[row], data.inputs[row], inputs[row])
+    return replace(data, inputs=inputs, masks=data.masks if foreground else None)
+
+
+def scene(number: int, shape: Sequence[int], stream: torch.Generator) -> torch.Tensor:
+    """A part of the scene of a class, (C, H, W) in [0, 1]: a photograph in a tint of its own."""
+    channels, height, width = shape
+    kind = KINDS[number % len(KINDS)]
+    side = max(height, width)
+    free = photograph(kind).shape[0] - side
+    if free < 0:
+        raise Unsupported(f"expected pictures of at most {photograph(kind).shape[0]} pixels a side, found {side}")
+    top, left = (int(torch.randint(free + 1, (), generator=stream)) for _ in range(2))
+    grey = torch.from_numpy(crop(kind, top, left, side))[:height, :width]
+    tint = torch.tensor(colorsys.hsv_to_rgb(number * GOLDEN % 1.0, 0.6, 0.9))
+    return grey * tint[:, None, None] if channels == 3 else grey.expand(channels, -1, -1) * (0.4 + 0.6 * tint.mean())
+
+
+def _too_few(learnt: Examples | None) -> str:
+    """Why training would have too little to learn from, if so."""
+    if learnt is None:
+        return ""
+    if len(learnt.load().labels.unique()) < FEWEST:
+        return "all examples have one label: there is nothing to learn"
+    few = int(torch.bincount(learnt.load().labels).clamp(min=0)[learnt.load().labels.unique()].min())
+    return "" if few >= FEWEST else f"a class has {few} example: training needs {FEWEST}, one of them to ask about"
+
+
+def half(*, base: Examples, split: str) -> Data:
+    """Every other example of each class."""
+    data = base.load()
+    place = torch.zeros(len(data), dtype=torch.int64)
+    for label in data.labels.unique():
+        rows = (data.labels == label).nonzero().flatten()
+        place[rows] = torch.arange(len(rows))
+    return data.select((place % 2 == (split == "train")).nonzero().flatten())
+
+
+def only(model: nn.Module, *, layer: str) -> list[str]:
+    """The name of the layer."""
+    return [layer]
