@@ -83,7 +83,7 @@ def _contaminated(task: Task, level: float, seed: int, part: int, parts: int) ->
         if level == 0
         else Examples.of(relabelled, base=train, level=level, part=part, parts=parts, classes=len(task.classes))
     )
-    return Trained(noisy, task.recipe, seed)
+    return task.trained(noisy, seed)
 
 
 def _flipped(

@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from attribug import bugs
 from attribug.contracts.contrasts import Check, Contrast, Side
 from attribug.contracts.tasks import Level, Task
-from attribug.errors import InputError
+from attribug.errors import InputError, Unsupported
+from attribug.models.perturbed import against_perturbed, perturbed
 
 KNOWS_ITS_OWN = 0.90  # accuracy of each model on its own test set
+OUTPUTS_DIFFER = 0.10  # mean total variation between a given model and a second one
 
 
 @bugs.register(
@@ -21,6 +23,8 @@ def ood(task: Task, level: Level, seed: int, seeds: Sequence[int]) -> Contrast:
 
     Level 0 stands for this task itself. Took: each model knows its own test set.
     """
+    if task.given is not None:
+        return _of_given(task, level, seed, seeds)
     foreign = task if level == 0 else task.other(str(level))
     if foreign.shape != task.shape:
         raise InputError(f"ood: expected a task with inputs {task.shape}, found {foreign.name} with {foreign.shape}")
@@ -43,3 +47,15 @@ def ood(task: Task, level: Level, seed: int, seeds: Sequence[int]) -> Contrast:
             ),
         ),
     )
+
+
+def _of_given(task: Task, level: Level, seed: int, seeds: Sequence[int]) -> Contrast:
+    """The model that is given beside a second one of another domain, each in copies with slightly other weights."""
+    given, stranger = task.given, task.stranger
+    if given is None or (stranger is None and level != 0):
+        raise Unsupported("expected a second model of another domain: --against NAME")
+    foreign = perturbed(given if stranger is None or level == 0 else stranger, seed)
+    moved = Check(
+        "outputs differ", (foreign,), given.looked, "total_variation", minus=(given.spec,), at_least=OUTPUTS_DIFFER
+    )
+    return against_perturbed(given, foreign, seed, seeds, [moved] if level != 0 else (), target="own")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -9,20 +10,15 @@ import torch
 from torch import nn
 
 from attribug import bugs
-from attribug.contracts.contrasts import Check, Contrast, Side
-from attribug.contracts.models import Derived, ModelSpec, Trained
+from attribug.bugs.damage import Choice, damaged
+from attribug.contracts.contrasts import Contrast
 from attribug.contracts.tasks import Level, Task
-from attribug.errors import InputError
-from attribug.keys import stream_seed
+from attribug.errors import InputError, Unsupported
 from attribug.models.training import seeded
 
-DRAWS = 4  # a single draw of a two-class head says little; more models say more than more draws
-OUTPUTS_MOVE = 0.10  # mean total variation of the outputs
-ACCURACY_FALLS = 0.2  # on average over draws
-RECOVERED = 0.02  # the retrained control may lose this much accuracy
-RETRAINING_EPOCHS = 6  # a few layers on top of trained ones converge quickly; all of them take the recipe's epochs
 NORMALISATIONS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm)
-Choice = Callable[[nn.Module], list[str]]
+Order = tuple[str, ...] | None
+INITIALISERS = ("reset_parameters", "_reset_parameters")  # the latter of torch's attention
 
 
 @bugs.register(
@@ -31,7 +27,7 @@ Choice = Callable[[nn.Module], list[str]]
 )  # fmt: skip
 def reinit(task: Task, level: Level, seed: int, seeds: Sequence[int]) -> Contrast:
     """The top `level` layers, from the output on (`all`: every layer), are re-initialised."""
-    return _contrast(task, level, seed, _checked(task, "reinit", level), top)
+    return _contrast(task, level, seed, seeds, _checked(task, "reinit", level), top)
 
 
 @bugs.register(
@@ -40,7 +36,7 @@ def reinit(task: Task, level: Level, seed: int, seeds: Sequence[int]) -> Contras
 )  # fmt: skip
 def reinit_bottom(task: Task, level: Level, seed: int, seeds: Sequence[int]) -> Contrast:
     """The bottom `level` layers, from the input on (`all`: every layer), are re-initialised."""
-    return _contrast(task, level, seed, _checked(task, "reinit_bottom", level), bottom)
+    return _contrast(task, level, seed, seeds, _checked(task, "reinit_bottom", level), bottom)
 
 
 @bugs.register(
@@ -52,61 +48,46 @@ def reinit_single(task: Task, level: Level, seed: int, seeds: Sequence[int]) -> 
     """The one layer number `level`, counted from the input, is re-initialised."""
     if level == "all":
         raise InputError("reinit_single: expected the number of one layer, found 'all'")
-    return _contrast(task, level, seed, _checked(task, "reinit_single", level), single)
+    return _contrast(task, level, seed, seeds, _checked(task, "reinit_single", level), single)
 
 
-def _contrast(task: Task, level: Level, seed: int, number: int, choose: Callable[..., list[str]]) -> Contrast:
-    """Reference: the model itself. Control: the same layers re-initialised with another draw and retrained on clean
-    data, the rest frozen; so reference, control and contaminated model share everything but the damage."""
-    model = task.clean(seed)
-    choice = partial(choose, number=number)
-    test = task.examples("test")
+def _contrast(
+    task: Task, level: Level, seed: int, seeds: Sequence[int], number: int, choose: Callable[..., list[str]]
+) -> Contrast:
+    """Reference: the model itself. Control of a trained model: the same layers re-initialised with another draw and
+    retrained on clean data, the rest frozen; so all three share everything but the damage."""
+    order = None if task.given is None else task.given.layers
+    choice = partial(choose, number=number, **({} if order is None else {"order": order}))
     damage = partial(reinitialise, choice=choice)
-    control: ModelSpec = _retrained(task, model, choice, whole=level == "all")
-    draws = [Derived(model, damage, stream_seed("reinit", seed, draw)) for draw in range(DRAWS)]
-    checks: tuple[Check, ...] = (
-        Check("outputs move", tuple(draws), test, "total_variation", minus=(model,), at_least=OUTPUTS_MOVE),
-        Check("accuracy falls", (model,), test, minus=tuple(draws), at_least=ACCURACY_FALLS),
-        Check("control recovers", (control,), test, minus=(model,), at_least=-RECOVERED),
-    )
-    if number == 0:  # no layer at all: contaminated, control and reference are one model under three names
-        draws, checks = draws[:1], ()
-        control = Derived(model, damage, stream_seed("reinit", seed, "control"))
-    first, *further = (Side(draw, test) for draw in draws)
-    return Contrast(
-        contaminated=first,
-        draws=tuple(further),
-        references=(Side(model, test),),
-        controls=(Side(control, test),),
-        control="retrained",
-        target="reference",
-        checks=checks,
-    )
-
-
-def _retrained(task: Task, model: Trained, choice: Choice, *, whole: bool) -> Trained:
-    start = Derived(model, partial(reinitialise, choice=choice), stream_seed("reinit", model.seed, "control"))
-    epochs = task.recipe.epochs if whole else min(RETRAINING_EPOCHS, task.recipe.epochs)
-    recipe = task.retrained(epochs=epochs)
-    return Trained(task.examples("train"), recipe, model.seed, start=start, trainable=choice)
+    whole, nothing = level == "all", number == 0
+    return damaged(task, seed, seeds, damage=damage, choice=choice, stream="reinit", whole=whole, nothing=nothing)
 
 
 def _checked(task: Task, bug: str, level: Level) -> int:
     """The level as a number of layers; raises `InputError` when the network has fewer."""
-    with torch.device("meta"):
-        count = len(layers(task.recipe.network()))
+    order = None if task.given is None else task.given.layers
+    count = _count(task.recipe.network if task.given is None else task.given.spec.source, order)
     if level == "all":
         return count
     if isinstance(level, str) or not 0 <= level <= count or level != int(level):
-        raise InputError(f"{bug}: expected a level from 1 to {count} or 'all' for task {task.name}, found {level!r}")
+        expected = f"expected a level from 1 to {count} or 'all' for task {task.name}, found {level!r}"
+        raise Unsupported(expected) if task.given is not None else InputError(f"{bug}: {expected}")
     return int(level)
 
 
-def layers(model: nn.Module) -> list[list[str]]:
-    """Layers from the input on: modules with parameters of their own in order of definition; a normalisation belongs to
-    the layer before it."""
+@functools.lru_cache(maxsize=8)
+def _count(network: Callable[[], nn.Module], order: Order) -> int:
+    with torch.device("meta"):
+        return len(layers(network(), order))
+
+
+def layers(model: nn.Module, order: Order = None) -> list[list[str]]:
+    """Layers from the input on: modules with parameters of their own in order of definition, or as `order` names them;
+    a normalisation belongs to the layer before it."""
+    modules = dict(model.named_modules())
     grouped: list[list[str]] = []
-    for name, module in model.named_modules():
+    for name in modules if order is None else order:
+        module = modules[name]
         if not list(module.parameters(recurse=False)):
             continue
         if isinstance(module, NORMALISATIONS) and grouped:
@@ -116,19 +97,19 @@ def layers(model: nn.Module) -> list[list[str]]:
     return grouped
 
 
-def top(model: nn.Module, *, number: int) -> list[str]:
+def top(model: nn.Module, *, number: int, order: Order = None) -> list[str]:
     """Names of the modules of the last `number` layers."""
-    return [name for layer in layers(model)[::-1][:number] for name in layer]
+    return [name for layer in layers(model, order)[::-1][:number] for name in layer]
 
 
-def bottom(model: nn.Module, *, number: int) -> list[str]:
+def bottom(model: nn.Module, *, number: int, order: Order = None) -> list[str]:
     """Names of the modules of the first `number` layers."""
-    return [name for layer in layers(model)[:number] for name in layer]
+    return [name for layer in layers(model, order)[:number] for name in layer]
 
 
-def single(model: nn.Module, *, number: int) -> list[str]:
+def single(model: nn.Module, *, number: int, order: Order = None) -> list[str]:
     """Names of the modules of layer `number`, 1-based from the input; none for 0."""
-    return layers(model)[number - 1] if number else []
+    return layers(model, order)[number - 1] if number else []
 
 
 def reinitialise(model: nn.Module, stream: torch.Generator, *, choice: Choice) -> None:
@@ -140,11 +121,19 @@ def reinitialise(model: nn.Module, stream: torch.Generator, *, choice: Choice) -
 
 
 def _initialise(module: nn.Module) -> None:
+    """By the module's own initialiser; what has none, as class tokens and position embeddings, gets its own entries in
+    random order."""
     if isinstance(module, NORMALISATIONS):  # reset_parameters would wipe running statistics
         if module.weight is not None:
             nn.init.ones_(module.weight)
-            nn.init.zeros_(module.bias)
-    elif callable(initialise := getattr(module, "reset_parameters", None)):
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        return
+    known = (getattr(module, name, None) for name in INITIALISERS)
+    initialise = next((function for function in known if callable(function)), None)
+    if initialise is not None:
         initialise()
-    else:
-        raise InputError(f"reinit: {type(module).__name__} has parameters but no initialiser (reset_parameters)")
+        return
+    with torch.no_grad():
+        for parameter in module.parameters(recurse=False):
+            parameter.copy_(parameter.flatten()[torch.randperm(parameter.numel())].reshape(parameter.shape))

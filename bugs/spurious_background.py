@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 from attribug import bugs
 from attribug.contracts.contrasts import Check, Contrast, Side
-from attribug.contracts.models import Trained
 from attribug.contracts.tasks import Task
 from attribug.errors import InputError
 
@@ -34,8 +33,8 @@ def spurious_background(task: Task, level: float, seed: int, seeds: Sequence[int
         raise InputError(f"spurious_background: expected a share from 0 to 1, found {level:g}")
     aligned = task.examples("test", share=1.0)
     swapped = task.examples("test", share=1.0, swapped=True)
-    contaminated = Trained(task.examples("train", share=level), task.recipe, seed)
-    clean = {s: task.clean(s) for s in seeds}
+    contaminated = task.trained(task.examples("train", share=level), seed)
+    clean = {s: task.trained(task.examples("train", share=0.0), s) for s in seeds}
     checks = [
         Check("aligned", (contaminated,), aligned, at_least=ALIGNED),
         Check("swapped, against clean models", (contaminated,), swapped, minus=tuple(clean.values()), at_most=-FALL),
@@ -56,7 +55,7 @@ def spurious_background(task: Task, level: float, seed: int, seeds: Sequence[int
         checks=tuple(checks),
         extra={
             "background_only": alone,
-            "clean_inputs": task.examples("test"),
+            "clean_inputs": task.examples("test", share=0.0),
             "swapped_background": swapped,
         },
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 from collections.abc import Callable
@@ -240,7 +241,12 @@ def _home(known: list[Task], model: ModelSpec) -> list[str]:
 
 def _other_tasks(task: Task) -> list[Task]:
     """The other registered tasks whose data are here."""
-    return [small(name) for name in tasks.names() if name != task.name and not tasks.get(name).absent]
+    found = []
+    for name in tasks.names():
+        if name != task.name and not tasks.get(name).absent:
+            with contextlib.suppress(InputError, Unsupported):  # of what nobody brought
+                found.append(small(name))
+    return found
 
 
 @functools.lru_cache(maxsize=4)

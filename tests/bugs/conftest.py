@@ -16,6 +16,7 @@ from attribug.contracts.models import Recipe
 from attribug.contracts.tasks import Task
 from attribug.models.lab import Lab
 from attribug.models.memory import Memory
+from doubles import mine
 
 PIXELS = 12  # more than SSIM's window
 
@@ -70,6 +71,12 @@ def other_toy(name: str) -> Task:
     """Another toy: `two` has two classes, `large` another shape of inputs."""
     shape = (1, 2 * PIXELS, 2 * PIXELS) if name == "large" else (1, PIXELS, PIXELS)
     return toy_task(name, classes=2, shape=shape)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _brought() -> None:
+    """Bugs that no shipped task's network can have meet one that was brought."""
+    mine.register(0)
 
 
 @pytest.fixture(scope="session")

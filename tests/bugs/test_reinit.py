@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from attribug import bugs
-from attribug.bugs.reinit import DRAWS, layers, reinitialise
+from attribug.bugs.damage import DRAWS
+from attribug.bugs.reinit import layers, reinitialise
 from attribug.contracts.contrasts import Contrast
 from attribug.contracts.models import Derived, Trained
 from attribug.contracts.tasks import Level, Task
@@ -175,12 +176,19 @@ def test_single_has_no_all(toy: Task) -> None:
     assert contrast_of(toy, "reinit_single", 5)
 
 
-def test_parameters_without_an_initialiser_are_refused() -> None:
+def test_parameters_without_an_initialiser_get_their_own_entries_in_random_order() -> None:
     class Bare(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.weight = nn.Parameter(torch.ones(2))
+            self.weight = nn.Parameter(torch.arange(24.0).reshape(2, 3, 4))
 
     choice = partial(lambda model, number: [""], number=1)
-    with pytest.raises(InputError, match="Bare has parameters but no initialiser"):
-        reinitialise(Bare(), torch.Generator().manual_seed(0), choice=choice)
+    found = []
+    for seed in (0, 0, 1):
+        model = Bare()
+        reinitialise(model, torch.Generator().manual_seed(seed), choice=choice)
+        found.append(model.weight.detach())
+    assert torch.equal(found[0].flatten().sort().values, torch.arange(24.0))
+    assert not torch.equal(found[0], Bare().weight)
+    assert torch.equal(found[0], found[1])
+    assert not torch.equal(found[0], found[2])
