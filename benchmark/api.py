@@ -17,7 +17,7 @@ from attribug.running import runner
 from attribug.running.exchange import Exchange
 from attribug.running.options import RunOptions
 from attribug.running.outcome import Outcome
-from attribug.running.progress import Reporter
+from attribug.running.progress import Reporter, Silent
 from attribug.running.request import requested
 from attribug.running.resources import default_workers
 from attribug.storage import locations, shared_models
@@ -109,9 +109,10 @@ class Run:
         return facts
 
 
-def run(name: str = "quick", *, reporter: Reporter | None = None, **options: Any) -> Run:
+def run(name: str | None = None, *, reporter: Reporter | None = None, **options: Any) -> Run:
     """Runs a suite, a shipped name or a YAML path, and writes its tables to `out` (default `runs/<suite>`), a folder or
-    a URL such as `s3://bucket/runs/x`; so may be `models`.
+    a URL such as `s3://bucket/runs/x`; so may be `models`. Without a name it is `own` where a `model` is given, else
+    `quick`.
 
     The options are those of the command line, described in `attribug.running.options.RunOptions`. `methods` may hold
     plain functions f(model, inputs, targets) besides names; `changes` override the suite by dotted key. What `out` and
@@ -119,7 +120,9 @@ def run(name: str = "quick", *, reporter: Reporter | None = None, **options: Any
     later runs into `out` find them, with other metrics. Raises `InputError` for wrong input.
     """
     request, cache = requested(name, RunOptions.of(options)), locations.cache()
-    plan, place = request.plan, request.place
+    plan, place, reporter = request.plan, request.place, reporter or Silent()
+    for line in request.notes:
+        reporter.note(line)
     url = None if place.remote is None else place.name
     fresh, keep_maps = request.options.fresh, request.options.keep_maps
     with request.used(cache), run_folder.prepare(place, cache, plan):
@@ -153,7 +156,7 @@ class Replicated:
         return all(run.complete for run in self.runs)
 
 
-def replicate(name: str = "quick", *, times: int, reporter: Reporter | None = None, **options: Any) -> Replicated:
+def replicate(name: str | None = None, *, times: int, reporter: Reporter | None = None, **options: Any) -> Replicated:
     """Runs a suite under `times` suite seeds, its own and those that follow, and writes to `out`, a folder, what
     becomes of decided verdicts: replication.csv. The options are those of `run`; the first run lies in `out`, the
     others in `out`/replicates/SEED, each an ordinary run that is not done again.
@@ -184,7 +187,7 @@ def replicate(name: str = "quick", *, times: int, reporter: Reporter | None = No
     return Replicated(tuple(runs.values()), found.counts, found.contradictions)
 
 
-def dry_run(name: str = "quick", **options: Any) -> DryRun:
+def dry_run(name: str | None = None, **options: Any) -> DryRun:
     """What `run` with the same arguments would do, and what that would take by a short calibration on this machine.
     Trains nothing, and writes nothing but copies of remote places."""
     from attribug.running import dry_run as dry
@@ -203,8 +206,9 @@ def dry_run(name: str = "quick", **options: Any) -> DryRun:
     return replace(told, missing=(*told.missing, *([unreached] if unreached else [])))
 
 
-def planned(name: str = "quick", **options: Any) -> Plan:
-    """The plan that `run` with the same arguments would follow; reads no data and trains nothing."""
+def planned(name: str | None = None, **options: Any) -> Plan:
+    """The plan that `run` with the same arguments would follow; reads no data and trains nothing, but what
+    somebody brings: model and data are looked at."""
     return requested(name, RunOptions.of(options)).plan
 
 

@@ -34,9 +34,10 @@ class ExplainedPicture:
 
 def explained_page(
     model: str, facts: Sequence[str], explained: Sequence[ExplainedPicture], refused: Mapping[str, str],
-    skipped: Sequence[tuple[str, str]],
+    skipped: Sequence[tuple[str, str]], trust: Mapping[str, str],
 ) -> str:  # fmt: skip
-    """The page, HTML in one text. `facts`: what is said before the pictures; `refused`: reasons by method."""
+    """The page, HTML in one text. `facts`: what is said before the pictures; `refused`: reasons by method; `trust`: by
+    method, what a run says of it on this model."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
@@ -46,7 +47,7 @@ def explained_page(
     return environment.get_template(TEMPLATE).render(
         style=Markup((folder / STYLE).read_text(encoding="utf-8")), model=model, facts=facts,
         methods=[*explained[0].maps] if explained else [], rows=[_row(each) for each in explained],
-        refused=refused, skipped=skipped, percentile=PERCENTILE,
+        refused=refused, skipped=skipped, trust=trust, percentile=PERCENTILE,
     )  # fmt: skip
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -13,6 +13,8 @@ from attribug.results.schema import OUTCOMES
 from attribug.results.statistics import FEWEST_MODELS
 
 MOST_NAMED = 4  # methods that a sentence names
+PERTURBED = "perturbed"
+"""Control of a model that is given."""
 
 VERDICTS = {
     "detects": "the method sees the bug: its explanations tell the contaminated model from its control",
@@ -27,7 +29,9 @@ CONTROLS = {
     "clean": "clean models, trained alike from other seeds",
     "other_flips": "models trained with the same share of other labels flipped: the explained ones were right",
     "retrained": "the same layers, re-initialised and trained again while the rest stays frozen",
-    "perturbed": "the same model with slightly disturbed weights",
+    PERTURBED: "the same model with slightly disturbed weights",
+    "stored_anew": "the same model, on pictures that were stored anew",
+    "decorrelated": "models of the same pictures, on which the marks tell nothing of the class",
     "-": "none: the bug could not be set up",
 }
 STAGES = {"data": "in the training data", "model": "in the weights", "test": "at test time"}
@@ -38,6 +42,14 @@ TARGETS = {
 }  # fmt: skip
 
 
+def units(seeds: int, controls: Iterable[str]) -> str:
+    """What verdicts rest on, by the controls of the bugs: `5 models a side`, or draws of a model that is given."""
+    given = {control == PERTURBED for control in controls}
+    if given == {True}:
+        return f"this model, {counted(seeds, 'draw')} a side"
+    return f"{counted(seeds, 'model')} a side" + (", draws where this model is perturbed" if True in given else "")
+
+
 def summary(rows: pd.DataFrame, facts: Mapping[str, Any], everything: Sequence[tuple[str, str, str]]) -> list[str]:
     """What was run, whether the bugs took, who detects most, and what the honest rows say, a sentence each.
 
@@ -45,11 +57,14 @@ def summary(rows: pd.DataFrame, facts: Mapping[str, Any], everything: Sequence[t
     """
     explained = rows[~rows["honest"]]
     seeds = facts["suite"].get("seeds", 0)
+    controls = [bug["control"] for bug in facts["pieces"]["bugs"].values()]
     bugs, tasks = {bug for _, bug, _ in everything}, list(dict.fromkeys(task for task, _, _ in everything))
     sentences = [
         f"{counted(explained['method'].nunique(), 'explanation method')} met {counted(len(bugs), 'bug')} "
-        f"({counted(len(everything), 'level')} in all) on {_listed(tasks)}, with {counted(seeds, 'model')} a side."
+        f"({counted(len(everything), 'level')} in all) on {_listed(tasks)}, with {units(seeds, controls)}."
     ]
+    if PERTURBED in controls:
+        sentences.append("Verdicts against perturbed copies are about this model: others of its kind were not asked.")
     sentences += [_taken(facts["checks"], everything), *_best(explained), *_honest(rows[rows["honest"]])]
     return [sentence for sentence in sentences if sentence]
 

@@ -17,7 +17,7 @@ import pandas as pd
 
 from attribug.results.figures import SYMBOLS
 from attribug.results.headline import PLACE, Pieces, headline
-from attribug.results.narrative import number
+from attribug.results.narrative import PERTURBED, number
 from attribug.results.schema import level_order
 
 COLOURS = {
@@ -95,7 +95,8 @@ def effects(rows: pd.DataFrame) -> str:
     def draw(figure: Any) -> None:
         axes = _axes(figure, left, right, top, bottom)
         axes.set(xlim=(-0.01, 1.01), ylim=(len(ordered) + gap - 0.4, -0.6), xlabel="effect: .5 = guessing, 1 = always")
-        axes.set_title(shown(f"{facts['task']}: {facts['bug']}, level {facts['level']}", 60), pad=5)
+        given = ", this model" if facts.get("control") == PERTURBED else ""
+        axes.set_title(shown(f"{facts['task']}: {facts['bug']}, level {facts['level']}{given}", 60), pad=5)
         _yardsticks(axes, vertical=True)
         for y, row in zip(heights, ordered.itertuples(), strict=True):
             _point(axes, row, y, upright=False)

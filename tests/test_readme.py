@@ -58,9 +58,14 @@ def folder(tmp_path):
     (tmp_path / "my_method.py").write_text(FILES["sign_x_input.py"])  # the README's other name for one's own file
     (tmp_path / "my_net.py").write_text(NET)
     torch.save(bvd_cnn(pixels=64, width=2).state_dict(), tmp_path / "mine.pt")
+    (tmp_path / "names.txt").write_text("\n".join(map(str, range(1000))))
     for kind in ("cat", "coffee"):
-        (tmp_path / "photos" / kind).mkdir(parents=True)
-        Image.fromarray(getattr(data, kind)()).save(tmp_path / "photos" / kind / "one.jpg")
+        for place in ("photos", "masks"):
+            (tmp_path / place / kind).mkdir(parents=True)
+        picture = Image.fromarray(getattr(data, kind)())
+        for name, turned in {"one": picture, "two": picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)}.items():
+            turned.save(tmp_path / "photos" / kind / f"{name}.jpg")
+            turned.convert("L").point(lambda grey: 255 * (grey > 99)).save(tmp_path / "masks" / kind / f"{name}.png")
     return tmp_path
 
 
@@ -90,6 +95,8 @@ def test_commands_are_understood(line, attribug):
     if line.startswith("attribug replicate"):  # its options are those of a run
         line, times = re.subn(r"^attribug replicate(.*) --times \d+", r"attribug run\1", line)
         assert times
+    line = line.removesuffix(" --run runs/own")  # of which there is none
+    line += " --most 4" if "gcompris:" in line else ""
     if line.startswith("attribug run") and "--dry-run" not in line:
         line += " --dry-run"
     answer = attribug(*words(line), calibrated=False)
@@ -105,7 +112,8 @@ def test_references_that_are_shown_exist():
 @pytest.mark.slow
 def test_commands_on_runs_work(smoke_run, folder, attribug):
     """In the order in which they are shown; a reference that is accepted is one of the user's."""
-    shutil.copytree(smoke_run, folder / "runs" / "smoke")
+    for name in ("smoke", "own"):
+        shutil.copytree(smoke_run, folder / "runs" / name)
     lines = [line for line in COMMANDS if line.startswith(ON_RUNS)]
     assert len(lines) >= 5
     for line in sorted(lines, key=lambda line: "--accept" not in line):
@@ -174,7 +182,7 @@ def test_python_runs(text, monkeypatch, tmp_path):
     for study in (package.fold_study, package.randomisation_study):
         monkeypatch.setattr(package, study.__name__, few(study), raising=False)
     torch.manual_seed(0)
-    inputs, targets = torch.rand(2, 3, 32, 32), torch.tensor([0, 1])
+    inputs, targets = torch.rand(4, 3, 32, 32), torch.tensor([0, 1, 0, 1])
     names = {"model": bvd_cnn(width=4), "inputs": inputs, "targets": targets, "my_function": my_function}
     given = set(names)
     exec(compile(text, "README.md", "exec"), names)

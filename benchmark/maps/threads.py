@@ -7,6 +7,8 @@ time slice, and a pass has hundreds of operations.
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -34,6 +36,17 @@ def for_passes(query: Query, most: int) -> None:
     be one that runs, as `preflight` sees to."""
     if query.threads is None and query.inputs.device.type == "cpu":
         _set(1 if most == 1 else _fitting(query, most))
+
+
+@contextmanager
+def one() -> Iterator[None]:
+    """One thread of torch's inside, as workers have: to the same bits, and at no loss on a busy machine."""
+    most = torch.get_num_threads()
+    _set(1)
+    try:
+        yield
+    finally:
+        _set(most)
 
 
 @primitive

@@ -61,6 +61,10 @@ class Plan:
     """By content key; what a training starts from comes before it."""
     features: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Names of the entries of a task's inputs, by task; of those that have any."""
+    given: Mapping[str, str] = field(default_factory=dict)
+    """Content keys of models that somebody brings, by task."""
+    notes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """What was found about models and data that somebody brings, by task."""
 
     def record_key(self, cell: Cell, method: str) -> str:
         """Content key of a record: all that determines its numbers, code and library versions included."""
@@ -113,8 +117,8 @@ class Plan:
         contrasts = [cell.contrast for cell in self.cells]
         rows = [[metric.applies(contrast) for contrast in contrasts] for metric, _ in self.measured]
         return keys.digest(
-            "table", records, outcomes, rows, self._facts(), self.features, self.suite.name, self.suite.visible,
-            self.device, artefacts.code("table"),
+            "table", records, outcomes, rows, self._facts(), self.features, self.notes, self.suite.name,
+            self.suite.visible, self.device, artefacts.code("table"),
         )  # fmt: skip
 
     def _facts(self) -> list[Any]:

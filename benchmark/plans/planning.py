@@ -87,6 +87,8 @@ def make(suite: Suite, device: str = "cpu") -> Plan:
         settings=Settings(suite.seed, suite.examples, suite.chunk, suite.rows, suite.maps),
         trainings=_all_trainings(cells),
         features={task.name: task.features for task in chosen_tasks if task.features},
+        given={task.name: task.given.spec.key for task in chosen_tasks if task.given is not None},
+        notes={task.name: task.notes for task in chosen_tasks if task.notes},
     )
 
 

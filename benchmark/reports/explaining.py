@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,14 +17,18 @@ from attribug.errors import InputError, Unsupported, one_line
 from attribug.maps.attribution import attributions
 from attribug.maps.guard import MethodFault
 from attribug.maps.operands import a_seed
-from attribug.models.lab import logits
-from attribug.models.own import Own, own
-from attribug.models.preparation import Preparation, Transform
+from attribug.models.brought import describe
+from attribug.models.own import own
 from attribug.query.query import Query
 from attribug.results.explained_page import ExplainedPicture, explained_page
-from attribug.results.narrative import counted
+from attribug.results.figures import SYMBOLS
+from attribug.results.headline import headline
+from attribug.results.schema import OUTCOMES, read_results
 from attribug.storage.files import make_folder, write_atomically
-from attribug.tasks.folders import Prepared, pictures
+from attribug.storage.folders import RESULTS, RUN
+from attribug.tables.run_json import RunFacts, read_facts
+from attribug.tasks.folders import as_seen
+from attribug.tasks.looking import Asked, Looked, look
 
 if TYPE_CHECKING:
     from attribug.contracts.pieces import Method
@@ -33,11 +37,6 @@ MOST = 100
 """Pictures, where nobody says how many: all of them and their maps are held at once."""
 METHODS = ("gradient", "smoothgrad", "integrated_gradients", "guided_backprop", "grad_cam", "lrp_epsilon_plus_flat")
 """Where nobody says which: fast ones of every family."""
-CLOSE_TO_ONE = 1e-3
-"""Rows of outputs that sum to 1 as closely, and are nowhere negative, are probabilities."""
-
-DOUBTFUL = 1.5
-"""Times chance: a model that is right no more often gets a question."""
 
 
 @dataclass(frozen=True)
@@ -68,9 +67,11 @@ def explain_folder(
     std: Sequence[float] | None = None,
     bgr: bool = False,
     classes: str | Path | None = None,
+    output: str | None = None,
     most: int = MOST,
     strict: bool = False,
     seed: int = 0,
+    run: str | Path | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> ExplainedFolder:
     """Explains what a model says of the pictures in a folder; writes `explained.html`, `explained.csv` and
@@ -79,9 +80,10 @@ def explain_folder(
     `model`, `weights`: see `attribug.models.own`. `data`: pictures in folders by class, or all in one, or a name of
     photographs that `attribug.tasks.folders` knows; the transform that comes with the model prepares them, or, where
     `pixels` is given, they are resized and cropped to such squares and brought to (x − mean) / std, x in [0, 1].
-    `classes`: a file of a name a line, one for each output. `most`: so many pictures, spread over the classes. The
-    class that is explained is the predicted one. `say` is told the facts about model and data before anything is
-    explained. Raises `InputError` for wrong input.
+    `classes`: a file of a name a line, one for each output. `output`: which of several outputs of the model are its
+    logits. `most`: so many pictures, spread over the classes. The class that is explained is the predicted one. `run`:
+    the folder of a run of `own`, whose verdicts stand beside the methods. `say` is told the facts about model and data
+    before anything is explained. Raises `InputError` for wrong input.
     """
     mine = own(model, weights)
     names = list(methods or METHODS)
@@ -93,23 +95,26 @@ def explain_folder(
     if not out.parent.is_dir() or (out.exists() and not out.is_dir()):
         raise InputError(f"--out {out}: expected a folder, or a new one in a folder that is there")
     seed = a_seed(seed)
-    read = pictures(data, _prepare(mine, pixels, mean, std, bgr), strict=strict, most=most)
-    outputs = _outputs(mine, read)
-    called = _class_names(classes, mine, read, outputs.shape[1])
-    probabilities = outputs.softmax(1)
-    best, predicted = probabilities.max(1)
-    labels = [read.folders[label] for label in read.labels] or [""] * len(read.names)
+    looked = look(mine, data, Asked(pixels, mean, std, bgr, classes, output, None, most, strict))
+    read, called = looked.read, looked.classes
+    if read.inputs.ndim != 4:
+        shape = tuple(read.inputs.shape[1:])
+        raise InputError(f"data {data}: expected pictures, found inputs {shape}; attribug.explain gives maps of these")
+    trust = {} if run is None else _trust(run, looked)
+    best, predicted = looked.outputs.softmax(1).max(1)
+    known = read.folders or called
+    labels = [known[label] for label in read.labels] or [""] * len(read.names)
     table = pd.DataFrame({
         "picture": read.names, "prediction": [called[k] for k in predicted], "probability": best.tolist(),
         "label": labels,
     })  # fmt: skip
-    facts = _facts(mine, read, table, called)
-    for line in facts:
+    for line in looked.lines:
         say(line)
-    device = next((parameter.device for parameter in mine.model.parameters()), torch.device("cpu"))
-    maps, refused = _explained(chosen, Query(mine.model, read.inputs.to(device), predicted.to(device), seed=seed))
-    found = ExplainedFolder(maps, table, refused, tuple(facts), read.skipped)
-    _write(found, mine, read, called, out)
+    network = looked.mine.model
+    device = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
+    maps, refused = _explained(chosen, Query(network, read.inputs.to(device), predicted.to(device), seed=seed))
+    found = ExplainedFolder(maps, table, refused, looked.lines, read.skipped)
+    _write(found, looked, out, trust)
     return found
 
 
@@ -127,112 +132,39 @@ def _explained(chosen: Sequence[Method], query: Query) -> tuple[dict[str, Tensor
     return maps, refused
 
 
-def _prepare(
-    mine: Own, pixels: int | None, mean: Sequence[float] | None, std: Sequence[float] | None, bgr: bool
-) -> Transform:
-    if pixels is not None:
-        if pixels < 1:
-            raise InputError(f"--pixels: expected at least 1, found {pixels}")
-        for name, values in (("--mean", mean), ("--std", std)):
-            if values is not None and len(values) not in {1, 3}:
-                raise InputError(f"{name}: expected 1 or 3 numbers, found {len(values)}")
-            if values is not None and not np.isfinite(values).all():
-                raise InputError(f"{name}: expected finite numbers, found {', '.join(map(str, values))}")
-        if std is not None and not all(value > 0 for value in std):
-            raise InputError(f"--std: expected positive numbers, found {', '.join(map(str, std))}")
-        grey = _channels(mine) == 1
-        return Preparation(pixels, tuple(mean or (0.0,)), tuple(std or (1.0,)), bgr, grey)
-    if mean or std or bgr:
-        raise InputError("--mean, --std, --bgr: expected --pixels N beside them, or the model's own transform alone")
-    if mine.transform is None:
-        raise InputError(f"model {mine.name!r}: expected a transform that comes with it, or --pixels N; found neither")
-    return mine.transform
+def _trust(run: str | Path, looked: Looked) -> dict[str, str]:
+    """What a run says of each method on its model: a line of verdicts, bug by bug. Raises `InputError` for a run of
+    another model."""
+    folder = Path(run)
+    facts = read_facts(folder / RUN, RunFacts)
+    asked = facts["pieces"]["tasks"].get("own", {}).get("given")
+    if asked is None:
+        raise InputError(f"--run {run}: expected a run of own, found one of {facts['suite']['name']}")
+    if asked != describe(looked.mine.model).key:
+        raise InputError(f"--run {run}: expected a run of this model, found one of other weights, code or output")
+    rows = headline(read_results(folder / RESULTS), facts["suite"], facts["pieces"])
+    told: dict[str, list[str]] = {}
+    own = rows[(rows["label"] == rows["method"]) & ~rows["verdict"].isin(OUTCOMES)]
+    for (method, verdict), part in own.groupby(["method", "verdict"], sort=False):
+        bugs = ", ".join(f"{row.bug} {row.level}" for row in part.itertuples())
+        told.setdefault(str(method), []).append(f"{SYMBOLS[str(verdict)]} {bugs}")
+    return {method: " · ".join(sorted(parts)) for method, parts in told.items()}
 
 
-def _channels(mine: Own) -> int | None:
-    """Of the first convolution; None where there is none."""
-    found = (module.in_channels for module in mine.model.modules() if isinstance(module, torch.nn.Conv2d))
-    return next(found, None)
-
-
-def _outputs(mine: Own, read: Prepared) -> Tensor:
-    """Logits (N, K) of all pictures."""
-    try:
-        outputs = logits(mine.model, read.inputs)
-    except Exception as error:
-        raise InputError(
-            f"model {mine.name!r}: raises on pictures {tuple(read.inputs.shape[1:])}: {one_line(error)}"
-        ) from error
-    if outputs.ndim != 2 or outputs.shape[1] < 2:
-        raise InputError(f"model {mine.name!r}: expected logits (N, K) with K ≥ 2, found {tuple(outputs.shape)}")
-    if not bool(outputs.isfinite().all()):
-        raise InputError(
-            f"model {mine.name!r}: expected finite logits, found NaN or infinity: wrong weights or values?"
-        )
-    if bool((outputs >= 0).all()) and bool(((outputs.sum(1) - 1).abs() < CLOSE_TO_ONE).all()):
-        raise InputError(f"model {mine.name!r}: expected logits, found probabilities; leave the last softmax away")
-    return outputs
-
-
-def _class_names(classes: str | Path | None, mine: Own, read: Prepared, count: int) -> list[str]:
-    """A name for each output."""
-    if classes is not None:
-        path = Path(classes)
-        if not path.is_file():
-            raise InputError(f"--classes {path}: no such file")
-        try:
-            text = path.read_text(encoding="utf-8-sig")
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"--classes {path}: expected text in UTF-8: {one_line(error)}") from error
-        lines = [line.strip() for line in text.splitlines() if line.strip()]
-        if len(lines) != count:
-            raise InputError(f"--classes {path}: expected {count} lines, one for each output, found {len(lines)}")
-        return lines
-    if len(read.folders) == count:
-        return list(read.folders)
-    makers = mine.classes or ()
-    return list(makers) if len(makers) == count else [str(k) for k in range(count)]
-
-
-def _comparable(read: Prepared, called: Sequence[str]) -> bool:
-    """Whether folders are named as the model's classes."""
-    return bool(read.folders) and set(read.folders) <= set(called)
-
-
-def _facts(mine: Own, read: Prepared, table: pd.DataFrame, called: list[str]) -> list[str]:
-    """What somebody wants to know before looking at maps."""
-    low, high = float(read.inputs.min()), float(read.inputs.max())
-    shape = " × ".join(map(str, read.inputs.shape[1:]))
-    lines = [
-        f"weights: {mine.weights}; {len(called)} classes",
-        f"{len(read.names)} pictures as the model takes them: {shape}, values from {low:.3g} to {high:.3g}",
-    ]
-    if read.skipped:
-        names = ", ".join(name for name, _ in read.skipped[:3])
-        lines.append(f"{counted(len(read.skipped), 'file')} skipped, no picture: {names}")
-    if _comparable(read, called):
-        share, chance = float((table["label"] == table["prediction"]).mean()), 1 / len(set(table["label"]))
-        doubt = ": wrong preprocessing, or another order of classes?" if share <= DOUBTFUL * chance else ""
-        lines.append(f"the model is right on {share:.2f} of them, chance is {chance:.2f}{doubt}")
-    elif read.folders:
-        names = ", ".join(read.folders[:3])
-        lines.append(f"folders ({names} …) are not the model's classes: nothing tells whether it is right")
-    return lines
-
-
-def _write(found: ExplainedFolder, mine: Own, read: Prepared, called: Sequence[str], out: Path) -> None:
+def _write(found: ExplainedFolder, looked: Looked, out: Path, trust: Mapping[str, str]) -> None:
     from safetensors.torch import save
 
-    table = found.table
-    known = _comparable(read, called)
+    table, read = found.table, looked.read
+    known = looked.labels is not None
     wrong = known & (table["label"] != table["prediction"]).to_numpy()
     order = np.lexsort([-table["probability"].to_numpy(), ~wrong])  # the surest errors first
     rows = []
     for i in order:
         maps = {name: values[i].sum(0).numpy() for name, values in found.maps.items()}
         said = str(table["prediction"][i]), float(table["probability"][i]), str(table["label"][i]) if known else ""
-        rows.append(ExplainedPicture(read.names[i], read.shown[i], *said, maps))
-    page = explained_page(mine.name, found.facts, rows, found.refused, found.skipped)
+        shown = read.shown[i] if read.shown else as_seen(read.inputs[i])
+        rows.append(ExplainedPicture(read.names[i], shown, *said, maps))
+    page = explained_page(looked.mine.name, found.facts, rows, found.refused, found.skipped, trust)
     files = {
         "maps.safetensors": save({name: values.contiguous() for name, values in found.maps.items()}),
         "explained.csv": table.to_csv(index=False).encode(),

@@ -49,7 +49,8 @@ class DryRun:
         """The same in words."""
         counts = ", ".join(f"{number} {what}" for what, number in self.plan.counts().items())
         to_do = f"to do: {self.trainings} trainings, {self.records} records"
-        lines = [f"suite {self.plan.suite.name}: {counts}", to_do]
+        notes = [line for lines in self.plan.notes.values() for line in lines]
+        lines = [*notes, f"suite {self.plan.suite.name}: {counts}", to_do]
         if self.estimate is not None:
             lines += _told(self.estimate, self.workers, self.seconds)
         elif self.reason:

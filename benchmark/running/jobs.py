@@ -31,6 +31,8 @@ class Setup:
     """As they were resolved: see `attribug.running.request`."""
     opened: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """Files that plugins read while they are loaded, by module."""
+    brought: bytes = b""
+    """The user's own model and data, as `attribug.models.brought` ships them."""
 
     def models(self) -> Models:
         """Where trained models are."""

@@ -10,13 +10,18 @@ from typing import Any, Literal
 
 from attribug.errors import InputError, near_misses
 
-Kind = Literal["text", "names", "integer", "number", "pairs", "list", "flag"]
-"""How the command line spells an option: a text; names separated by commas; a number; KEY=VALUE, or texts, as often as
-one likes; nothing but its name."""
+Kind = Literal["text", "names", "integer", "number", "numbers", "pairs", "list", "flag"]
+"""How the command line spells an option: a text; names separated by commas; a number; numbers separated by commas;
+KEY=VALUE, or texts, as often as one likes; nothing but its name."""
 ENGINES = ("local", "ray")
 OF_THE_SUITE = ("methods", "bugs", "metrics", "tasks", "seeds", "seed", "examples", "visible")
 """Options that are keys of the suite. `changes` and `plugins` reach it as well, and a GPU computes other last bits; all
 other options change no number."""
+OF_A_GIVEN_MODEL = (
+    "model", "weights", "data", "masks", "classes", "pixels", "mean", "std", "bgr", "output", "most", "strict",
+    "against", "tune",
+)  # fmt: skip
+"""Options that are keys of the suite's `task_options.own`: see `attribug.tasks.own`."""
 
 
 def _option(kind: Kind, told: str, default: Any = None, *, metavar: str = "", flag: str = "") -> Any:
@@ -37,6 +42,27 @@ class RunOptions:
     seeds: int | None = _option("integer", "Number of models a side.", metavar="N")
     seed: int | None = _option("integer", "Seed of everything random.", metavar="N")
     examples: int | None = _option("integer", "Explained inputs a contrast.", metavar="N")
+    model: str | Any = _option(
+        "text", "Your own: FILE.py:FUNCTION, MODULE:FUNCTION, torchvision:NAME, timm:NAME.", metavar="NAME"
+    )
+    """From Python also a torch.nn.Module: it is left as it is, copies of it are explained."""
+    weights: str | Path | None = _option("text", "Of your model: safetensors, or a state dict.", metavar="FILE")
+    data: str | Path | Any = _option(
+        "text", "Yours: pictures by class or all in one, .npz, .safetensors.", metavar="PLACE"
+    )
+    """From Python also inputs (N, *shape), or (inputs, labels)."""
+    masks: str | Path | Any = _option("text", "Pictures of the same names, not black on the object.", metavar="FOLDER")
+    """From Python also an array (N, *spatial)."""
+    classes: str | Path | Sequence[str] | None = _option("text", "A name a line, for each output.", metavar="FILE")
+    pixels: int | None = _option("integer", "Squares of so many, instead of the model's own transform.", metavar="N")
+    mean: Sequence[float] | None = _option("numbers", "Of the channels, values in [0, 1].", metavar="X[,X,X]")
+    std: Sequence[float] | None = _option("numbers", "Likewise.", metavar="X[,X,X]")
+    bgr: bool = _option("flag", "Channels in reverse order.", False)
+    output: str | None = _option("text", "Which of several outputs of your model are its logits.", metavar="NAME")
+    most: int | None = _option("integer", "So many of your examples, spread over the classes.", metavar="N")
+    strict: bool = _option("flag", "Refuse files that are no picture.", False)
+    against: str | None = _option("text", "A second model, of another domain, as --model.", metavar="NAME")
+    tune: str | None = _option("text", "What bugs of the training data train: head or all.", metavar="WHAT")
     changes: Mapping[str, Any] | None = _option(
         "pairs", "Change the suite, by dotted key.", metavar="KEY=VALUE", flag="--set"
     )
@@ -57,6 +83,13 @@ class RunOptions:
             raise InputError(f"--engine: expected {' or '.join(ENGINES)}, found {self.engine!r}")
         if self.address is not None and self.engine != "ray":
             raise InputError(f"--address {self.address}: expected --engine ray with it, found {self.engine}")
+        for name in ("pixels", "most"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InputError(f"--{name}: expected at least 1, found {value}")
+        for name in ("mean", "std"):
+            if isinstance(getattr(self, name), int | float):
+                raise InputError(f"--{name}: expected a sequence of numbers, found {getattr(self, name):g}")
         for name in ("workers", "timeout"):
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
@@ -71,8 +104,20 @@ class RunOptions:
                 raise InputError(f"run: unknown option {name!r}{near_misses(name, known)}")
         return RunOptions(**arguments)
 
+    @property
+    def of_a_given_model(self) -> dict[str, Any]:
+        """What says which model is given, and which data, by its keys."""
+        return {name: getattr(self, name) for name in OF_A_GIVEN_MODEL if not _unset(getattr(self, name))}
+
     def of_the_suite(self) -> dict[str, Any]:
         """What changes the suite, by its keys."""
         given = {name: getattr(self, name) for name in OF_THE_SUITE if getattr(self, name) is not None}
-        given = {name: list(value) if isinstance(value, tuple) else value for name, value in given.items()}
+        given |= {f"task_options.own.{name}": value for name, value in self.of_a_given_model.items()}
+        plain = {tuple: list, type(Path()): str}
+        given = {name: plain.get(type(value), lambda same: same)(value) for name, value in given.items()}
         return {**given, **(self.changes or {})}
+
+
+def _unset(value: Any) -> bool:
+    """Whether nobody set an option: a flag that is not there, a value that is none."""
+    return value is None or value is False

@@ -11,6 +11,9 @@ Stage = str
 class Reporter(Protocol):
     """Hears how a run gets on."""
 
+    def note(self, line: str) -> None:
+        """What is to be known before anything starts."""
+
     def begin(self, totals: Mapping[Stage, int]) -> None:
         """The amount of work by stage: training, explaining, scoring."""
 
@@ -23,6 +26,9 @@ class Reporter(Protocol):
 
 class Silent:
     """Says nothing."""
+
+    def note(self, line: str) -> None:
+        """Ignored."""
 
     def begin(self, totals: Mapping[Stage, int]) -> None:
         """Ignored."""

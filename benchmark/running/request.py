@@ -10,15 +10,21 @@ from typing import Any
 
 from attribug import opened
 from attribug.errors import InputError
+from attribug.models.brought import Brought, shipped
 from attribug.plans import planning
 from attribug.plans.plan import Plan
 from attribug.plugins import load_plugin
+from attribug.running.admitting import declined, impossible
+from attribug.running.bringing import bring, from_python
 from attribug.running.functions import handed_over
 from attribug.running.jobs import Setup
-from attribug.running.options import OF_THE_SUITE, RunOptions
+from attribug.running.options import OF_A_GIVEN_MODEL, OF_THE_SUITE, RunOptions
 from attribug.running.resources import default_workers, expect_posix
 from attribug.storage import locations, shared_models
 from attribug.storage.tensors import Tensors
+
+DEFAULT, OWN = "quick", "own"
+"""Suites, where nobody names one: the latter where somebody brings a model."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +41,15 @@ class Request:
     """Of trained models."""
     functions: bytes
     """Plain functions among the methods, pickled."""
+    brought: Brought | None = None
+    """The user's own model and data."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was found about the user's own model and data, and what of the plan they do not admit, a line each."""
+        if self.brought is None:
+            return ()
+        return (*self.brought.lines, *declined(self.plan, self.brought), *impossible(self.plan))
 
     @property
     def workers(self) -> int:
@@ -44,7 +59,8 @@ class Request:
     def setup(self, out: Path, cache: Path) -> Setup:
         """What workers are told."""
         suite, files = self.plan.suite.model_dump(), opened.noted()
-        return Setup(suite, self.plan.key, str(out), str(cache), self.functions, self.options, files)
+        own = b"" if self.brought is None else shipped(self.brought)
+        return Setup(suite, self.plan.key, str(out), str(cache), self.functions, self.options, files, own)
 
     @contextlib.contextmanager
     def used(self, cache: locations.Location) -> Iterator[None]:
@@ -61,13 +77,20 @@ class Request:
             shared_models.fetch_models(self.given, Tensors(self.given.folder), self.plan.trainings)
 
 
-def requested(suite: str, options: RunOptions) -> Request:
-    """Resolves a suite, a shipped name or a YAML path, with options. Raises `InputError` for wrong input."""
+def requested(suite: str | None, options: RunOptions) -> Request:
+    """Resolves a suite, a shipped name or a YAML path, with options; None: the one for what is asked. Raises
+    `InputError` for wrong input."""
     expect_posix()
     loaded = _load(options.plugins)
     names, functions = handed_over(options.methods)
-    changes = replace(options, methods=names).of_the_suite()
-    plan = planning.resolved(planning.load_suite(suite, changes, loaded), options.device)
+    options, objects = from_python(replace(options, methods=names))
+    name = suite or (OWN if options.model or options.data else DEFAULT)
+    chosen = planning.load_suite(name, options.of_the_suite(), loaded)
+    if OWN not in chosen.tasks and options.of_a_given_model:
+        flag = next(iter(options.of_a_given_model))
+        raise InputError(f"--{flag}: expected a suite with the task own, as `attribug run own`, found {name}")
+    own = bring(chosen, objects)
+    plan = planning.resolved(chosen, options.device)
     place = locations.at(Path("runs") / plan.suite.name if options.out is None else options.out, "--out ")
     given = None if options.models is None else locations.at(options.models, "--models ")
     if given is not None and given.remote is None and not given.folder.is_dir():
@@ -75,7 +98,7 @@ def requested(suite: str, options: RunOptions) -> Request:
     if given is not None and options.fresh:
         found = f"--models {given.name} none: expected one of them, found both"
         raise InputError(f"--fresh trains every model anew, {found}")
-    suites: dict[str, Any] = dict.fromkeys(OF_THE_SUITE)  # told by the plan's suite
+    suites: dict[str, Any] = dict.fromkeys((*OF_THE_SUITE, *OF_A_GIVEN_MODEL))  # told by the plan's suite
     resolved = replace(
         options,
         **suites,
@@ -84,7 +107,7 @@ def requested(suite: str, options: RunOptions) -> Request:
         device=plan.device,
         models=None if given is None else given.folder.resolve(),
     )
-    return Request(plan, resolved, place, given, functions)
+    return Request(plan, resolved, place, given, functions, own)
 
 
 def _load(plugins: Sequence[str]) -> dict[str, list[str]]:

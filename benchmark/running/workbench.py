@@ -26,6 +26,7 @@ class Workbench:
 
     def __init__(self, setup: Setup) -> None:
         from attribug.methods import register_functions
+        from attribug.models.brought import unload
         from attribug.models.lab import Lab
         from attribug.plans import planning
         from attribug.query.settings import reproducible
@@ -37,6 +38,7 @@ class Workbench:
             load_plugin(plugin)
         opened.adopt(setup.opened)
         register_functions(setup.functions)
+        unload(setup.brought)
         self.setup = setup
         self.plan = planning.make(Suite.model_validate(setup.suite), setup.options.device)
         if self.plan.key != setup.plan:

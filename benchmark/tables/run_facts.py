@@ -124,9 +124,14 @@ def _pieces(plan: Plan) -> dict[str, dict[str, dict[str, Any]]]:
 
 
 def _of_task(plan: Plan, name: str) -> dict[str, Any]:
-    """Where its data come from, and its features' names, where they have any."""
-    features = plan.features.get(name)
-    return {"source": tasks.get(name).source, **({} if features is None else {"features": list(features)})}
+    """Where its data come from, and what else there is to tell: its features' names, what was found about them."""
+    more = {"features": plan.features.get(name), "notes": plan.notes.get(name)}
+    given = {"given": plan.given[name]} if name in plan.given else {}
+    return {
+        "source": tasks.get(name).source,
+        **given,
+        **{key: list(told) for key, told in more.items() if told is not None},
+    }
 
 
 def _explained(plan: Plan, bug: str) -> dict[str, str | None]:

@@ -106,7 +106,7 @@ def _start(
         _say(context.get_help())
 
 
-def run(suite: str, dry_run: bool, **given: Any) -> None:
+def run(suite: str | None, dry_run: bool, **given: Any) -> None:
     """Train, contaminate, explain, score; print the table. Running again resumes."""
     options = _options(given)
     from attribug import api
@@ -125,7 +125,7 @@ def run(suite: str, dry_run: bool, **given: Any) -> None:
         raise typer.Exit(INCOMPLETE)
 
 
-def replicate(suite: str, times: int, **given: Any) -> None:
+def replicate(suite: str | None, times: int, **given: Any) -> None:
     """Run a suite under further suite seeds; count which verdicts are confirmed. Running again resumes."""
     options = _options(given)
     from attribug import api
@@ -147,8 +147,8 @@ def _options(given: dict[str, Any]) -> dict[str, Any]:
 
 
 SPELLED: dict[str, Any] = {
-    "text": str | None, "names": str | None, "integer": int | None, "number": float | None, "flag": bool,
-    "pairs": list[str] | None, "list": list[str] | None,
+    "text": str | None, "names": str | None, "numbers": str | None, "integer": int | None, "number": float | None,
+    "flag": bool, "pairs": list[str] | None, "list": list[str] | None,
 }  # fmt: skip
 """Types by the kinds of `RunOptions`."""
 ANNOTATED: Any = Annotated  # made of types that are not written down
@@ -158,7 +158,8 @@ PARSERS: dict[str, Any] = {"integer": _integer, "number": _number}
 def _parsed(name: str, value: Any) -> Any:
     """An option's value from what was typed."""
     kind = next(option.metadata["kind"] for option in fields(RunOptions) if option.name == name)
-    return _names(name, value) if kind == "names" else _changes(value) if kind == "pairs" else value
+    read: Any = {"names": partial(_names, name), "numbers": partial(_numbers, f"--{name}"), "pairs": _changes}.get(kind)
+    return value if read is None else read(value)
 
 
 def _parameter(option: Field[Any]) -> inspect.Parameter:
@@ -175,10 +176,12 @@ def _parameter(option: Field[Any]) -> inspect.Parameter:
 
 def _register(command: Callable[..., None], name: str, default: Any, spelled: Any) -> None:
     """Adds a command that takes a suite, a run's options and one of its own."""
-    suite = Annotated[str, typer.Argument(help="A shipped suite or a YAML file.")]
+    suite = Annotated[
+        str | None, typer.Argument(help="A shipped suite or a YAML file; default quick, with --model own.")
+    ]
     place = inspect.Parameter.KEYWORD_ONLY
     parameters = [
-        inspect.Parameter("suite", place, default="quick", annotation=suite),
+        inspect.Parameter("suite", place, default=None, annotation=suite),
         *(_parameter(option) for option in fields(RunOptions)),
         inspect.Parameter(name, place, default=default, annotation=spelled),
     ]
@@ -221,6 +224,10 @@ def explain(
     classes: Annotated[Path | None, typer.Option(metavar="FILE", help="A name a line, one for each output.")] = None,
     most: Annotated[int, typer.Option(metavar="N", help="So many pictures, spread over the classes.")] = 100,
     strict: Annotated[bool, typer.Option("--strict", help="Refuse files that are no picture.")] = False,
+    output: Annotated[str | None, typer.Option(metavar="NAME", help="Which of several outputs are the logits.")] = None,
+    run: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="A run of own: its verdicts stand beside the methods.")
+    ] = None,
     seed: Annotated[int, typer.Option(metavar="N", help="Of the noise.")] = 0,
 ) -> None:
     """Explains what your model says of your pictures; writes a page, a table and the maps."""
@@ -229,7 +236,7 @@ def explain(
     found = explain_folder(
         model, data, out, weights=weights, methods=_names("methods", methods) if methods else None, pixels=pixels,
         mean=_numbers("--mean", mean), std=_numbers("--std", std), bgr=bgr, classes=classes, most=most, strict=strict,
-        seed=seed, say=_say,
+        output=output, run=run, seed=seed, say=_say,
     )  # fmt: skip
     for method, reason in found.refused.items():
         _say(f"{method}: declines: {reason}")

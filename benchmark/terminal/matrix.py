@@ -12,6 +12,7 @@ from rich.text import Text
 
 from attribug.results.figures import SYMBOLS
 from attribug.results.headline import CONSTRUCTED
+from attribug.results.narrative import units
 from attribug.results.power import sentence
 from attribug.tables.analysis import is_shown, main_controls
 
@@ -62,12 +63,7 @@ def _faults(run: Run) -> list[str]:
         lines.append(f"damaged, set aside and made anew: {', '.join(facts['damaged'])}")
     if facts.get("unanalysed"):
         lines.append(f"analysis/ is missing: {facts['unanalysed']}")
-    unsupported = run.results[run.results["verdict"] == "unsupported"]
-    for (bug, method, reason), rows in unsupported.groupby(["bug", "method", "reason"], sort=False):
-        planned = (run.results["bug"] == bug) & (run.results["method"] == method)
-        partly = len(rows) < planned.sum()  # then it is the metric that declines
-        metric = f" / {', '.join(dict.fromkeys(rows['metric']))}" if partly else ""
-        lines.append(f"unsupported: {bug} / {method}{metric}: {reason}")
+    lines += _declined(run.results)
     lines += [f"not measured: {reason}" for reason in run.plan.refusals]
     measured = {f"{metric.name}@{post}" for metric, post in run.plan.measured}
     for name, bug in run.plan.bugs.items():
@@ -76,9 +72,36 @@ def _faults(run: Run) -> list[str]:
     return lines
 
 
+def _declined(results: pd.DataFrame) -> list[str]:
+    """Why rows are unsupported: a bug on this task, methods, or a metric; all that one reason keeps away in a line."""
+    rows = results[results["verdict"] == "unsupported"]
+    everybody = set(results["method"])
+    bugs_of: dict[tuple[str, str, str], list[str]] = {}  # by reason, method and metric
+    for bug in dict.fromkeys(rows["bug"].astype(str)):
+        here = rows[rows["bug"] == bug]
+        for reason in dict.fromkeys(here["reason"].astype(str)):
+            part = here[here["reason"] == reason]
+            if set(part["method"]) == everybody:
+                bugs_of.setdefault((reason, "", ""), []).append(bug)
+                continue
+            for method in dict.fromkeys(part["method"].astype(str)):
+                own = dict.fromkeys(part.loc[part["method"] == method, "metric"].astype(str))
+                planned = results[(results["bug"] == bug) & (results["method"] == method)]
+                partly = set(own) < set(planned["metric"])  # then it is the metric that declines
+                bugs_of.setdefault((reason, method, ", ".join(own) if partly else ""), []).append(bug)
+    methods_of: dict[tuple[str, str, str], list[str]] = {}  # by bugs, metric and reason
+    for (reason, method, metric), bugs in bugs_of.items():
+        methods_of.setdefault((", ".join(bugs), metric, reason), []).append(method)
+    return [
+        f"unsupported: {' / '.join(filter(None, [bugs, ', '.join(methods), metric]))}: {reason}"
+        for (bugs, metric, reason), methods in methods_of.items()
+    ]
+
+
 def matrix(task: str, run: Run) -> Table:
     """Methods × bugs: symbol and effect; what explains nothing last."""
-    title = Text(f"{run.plan.suite.name}: {task}, {run.plan.suite.seeds} models a side")
+    controls = main_controls(run.plan)
+    title = Text(f"{run.plan.suite.name}: {task}, {units(run.plan.suite.seeds, controls.values())}")
     table = Table(title=title, title_justify="left")
     table.add_column("method", no_wrap=True)
     places = list(dict.fromkeys((cell.bug, cell.level) for cell in run.plan.cells if cell.task == task))

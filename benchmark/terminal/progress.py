@@ -40,6 +40,10 @@ class Bars:
     def __exit__(self, *_: object) -> None:
         self.end()
 
+    def note(self, line: str) -> None:
+        """Prints a line, where the table will stand."""
+        print(line, flush=True)
+
     def begin(self, totals: Mapping[str, int]) -> None:
         """Shows a bar for every stage that has work."""
         for stage, total in totals.items():

@@ -21,6 +21,7 @@ from ray.exceptions import RayError  # noqa: E402
 
 from attribug.running import ray_engine  # noqa: E402
 from attribug.running.jobs import Block  # noqa: E402
+from doubles import mine  # noqa: E402
 from doubles.engine import InProcess  # noqa: E402
 from doubles.tiny import run, tables, typed  # noqa: E402
 
@@ -122,3 +123,18 @@ def test_a_lost_node_costs_no_row(cluster: Cluster, tiny_run: Path, tmp_path: Pa
     rows = (tmp_path / "run" / "results.csv").read_text().splitlines()
     assert [line for line in rows if ",slow," not in line] == (tiny_run / "results.csv").read_text().splitlines()
     assert any(",slow," in line for line in rows)
+
+
+@pytest.mark.survival
+def test_an_own_model_travels_to_nodes(cluster: Cluster, tmp_path: Path) -> None:
+    """With the data: nodes share no folder with whoever starts the run. The table is that of a local run."""
+    environment = os.environ | {"ATTRIBUG_CACHE": str(mine.written(tmp_path) / "cache")}
+    fast = ("--methods", "gradient,random", "--bugs", "reinit", "--examples", "6", "--set", "levels.reinit=[all]")
+    command = [sys.executable, "-m", "attribug", "run", *mine.TYPED, *fast]
+    for more in (["--out", "local"], ["--out", "away", "--engine", "ray", "--address", cluster.address]):
+        answer = subprocess.run(
+            [*command, *more], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False,
+            timeout=HANGS,
+        )  # fmt: skip
+        assert answer.returncode == 0, answer.stderr
+    assert (tmp_path / "away" / "results.csv").read_bytes() == (tmp_path / "local" / "results.csv").read_bytes()
