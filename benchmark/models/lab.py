@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 ROWS = 64  # of a pass without gradients: more do not fit a core's cache
 REMEMBERED_MODELS = 32
-REMEMBERED_BYTES = 2_000_000_000  # of models, and two whatever their size
+REMEMBERED_BYTES = 3_000_000_000  # of models, and two whatever their size: a contrast of ViT-B has seven, 2.4 GB
 FEWEST = 2
 REMEMBERED_DATA = 8
 REMEMBERED_OUTPUTS = 128
