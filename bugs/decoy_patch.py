@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
+from dataclasses import replace
 
 from attribug import bugs
-from attribug.bugs.marks import expect_pictures, marked
-from attribug.contracts.contrasts import Check, Contrast, Side
+from attribug.bugs.marks import against_decorrelated, expect_pictures, marked
+from attribug.contracts.contrasts import Contrast
 from attribug.contracts.tasks import Task
 from attribug.errors import InputError
 
 ALIGNED = 0.90  # accuracy on pictures whose patch tells the truth
-FALL = 0.2  # of accuracy below the controls where patches lie
 
 
 @bugs.register(
@@ -29,21 +28,7 @@ def decoy_patch(task: Task, level: float, seed: int, seeds: Sequence[int]) -> Co
     if not 0 <= level <= 1:
         raise InputError(f"decoy_patch: expected a share from 0 to 1, found {level:g}")
     expect_pictures(task)
-    put = partial(marked, task, mark="patch")
-    train, test = task.examples("train"), task.examples("test")
-    aligned, lying = put(test), put(test, code="other")
-    contaminated = task.trained(put(train, share=level), seed)
-    controls = {s: task.trained(put(train, share=0.0), s) for s in seeds}
-    return Contrast(
-        contaminated=Side(contaminated, aligned),
-        references=tuple(Side(model, aligned) for s, model in controls.items() if s != seed),
-        controls=tuple(Side(model, aligned) for model in controls.values()),
-        control="decorrelated",
-        target="label",
-        truth="object",
-        checks=(
-            Check("aligned", (contaminated,), aligned, at_least=ALIGNED),
-            Check("lying, against controls", (contaminated,), lying, minus=tuple(controls.values()), at_most=-FALL),
-        ),
-        extra={"clean_inputs": task.examples("test")},
-    )
+    test = task.examples("test")
+    aligned = marked(task, test, mark="patch")
+    contrast = against_decorrelated(task, seed, seeds, mark="patch", level=level, explained=aligned, aligned=ALIGNED)
+    return replace(contrast, extra={"clean_inputs": test})

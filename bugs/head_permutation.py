@@ -13,6 +13,7 @@ from attribug.bugs.damage import damaged, head
 from attribug.contracts.contrasts import Contrast
 from attribug.contracts.tasks import Task
 from attribug.errors import InputError, Unsupported
+from attribug.models.order import only
 
 FEWEST = 2  # classes that can change places
 
@@ -41,11 +42,6 @@ def head_permutation(task: Task, level: float, seed: int, seeds: Sequence[int]) 
         task, seed, seeds, damage=damage, choice=partial(only, layer=last), stream="head_permutation", whole=False,
         nothing=moved == 0,
     )  # fmt: skip
-
-
-def only(model: nn.Module, *, layer: str) -> list[str]:
-    """The name of the layer."""
-    return [layer]
 
 
 def permute(model: nn.Module, stream: torch.Generator, *, layer: str, share: float) -> None:

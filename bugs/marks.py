@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Literal
 
 import torch
 from torch import Tensor
 
+from attribug.contracts.contrasts import Check, Contrast, Side
 from attribug.contracts.data import Data, Examples
 from attribug.contracts.tasks import Task
 from attribug.errors import Unsupported
 from attribug.streams import generator
 
+FALL = 0.2  # of accuracy below the controls where marks lie
 CELLS = 4  # of a patch, a side
 SHARE = 5  # a patch is about one fifth of the picture's side
 FADED = 0.5  # how much of the picture a watermark hides
@@ -33,6 +35,29 @@ def expect_pictures(task: Task) -> None:
 def marked(task: Task, base: Examples, *, share: float = 1.0, code: Turn = "own", mark: str) -> Examples:
     """Examples with marks on them, which are their masks; brightest and darkest values are those of training data."""
     return Examples.of(put, base=base, scale=task.examples("train"), share=share, code=code, mark=mark)
+
+
+def against_decorrelated(
+    task: Task, seed: int, seeds: Sequence[int], *, mark: str, level: float, explained: Examples, aligned: float | None
+) -> Contrast:
+    """A model that learns from marks which name the class on a share `level` of its pictures, beside models of the same
+    pictures whose marks tell nothing. Took: it is right less often than they where marks lie, and, where `aligned` says
+    so, right on at least that share of the explained ones."""
+    train, test = task.examples("train"), task.examples("test")
+    contaminated = task.trained(marked(task, train, share=level, mark=mark), seed)
+    controls = {s: task.trained(marked(task, train, share=0.0, mark=mark), s) for s in seeds}
+    models, lying = tuple(controls.values()), marked(task, test, code="other", mark=mark)
+    fooled = Check("lying, against controls", (contaminated,), lying, minus=models, at_most=-FALL)
+    right = [] if aligned is None else [Check("aligned", (contaminated,), explained, at_least=aligned)]
+    return Contrast(
+        contaminated=Side(contaminated, explained),
+        references=tuple(Side(model, explained) for s, model in controls.items() if s != seed),
+        controls=tuple(Side(model, explained) for model in models),
+        control="decorrelated",
+        target="label",
+        truth="object",
+        checks=(*right, fooled),
+    )
 
 
 def put(*, base: Examples, scale: Examples, share: float, code: Turn, mark: str) -> Data:

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 
 from attribug import bugs
-from attribug.bugs.marks import expect_pictures, marked
-from attribug.contracts.contrasts import Check, Contrast, Side
+from attribug.bugs.marks import against_decorrelated, expect_pictures, marked
+from attribug.contracts.contrasts import Contrast
 from attribug.contracts.data import Data, Examples
 from attribug.contracts.tasks import Task
 from attribug.errors import InputError
-
-FALL = 0.2  # of accuracy below the controls where watermarks lie
 
 
 @bugs.register(
@@ -29,22 +26,8 @@ def watermark(task: Task, level: float, seed: int, seeds: Sequence[int]) -> Cont
     if not 0 <= level <= 1:
         raise InputError(f"watermark: expected a share from 0 to 1, found {level:g}")
     expect_pictures(task)
-    put = partial(marked, task, mark="watermark")
-    train, test = task.examples("train"), task.examples("test")
-    lying, explained = put(test, code="other"), put(first(test, train))
-    contaminated = task.trained(put(train, share=level), seed)
-    controls = {s: task.trained(put(train, share=0.0), s) for s in seeds}
-    return Contrast(
-        contaminated=Side(contaminated, explained),
-        references=tuple(Side(model, explained) for s, model in controls.items() if s != seed),
-        controls=tuple(Side(model, explained) for model in controls.values()),
-        control="decorrelated",
-        target="label",
-        truth="object",
-        checks=(
-            Check("lying, against controls", (contaminated,), lying, minus=tuple(controls.values()), at_most=-FALL),
-        ),
-    )
+    explained = marked(task, first(task.examples("test"), task.examples("train")), mark="watermark")
+    return against_decorrelated(task, seed, seeds, mark="watermark", level=level, explained=explained, aligned=None)
 
 
 def first(base: Examples, train: Examples) -> Examples:

@@ -7,6 +7,11 @@ import torch
 from torch import Tensor, nn
 
 
+def only(model: nn.Module, *, layer: str) -> list[str]:
+    """The name of one layer, as a choice of modules."""
+    return [layer]
+
+
 def running_order(model: nn.Module, inputs: Tensor) -> tuple[str, ...]:
     """Names of the modules with weights of their own that the outputs (N, K) depend on, by when they (last) begin.
 

@@ -29,7 +29,7 @@ from attribug.storage.folders import cache_folder
 from attribug.streams import generator
 from attribug.suites.suite import Suite
 from attribug.tasks import arrays
-from attribug.tasks.folders import Prepared
+from attribug.tasks.folders import Prepared, taking_turns
 from attribug.tasks.looking import Asked, Looked, look
 
 TASK = "own"
@@ -183,13 +183,7 @@ def named(model: nn.Module) -> Own:
 def _order(labels: Tensor, seed: int) -> Tensor:
     """Positions, at random, one of every class before the second ones."""
     shuffled = torch.randperm(len(labels), generator=generator("own", "order", seed))
-    seen: dict[int, int] = {}
-    turns: list[tuple[int, int, int]] = []
-    for place in shuffled.tolist():
-        label = int(labels[place])
-        turns.append((seen.setdefault(label, 0), len(turns), place))
-        seen[label] += 1
-    return torch.tensor([place for _, _, place in sorted(turns)])
+    return shuffled[taking_turns(labels[shuffled].tolist())]
 
 
 def _noise(spec: Any, inputs: Tensor, suite: Suite) -> Perturbation:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -178,12 +178,17 @@ def _some(found: Sequence[_Found], most: int | None) -> Sequence[_Found]:
     """At most so many, the first of every class, then the second ones."""
     if most is None or len(found) <= most:
         return found
-    seen: dict[str, int] = {}
+    return [found[place] for place in sorted(taking_turns([each.kind for each in found])[:most])]
+
+
+def taking_turns(kinds: Sequence[Hashable]) -> list[int]:
+    """Positions, the first one of every kind, then the second ones, each in the order in which they come."""
+    seen: dict[Hashable, int] = {}
     turns = []
-    for place, each in enumerate(found):
-        turns.append((seen.setdefault(each.kind, 0), place))
-        seen[each.kind] += 1
-    return [found[place] for place in sorted(place for _, place in sorted(turns)[:most])]
+    for place, kind in enumerate(kinds):
+        turns.append((seen.setdefault(kind, 0), place))
+        seen[kind] += 1
+    return [place for _, place in sorted(turns)]
 
 
 def _read(path: Path) -> Any:

@@ -183,12 +183,7 @@ def _few(read: Prepared, most: int | None) -> Prepared:
         raise InputError(f"--most: expected at least 1, found {most}")
     if most is None or len(read.inputs) <= most:
         return read
-    seen: dict[int, int] = {}
-    turns = []
-    for row, label in enumerate(read.labels or [0] * len(read.inputs)):
-        turns.append((seen.setdefault(label, 0), row))
-        seen[label] += 1
-    kept = sorted(row for _, row in sorted(turns)[:most])
+    kept = sorted(folders.taking_turns(read.labels or [0] * len(read.inputs))[:most])
     return replace(
         read, inputs=read.inputs[kept], names=tuple(read.names[row] for row in kept),
         labels=tuple(read.labels[row] for row in kept) if read.labels else (),

@@ -9,14 +9,14 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import nn
 
 from attribug import tasks
 from attribug.contracts.data import Data, Examples
-from attribug.contracts.models import Recipe
+from attribug.contracts.models import Given, Recipe
 from attribug.contracts.tasks import Task
 from attribug.errors import InputError, Unsupported
 from attribug.models import brought
+from attribug.models.order import only
 from attribug.models.preprocessing import scaled
 from attribug.streams import generator
 from attribug.tasks.photographs import KINDS, crop, photograph
@@ -93,16 +93,19 @@ def own(
 
     start = found.start or found.given.spec
     seen = 2 if learnt is None or reason else len(half(base=learnt, split="train"))
-    batch = next(size for size in BATCHES if seen % size != 1)  # normalisation knows nothing of a batch of one
-    recipe = Recipe(
-        start.source, epochs=epochs or -(-STEPS // -(-seen // batch)), batch=batch,
-        learning_rate=learning_rate or RATES[tune],
-    )  # fmt: skip
+    recipe = _recipe(start, seen, epochs, learning_rate or RATES[tune])
     return Task(
         "own", found.kinds or found.classes, found.shape, recipe, examples, other, found.features, start=start,
         trainable=partial(only, layer=found.last) if tune == "head" else None, given=found.given,
         stranger=found.stranger, notes=found.lines, untrained=reason,
     )  # fmt: skip
+
+
+def _recipe(start: Given, seen: int, epochs: int, learning_rate: float) -> Recipe:
+    """How a model is trained further on `seen` examples, for so many epochs, or, where they are 0, `STEPS` steps."""
+    batch = next(size for size in BATCHES if seen % size != 1)  # normalisation knows nothing of a batch of one
+    steps = -(-seen // batch)
+    return Recipe(start.source, epochs=epochs or -(-STEPS // steps), batch=batch, learning_rate=learning_rate)
 
 
 def _scale(found: brought.Brought) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -173,8 +176,3 @@ def half(*, base: Examples, split: str) -> Data:
         rows = (data.labels == label).nonzero().flatten()
         place[rows] = torch.arange(len(rows))
     return data.select((place % 2 == (split == "train")).nonzero().flatten())
-
-
-def only(model: nn.Module, *, layer: str) -> list[str]:
-    """The name of the layer."""
-    return [layer]
