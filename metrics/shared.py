@@ -46,12 +46,11 @@ class Shared:
             self.forms[key] = metrics.formed(metric, plane)
         return self.forms[key]
 
-    def truth(self, metric: Metric, *, background: bool) -> Tensor | None:
-        """The truth mask as the metric receives it, (N, *spatial) bool; None where there is none."""
-        masks = self.data.masks
-        if masks is None or background:
-            return None if masks is None else ~masks
-        return masks if is_ours(metric.function) else masks.clone()
+    def truth(self, metric: Metric, kind: str) -> Tensor | None:
+        """The truth mask as the metric receives it, (N, *spatial) bool; None where there is none. `kind`: see
+        `Data.truth`."""
+        truth = self.data.truth(kind)
+        return truth if truth is None or is_ours(metric.function) else truth.clone()
 
 
 def is_ours(function: Callable[..., Any] | None) -> bool:

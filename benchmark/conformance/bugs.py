@@ -15,7 +15,7 @@ from attribug.conformance.checks import ConformanceCheck, Nonconformant, expect
 from attribug.conformance.level_zero import expect_one_half, table
 from attribug.conformance.tasks import small
 from attribug.contracts import outputs
-from attribug.contracts.contrasts import Contrast
+from attribug.contracts.contrasts import HELD_OUT, TEST_SETS, Contrast
 from attribug.contracts.models import Derived, Given, Trained, training_examples
 from attribug.contracts.pieces import Method
 from attribug.contracts.shapes import KINDS
@@ -104,7 +104,8 @@ def check_sides_see_the_same_examples(bug: Bug) -> None:
             same = torch.equal(_load(examples).ids, ours.ids) and torch.equal(_load(examples).labels, ours.labels)
             expect(same, f"level {level}: extra {version!r}: expected the ids and labels explained, found others")
         if contrast.truth is not None:
-            expect(ours.masks is not None, f"level {level}: truth {contrast.truth!r}: expected masks, found none")
+            there = ours.truth(contrast.truth) is not None
+            expect(there, f"level {level}: truth {contrast.truth!r}: expected masks, found none")
 
 
 def check_checks_can_be_measured(bug: Bug) -> None:
@@ -169,10 +170,36 @@ def check_level_zero_is_the_identity(bug: Bug) -> None:
         expect(n == {count}, f"expected {count} examples, found {sorted(n)}")
 
 
+def check_what_fixes_need_is_there(bug: Bug) -> None:
+    """A bug that can be mended has annotations, groups and labelled test sets; what is held out is in no other set."""
+    for level in bug.levels:
+        contrast = described(bug, level)[0]
+        learnt = training_examples(contrast.contaminated.model)
+        if not contrast.tests or learnt is None:
+            continue
+        data, where = _load(learnt), f"level {level}"
+        unknown = ", ".join(sorted(set(contrast.tests) - set(TEST_SETS)))
+        expect(not unknown, f"{where}: tests: expected names of {', '.join(TEST_SETS)}, found {unknown}")
+        unknown = ", ".join(sorted(set(contrast.held_out) - set(HELD_OUT)))
+        expect(not unknown, f"{where}: held_out: expected names of {', '.join(HELD_OUT)}, found {unknown}")
+        expect(contrast.truth is not None, f"{where}: expected a truth, found none: a fix is told what must not matter")
+        expect(data.annotations is not None, f"{where}: expected annotations of the training examples, found none")
+        expect(data.groups is not None, f"{where}: expected groups of the training examples, found none")
+        ids = set(data.ids.tolist())
+        for name, examples in (*contrast.tests.items(), *contrast.held_out.items()):
+            kept = set(_load(examples).ids.tolist())
+            expect(not ids & kept, f"{where}: {name}: expected examples that train no model, found some that do")
+        tested = {each for examples in contrast.tests.values() for each in _load(examples).ids.tolist()}
+        for name, examples in contrast.held_out.items():
+            kept = set(_load(examples).ids.tolist())
+            expect(not tested & kept, f"{where}: held_out {name}: expected examples that test nothing, found some")
+
+
 CHECKS: list[ConformanceCheck] = [
     check_contrasts_are_described, check_facts_fit_together, check_references_meet_other_controls,
     check_descriptions_repeat_themselves, check_sides_see_the_same_examples, check_checks_can_be_measured,
     check_contaminated_models_are_checked, check_only_what_is_declared_changes, check_level_zero_is_the_identity,
+    check_what_fixes_need_is_there,
 ]  # fmt: skip
 
 

@@ -8,7 +8,7 @@ inputs they explain; masks are `(N, *spatial)`, that shape without channels. See
 from attribug.contracts.contrasts import Check, Contrast, Side, Target
 from attribug.contracts.data import Data, Examples
 from attribug.contracts.models import Derived, Given, ModelSpec, Recipe, Trained, trainings
-from attribug.contracts.objectives import Objective, cross_entropy
+from attribug.contracts.objectives import Objective, cross_entropy, squared_norm, summed_cross_entropy
 from attribug.contracts.outputs import Output
 from attribug.contracts.pieces import Bug, Fix, Method, Metric, TaskSource
 from attribug.contracts.tasks import Level, Task
@@ -18,5 +18,5 @@ from attribug.registry import Entry
 __all__ = [
     "Bug", "Check", "Contrast", "Data", "Derived", "Entry", "Examples", "Fix", "Given", "Level", "Method", "Metric",
     "ModelSpec", "Objective", "Output", "Recipe", "Side", "Target", "Task", "TaskSource", "Trained", "Unsupported",
-    "cross_entropy", "trainings",
+    "cross_entropy", "squared_norm", "summed_cross_entropy", "trainings",
 ]  # fmt: skip

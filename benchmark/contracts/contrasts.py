@@ -10,6 +10,8 @@ from typing import Literal
 from attribug.contracts.data import Examples
 from attribug.contracts.models import ModelSpec, trainings
 
+TEST_SETS, HELD_OUT = ("biased", "decorrelated", "swapped", "clean"), ("biased", "balanced")
+"""Names of what `Contrast.tests` and `Contrast.held_out` hold."""
 Target = Literal["label", "reference", "own"]
 
 
@@ -64,6 +66,20 @@ class Check:
 
 
 @dataclass(frozen=True)
+class Trial:
+    """A model, mended or not, and the sets on which it is told whether it is right, and for the right reasons."""
+
+    fix: str
+    setting: str
+    """What the fix was told, otherwise than by default: `weight=100`; empty: nothing."""
+    model: ModelSpec
+    sets: Mapping[str, Examples]
+    """Test sets by name; further those that are held out: `validation`, which is like training, and `balanced`."""
+    truth: Literal["background", "object", "annotated"]
+    """What must not matter, as of `Data.truth`."""
+
+
+@dataclass(frozen=True)
 class Contrast:
     """One contaminated model with all it is compared with. Every side's examples carry the same ids in the same order.
 
@@ -79,8 +95,9 @@ class Contrast:
     """Name of the control set in tables: clean, other_flips, retrained, perturbed."""
     target: Target
     """Which class is explained: the example's `label`, the class the first `reference` predicts, each model's `own`."""
-    truth: Literal["background", "object"] | None = None
-    """Where relevance is expected under the bug; None: alignment says nothing about this bug."""
+    truth: Literal["background", "object", "annotated"] | None = None
+    """Where relevance is expected under the bug: off or on the examples' masks, or where their annotations say that
+    the input must not matter; None: alignment says nothing about this bug."""
     checks: tuple[Check, ...] = ()
     draws: tuple[Side, ...] = ()
     """Further draws of the same contamination (they cost no training), averaged with the first."""
@@ -91,6 +108,13 @@ class Contrast:
     extra: Mapping[str, Examples] = field(default_factory=dict)
     """The explained examples in other versions (`background_only`, `swapped_background`, `clean_inputs`), the same ids
     in the same order: metrics that ask for a version read each side's model on it."""
+    tests: Mapping[str, Examples] = field(default_factory=dict)
+    """Test sets on which a model that learnt a shortcut is told from one that did not: `biased` (as in training),
+    `decorrelated` (the shortcut tells nothing), `swapped` (it lies), `clean` (there is none). A bug that offers any can
+    be mended: its training examples have `annotations` and `groups`."""
+    held_out: Mapping[str, Examples] = field(default_factory=dict)
+    """Examples that neither train a model nor test it, for fixes and for the choice of their parameters: `biased`, as
+    in training, and `balanced`, in which the shortcut tells nothing."""
 
     @property
     def contaminated_sides(self) -> tuple[Side, ...]:

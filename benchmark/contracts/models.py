@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from attribug.contracts.data import Examples
     from attribug.contracts.objectives import Objective
 
+Fit = Callable[..., "nn.Module"]
+"""`fit(model, data, recipe, seed, *, trainable, progress)`: see `attribug.models.training.train`."""
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -31,6 +34,9 @@ class Recipe:
     objective: Objective = cross_entropy
     """What a batch is to minimise: a module-level function of model and batch, or a `partial` that sets its
     parameters."""
+    fit: Fit | None = None
+    """Trains instead of `attribug.models.training.train`, with its arguments and what it returns: a module-level
+    function or a `partial` of one. The model it returns may be another one, of the same layers."""
 
 
 class ByKey:

@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from attribug.contracts.data import Data
 
 Objective = Callable[..., "Tensor"]
-"""`objective(model, batch, **parameters)`: a number to minimise, of a batch (inputs, labels, and masks and annotations
-where the examples have them) and the model in training."""
+"""`objective(model, batch, **parameters)`: a number to minimise, of a batch (inputs, labels, and masks, annotations and
+groups where the examples have them) and the model in training."""
 
 
 def cross_entropy(model: nn.Module, batch: Data) -> Tensor:
@@ -21,3 +21,18 @@ def cross_entropy(model: nn.Module, batch: Data) -> Tensor:
 
     loss: Tensor = functional.cross_entropy(model(batch.inputs), batch.labels)
     return loss
+
+
+def summed_cross_entropy(model: nn.Module, batch: Data) -> Tensor:
+    """Sum of −log p of the labels."""
+    from torch.nn import functional
+
+    loss: Tensor = functional.cross_entropy(model(batch.inputs), batch.labels, reduction="sum")
+    return loss
+
+
+def squared_norm(model: nn.Module) -> Tensor:
+    """‖θ‖² of the parameters that learn."""
+    import torch
+
+    return torch.stack([each.square().sum() for each in model.parameters() if each.requires_grad]).sum()

@@ -64,6 +64,8 @@ class Fix(Entry):
     needs: tuple[str, ...] = ()
     """What it must be given beside the contaminated training set, of `FIX_NEEDS`: object masks, annotations of what
     must not matter, group labels, held-out data in which the bug's correlation is broken, a concept's direction."""
+    swept: str = ""
+    """Its parameter that a sweep varies, if any."""
 
     def __post_init__(self) -> None:
         """Raises `ValueError` for a fact that means nothing."""

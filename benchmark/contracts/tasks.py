@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from torch import nn
 
 Level = float | int | str
+VALIDATION = "validation"
+"""The split that neither trains models nor tests them."""
 
 
 @dataclass(frozen=True)
@@ -58,10 +60,15 @@ class Task:
     """Which parts training changes, as of `Trained`; None: all."""
     given: GivenModel | None = None
     """The model that is asked about, where it is given: bugs of weights and of test inputs befall it as it is."""
-    stranger: GivenModel | None = None
-    """A second model that takes the same inputs, of another domain."""
+    stranger: GivenModel | Task | None = None
+    """Beside a given model: a second one that takes the same inputs, of another domain; or the task of another domain
+    that such a model is trained on."""
     notes: tuple[str, ...] = ()
     """What was found about model and data that somebody brings, a line each."""
+    splits: tuple[str, ...] = ("train", "test")
+    """What `examples` can be asked for; some have `VALIDATION` as well."""
+    clean_has_shortcut: bool = False
+    """Whether the shortcut tells the label of clean examples, too: such a task knows none without it."""
     untrained: str = ""
     """Why nothing can be trained on this task, if so."""
 

@@ -64,7 +64,15 @@ def trained(
     """The model that a spec describes, trained on its examples' data; `start`: the weights of what it starts from."""
     model = initialised(spec.recipe, spec.seed) if spec.start is None or start is None else filled(spec.start, start)
     trainable = None if spec.trainable is None else spec.trainable(model)
-    return train(placed(model, device), data, spec.recipe, spec.seed, trainable=trainable, progress=progress)
+    fit = spec.recipe.fit or train
+    fitted = fit(placed(model, device), data, spec.recipe, spec.seed, trainable=trainable, progress=progress)
+    if _shapes(fitted) != _shapes(model):
+        raise ValueError("fit: expected a model of the same layers as the one that was given, found others")
+    return fitted.eval()
+
+
+def _shapes(model: nn.Module) -> dict[str, torch.Size]:
+    return {name: value.shape for name, value in model.state_dict().items() if isinstance(value, Tensor)}
 
 
 def derived(spec: Derived, base: Mapping[str, Tensor]) -> nn.Module:

@@ -165,7 +165,7 @@ class Measurement:
         beside = [self._form(views, self.metric.beside)] if self.metric.beside else []
         if self.metric.kind == "response":
             return self._met(size, self._form(views), *beside)
-        truth = views[self.metric.inputs].truth(self.metric, background=self.contrast.truth == "background")
+        truth = views[self.metric.inputs].truth(self.metric, self.contrast.truth or "object")
         if truth is None:
             raise Unsupported("the examples have no masks to align with")
         return self._met(size, self._form(views), truth, *beside)

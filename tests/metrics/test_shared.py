@@ -37,7 +37,7 @@ def told(metric, post, one, other):
     beside = [form(other)] if metric.beside else []
     if metric.kind == "similarity":
         return metric.function(form(one), form(other))
-    return metric.function(form(one), *([one.truth(metric, background=False)] if metric.kind == "alignment" else []),
+    return metric.function(form(one), *([one.truth(metric, "object")] if metric.kind == "alignment" else []),
                            *beside)  # fmt: skip
 
 
@@ -161,7 +161,7 @@ def test_whatever_is_written_elsewhere_is_not(function):
 
 def test_truth_or_background():
     one, iou = of_maps(drawn(metrics.get("iou"))), metrics.get("iou")
-    assert one.truth(iou, background=False) is one.data.masks
-    assert torch.equal(one.truth(iou, background=True), ~one.data.masks)
+    assert one.truth(iou, "object") is one.data.masks
+    assert torch.equal(one.truth(iou, "background"), ~one.data.masks)
     bare = Shared(one.maps, Data(one.maps, one.data.ids, one.data.ids, None))
-    assert bare.truth(iou, background=False) is bare.truth(iou, background=True) is None
+    assert bare.truth(iou, "object") is bare.truth(iou, "background") is None
