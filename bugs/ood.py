@@ -6,12 +6,14 @@ from collections.abc import Sequence
 
 from attribug import bugs
 from attribug.contracts.contrasts import Check, Contrast, Side
+from attribug.contracts.models import ModelSpec
 from attribug.contracts.tasks import Level, Task
 from attribug.errors import InputError, Unsupported
 from attribug.models.perturbed import against_perturbed, perturbed
 
 KNOWS_ITS_OWN = 0.90  # accuracy of each model on its own test set
 OUTPUTS_DIFFER = 0.10  # mean total variation between a given model and a second one
+LEARNT = 0.5  # of the way from the commonest label's share to always right, of copies trained on somebody's second data
 
 
 @bugs.register(
@@ -50,12 +52,27 @@ def ood(task: Task, level: Level, seed: int, seeds: Sequence[int]) -> Contrast:
 
 
 def _of_given(task: Task, level: Level, seed: int, seeds: Sequence[int]) -> Contrast:
-    """The model that is given beside a second one of another domain, each in copies with slightly other weights."""
+    """The model that is given beside a second one of another domain: one that is given, too, in copies with slightly
+    other weights, or this one trained further on data of another domain."""
     given, stranger = task.given, task.stranger
     if given is None or (stranger is None and level != 0):
-        raise Unsupported("expected a second model of another domain: --against NAME")
-    foreign = perturbed(given if stranger is None or level == 0 else stranger, seed)
+        raise Unsupported("expected a second model or data of another domain: --against NAME, --against PLACE")
+    if stranger is None or level == 0:
+        return against_perturbed(given, perturbed(given, seed), seed, seeds, target="own")
+    foreign: ModelSpec
+    if isinstance(stranger, Task):
+        foreign, checks = stranger.clean(seed), _knows(stranger, seed)
+    else:
+        foreign, checks = perturbed(stranger, seed), []
     moved = Check(
         "outputs differ", (foreign,), given.looked, "total_variation", minus=(given.spec,), at_least=OUTPUTS_DIFFER
     )
-    return against_perturbed(given, foreign, seed, seeds, [moved] if level != 0 else (), target="own")
+    return against_perturbed(given, foreign, seed, seeds, [*checks, moved], target="own")
+
+
+def _knows(stranger: Task, seed: int) -> list[Check]:
+    """Whether what was trained on another domain knows the part of it that it never saw."""
+    test = stranger.examples("test")
+    chance = float(test.load().labels.bincount().max()) / len(test.load())
+    enough = chance + LEARNT * (1 - chance)
+    return [Check("foreign models know their own test set", (stranger.clean(seed),), test, at_least=enough)]

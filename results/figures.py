@@ -19,8 +19,14 @@ SYMBOLS = {
 ROLES = ("reference", "control", "contaminated")
 CONTROL_NAMES = {
     "clean": "another\nclean model", "other_flips": "other\nlabels flipped", "retrained": "layers\nretrained",
-    "perturbed": "weights\nperturbed",
+    "perturbed": "weights\nperturbed", "stored_anew": "pictures\nstored anew",
+    "decorrelated": "another\ndecorrelated model",
 }  # fmt: skip
+REFERENCE_NAMES = {
+    "retrained": "trained model", "perturbed": "this model", "stored_anew": "this model",
+    "decorrelated": "decorrelated model",
+}  # fmt: skip
+"""Of the model that both are compared with, by the control."""
 TILE, HEADER, GAP = 0.78, 0.6, 0.25  # inches; in tiles: room for columns' titles, between examples
 PERCENTILE = 99.5  # of a map's absolute values: full colour
 LABELS, TOP, BOTTOM = 1.9, 0.55, 0.65  # inches: room for methods' names, for the title, for the caption
@@ -69,7 +75,7 @@ def gallery(
             axes = figure.add_subplot(grid[row, first + column])
             _map(axes, maps[method][role][example])
             if row == 2:
-                axes.set_title(_title(role, bug, control), fontsize=7, pad=4)
+                axes.set_title(_title(role, control), fontsize=7, pad=4)
             if example == 0 and column == 0:
                 axes.set_ylabel(_label(method, verdicts), rotation=0, ha="right", va="center", fontsize=8)
     _write_around(figure, (width, height), f"{bug} at level {level}: what each method shows", caption)
@@ -91,9 +97,14 @@ def bars_told(features: Sequence[str]) -> str:
     return f"Bars from left to right: {', '.join(features)}." if 0 < len(features) <= NAMES else ""
 
 
-def _title(role: str, bug: str, control: str) -> str:
+def reference_name(control: str) -> str:
+    """What the reference is, by the control beside it."""
+    return REFERENCE_NAMES.get(control, "clean model")
+
+
+def _title(role: str, control: str) -> str:
     titles = {
-        "reference": ("trained" if bug.startswith("reinit") else "clean") + " model\n(reference)",
+        "reference": reference_name(control) + "\n(reference)",
         "control": CONTROL_NAMES.get(control, control) + "\n(control)",
         "contaminated": "with the\nbug",
     }

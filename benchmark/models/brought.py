@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import pickle
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +45,23 @@ class Source:
 
 
 @dataclass(frozen=True)
+class Function:
+    """Gives a function that was brought; known by its code, whatever it is called."""
+
+    name: str
+    """As people are told it."""
+    code: str
+
+    def __content_key__(self) -> str:
+        return self.code
+
+    def __call__(self) -> Callable[..., Any]:
+        """The function; where its module is not to be found in every process, one of its own for whoever asks."""
+        function: Callable[..., Any] = pickle.loads(_PICKLED[self])
+        return function
+
+
+@dataclass(frozen=True)
 class Brought:
     """A model and data, resolved: what a task asks of them."""
 
@@ -63,8 +80,12 @@ class Brought:
     """Names of these labels."""
     untaught: str = ""
     """Why nothing can be trained, if so."""
+    fit: Function | None = None
+    """What trains it, instead of our training: see `attribug.models.fitting`."""
     stranger: GivenModel | None = None
     """A second model, of another domain."""
+    foreign: Brought | None = None
+    """A second data set, of another domain, and what of the model learns it."""
     shape: tuple[int, ...] = ()
     """Of an input."""
     features: tuple[str, ...] = ()
@@ -74,7 +95,7 @@ class Brought:
 
 
 REMEMBERED = 8
-_PICKLED: dict[Source, bytes] = {}
+_PICKLED: dict[Source | Function, bytes] = {}
 _DATA: dict[str, Data] = {}
 _BROUGHT: dict[str, Brought] = {}
 
@@ -97,6 +118,25 @@ def describe(model: nn.Module) -> Given:
     source = Source(digest_of(copy), _code(model))
     _PICKLED[source] = content
     return Given(source, source.weights)
+
+
+def describe_function(function: Callable[..., Any], name: str) -> Function:
+    """A description of a function, which this process can from now on give and ship.
+
+    Raises `InputError` where it cannot be pickled, or its content cannot be told.
+    """
+    plain = function
+    while isinstance(plain, functools.partial):
+        plain = plain.func
+    try:
+        content = pickled_for_others(function, [str(plain.__module__)])
+        pickle.loads(content)
+        described = Function(name, keys.digest(function))
+    except Exception as error:
+        found = one_line(error)
+        raise InputError(f"--fit {name}: expected one that can be pickled for a run's processes: {found}") from error
+    _PICKLED[described] = content
+    return described
 
 
 def examples(data: Data) -> Examples:
@@ -151,20 +191,24 @@ def find(options: Mapping[str, Any], seed: int) -> Brought | None:
 def shipped(own: Brought) -> bytes:
     """What was brought, for other processes."""
     chosen = {name: each for name, each in _BROUGHT.items() if each is own}
-    models = {source: _PICKLED[source] for source in _sources(own)}
+    pickled = {source: _PICKLED[source] for source in _sources(own)}
     data = {_content(each): _DATA[_content(each)] for each in _handles(own)}
-    content: bytes = cloudpickle.dumps((chosen, models, data))
+    content: bytes = cloudpickle.dumps((chosen, pickled, data))
     return content
 
 
-def _sources(brought: Brought) -> list[Source]:
+def _sources(brought: Brought) -> list[Source | Function]:
+    """All that stands pickled here."""
     given = [each.spec for each in (brought.given, brought.stranger) if each is not None]
     specs = [*given, *([] if brought.start is None else [brought.start])]
-    return [spec.source for spec in specs if isinstance(spec.source, Source)]
+    models = [spec.source for spec in specs if isinstance(spec.source, Source)]
+    more = [] if brought.foreign is None else _sources(brought.foreign)
+    return [*models, *([] if brought.fit is None else [brought.fit]), *more]
 
 
 def _handles(brought: Brought) -> list[Examples]:
-    return [brought.examples, *([] if brought.taught is None else [brought.taught])]
+    found = [brought.examples, *([] if brought.taught is None else [brought.taught])]
+    return found + ([] if brought.foreign is None else _handles(brought.foreign))
 
 
 def unload(shipment: bytes) -> None:

@@ -48,6 +48,12 @@ class Own:
     """Where they come from."""
 
 
+def names_a_model(name: str) -> bool:
+    """Whether a name has the form of a model's."""
+    origin, _, what = name.rpartition(":")
+    return name in PRETRAINED or bool(origin and what)
+
+
 def own(name: str, weights: str | Path | None = None) -> Own:
     """The model of a name: `FILE.py:FUNCTION`, `MODULE:FUNCTION`, `torchvision:NAME`, `timm:NAME`, or one of those in
     `attribug.models.pretrained`, which have their weights from a package.
@@ -60,7 +66,7 @@ def own(name: str, weights: str | Path | None = None) -> Own:
     Raises `InputError` where there is no such model, and where weights do not fit.
     """
     origin, _, what = name.rpartition(":")
-    if not (origin and what) and name not in PRETRAINED:
+    if not names_a_model(name):
         expected = f"FILE.py:FUNCTION, MODULE:FUNCTION, torchvision:NAME, timm:NAME, {' or '.join(PRETRAINED)}"
         raise InputError(f"model {name!r}: expected {expected}")
     state = None if weights is None else read_weights(weights)
@@ -78,15 +84,21 @@ def own(name: str, weights: str | Path | None = None) -> Own:
 # --- who builds it ---
 
 
-def _of_function(name: str, origin: str, function: str) -> Own:
+def function_of(origin: str, function: str, told: str) -> Callable[..., Any]:
+    """A function of a file or module. Raises `InputError`, whose line starts with `told`, where there is none."""
     try:
         module = _imported(origin)
     except (Exception, SystemExit) as error:
-        raise InputError(f"model {name!r}: {origin} does not import: {one_line(error)}") from error
-    build = getattr(module, function, None)
-    if not callable(build):
+        raise InputError(f"{told}: {origin} does not import: {one_line(error)}") from error
+    found: Callable[..., Any] | None = getattr(module, function, None)
+    if not callable(found):
         known = [each for each, value in vars(module).items() if callable(value) and not each.startswith("_")]
-        raise InputError(f"model {name!r}: {origin} has no function {function!r}{near_misses(function, known)}")
+        raise InputError(f"{told}: {origin} has no function {function!r}{near_misses(function, known)}")
+    return found
+
+
+def _of_function(name: str, origin: str, function: str) -> Own:
+    build = function_of(origin, function, f"model {name!r}")
     try:
         made = build()
     except (Exception, SystemExit) as error:

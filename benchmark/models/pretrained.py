@@ -68,6 +68,13 @@ def classes() -> tuple[str, ...]:
     return tuple(SqueezeNet1_1_Weights.DEFAULT.meta["categories"])
 
 
+def missing(name: str) -> str:
+    """Empty where a network's weights are installed, else a line that says how they come to be."""
+    made = PRETRAINED[name]
+    there = importlib.util.find_spec(made.file.partition("/")[0]) is not None
+    return "" if there else str(_not_installed(name, made.package))
+
+
 def _not_installed(name: str, package: str) -> InputError:
     expected = f"expected the package {package}, which is not installed"
     return InputError(f"model {name!r}: {expected}: pip install '{EXTRA}'")

@@ -95,7 +95,7 @@ def explain_folder(
     if not out.parent.is_dir() or (out.exists() and not out.is_dir()):
         raise InputError(f"--out {out}: expected a folder, or a new one in a folder that is there")
     seed = a_seed(seed)
-    looked = look(mine, data, Asked(pixels, mean, std, bgr, classes, output, None, most, strict))
+    looked = look(mine, data, Asked(pixels, mean, std, bgr, classes, output, None, most, strict, True))
     read, called = looked.read, looked.classes
     if read.inputs.ndim != 4:
         shape = tuple(read.inputs.shape[1:])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,12 @@ from attribug.contracts.options import check_options
 from attribug.contracts.tasks import GivenModel
 from attribug.errors import InputError, Unsupported
 from attribug.maps import threads
-from attribug.models import brought, perturbed
-from attribug.models.brought import Brought
+from attribug.models import brought, fitting, perturbed
+from attribug.models.brought import Brought, Function
 from attribug.models.order import running_order
-from attribug.models.own import Own, own
+from attribug.models.own import Own, names_a_model, own
 from attribug.models.perturbed import Perturbation
+from attribug.models.pretrained import PRETRAINED
 from attribug.models.wrapped import with_new_head
 from attribug.running.options import RunOptions
 from attribug.storage.files import read_json, write_json
@@ -29,8 +30,8 @@ from attribug.storage.folders import cache_folder
 from attribug.streams import generator
 from attribug.suites.suite import Suite
 from attribug.tasks import arrays
-from attribug.tasks.folders import Prepared, taking_turns
-from attribug.tasks.looking import Asked, Looked, look
+from attribug.tasks.folders import PACKAGED, Prepared, taking_turns
+from attribug.tasks.looking import Asked, Looked, are_pictures, look, look_beside, scale_of
 
 TASK = "own"
 ORDERED = 2
@@ -42,6 +43,8 @@ DRAWS = 5
 DIGITS = 8  # of a digest, in a name
 SEARCH = (perturbed.largest, perturbed.perturb)
 """The code that noise depends on."""
+OF_OUR_TRAINING = ("tune", "epochs", "learning_rate")
+"""Options of the task that mean nothing to a function that trains."""
 FEWEST = 3
 """Examples from which on a table says anything."""
 
@@ -53,6 +56,8 @@ class Objects:
     model: Own | None = None
     data: Prepared | None = None
     masks: Any = None
+    against: Prepared | None = None
+    fit: Function | None = None
 
 
 def from_python(options: RunOptions) -> tuple[RunOptions, Objects]:
@@ -65,20 +70,28 @@ def from_python(options: RunOptions) -> tuple[RunOptions, Objects]:
     masks = None if isinstance(options.masks, str | Path | None) else options.masks
     if isinstance(options.model, nn.Module) and options.weights:
         raise InputError(f"--weights {options.weights}: expected none beside a module from Python; load them into it")
-    if not isinstance(options.against, str | None):
-        raise InputError(f"--against: expected a name, found {type(options.against).__name__}")
+    if not (options.fit is None or isinstance(options.fit, str) or callable(options.fit)):
+        raise InputError(f"--fit: expected a function or a name as FILE.py:FUNCTION, found {options.fit!r}")
+    fit = fitting.from_python(options.fit) if callable(options.fit) else None
+    if isinstance(options.against, nn.Module):
+        found = type(options.against).__name__
+        raise InputError(f"--against: expected a model's name, or data, found the module {found}")
+    against = arrays.of_python(options.against) if not isinstance(options.against, str | Path | None) else None
     names: dict[str, Any] = {
         name: [*getattr(options, name).tolist()] for name in ("mean", "std", "classes")
         if hasattr(getattr(options, name), "tolist")
     }  # fmt: skip
     if model is not None:
         names["model"] = model.name
-    if data is not None:
-        content = keys.digest(data.inputs, data.labels)
-        names["data"] = f"{len(data.inputs)} examples {content[:DIGITS]}"
+    for name, given in (("data", data), ("against", against)):
+        if given is not None:
+            content = keys.digest(given.inputs, given.labels)
+            names[name] = f"{len(given.inputs)} examples {content[:DIGITS]}"
     if masks is not None:
         names["masks"] = "given from Python"
-    return replace(options, **names), Objects(model, data, masks)
+    if fit is not None:
+        names["fit"] = fit.name
+    return replace(options, **names), Objects(model, data, masks, against, fit)
 
 
 def bring(suite: Suite, objects: Objects) -> Brought | None:
@@ -89,6 +102,7 @@ def bring(suite: Suite, objects: Objects) -> Brought | None:
     given = suite.task_options.get(TASK, {})
     check_options(f"task_options.{TASK}", source, given, skip={"seed", "other"})
     asked = asked_for(given)
+    _refuse_two_trainings(given)
     if not asked["model"] or not asked["data"]:
         missing = "--model" if not asked["model"] else "--data"
         raise InputError(f"task own: expected --model NAME and --data FOLDER, found no {missing}")
@@ -98,9 +112,17 @@ def bring(suite: Suite, objects: Objects) -> Brought | None:
     return found
 
 
+def _refuse_two_trainings(given: Mapping[str, Any]) -> None:
+    ours = [name for name in OF_OUR_TRAINING if name in given]
+    if given.get("fit") and ours:
+        decides = "which decides itself what learns, and for how long"
+        raise InputError(f"--fit {given['fit']}: expected no {' or '.join(ours)} beside your function, {decides}")
+
+
 def _brought(suite: Suite, asked: Mapping[str, Any], objects: Objects) -> Brought:
     """Reads and looks at what is asked for."""
     mine = own(asked["model"], asked["weights"] or None) if objects.model is None else objects.model
+    fit = objects.fit or (fitting.named(asked["fit"]) if asked["fit"] else None)
     looked = look(mine, asked["data"] if objects.data is None else objects.data, _asked(asked, objects))
     if len(looked.read.inputs) < FEWEST:
         raise InputError(f"data: expected at least {FEWEST} examples, found {len(looked.read.inputs)}")
@@ -111,11 +133,12 @@ def _brought(suite: Suite, asked: Mapping[str, Any], objects: Objects) -> Brough
     data = Data(looked.read.inputs[order], given_labels[order], order, None if masks is None else masks[order])
     whole = brought.examples(data)
     mine_given, lines = _given(looked, whole, suite)
-    stranger, more = _stranger(asked["against"], looked, whole, suite)
-    return Brought(
+    trained = [] if fit is None else [f"where a bug needs training, copies are trained by your function {fit.name}"]
+    found = Brought(
         mine_given, whole, looked.classes, shape=tuple(data.inputs.shape[1:]), features=looked.read.features,
-        stranger=stranger, lines=(*looked.lines, *lines, *more), **_lesson(looked, data, mine_given, suite),
+        fit=fit, lines=(*looked.lines, *lines, *trained), **_lesson(looked, data, mine_given, suite),
     )  # fmt: skip
+    return _beside(found, looked, asked, objects, suite) if asked["against"] else found
 
 
 def _given(looked: Looked, whole: Examples, suite: Suite) -> tuple[GivenModel, list[str]]:
@@ -131,13 +154,49 @@ def _given(looked: Looked, whole: Examples, suite: Suite) -> tuple[GivenModel, l
     return model, _told(noise, suite)
 
 
-def _stranger(name: str, looked: Looked, whole: Examples, suite: Suite) -> tuple[GivenModel | None, list[str]]:
-    """The second model, looked at with the same inputs, and what was found."""
-    if not name:
-        return None, []
-    other = look(own(name), replace(looked.read, folders=(), labels=()), Asked())  # whose classes are none of its own
-    model, lines = _given(other, whole, suite)
-    return model, [f"against {name}: {line}" for line in (*other.lines, *lines)]
+def _beside(first: Brought, looked: Looked, asked: Mapping[str, Any], objects: Objects, suite: Suite) -> Brought:
+    """What was brought, with that which it stands against: a second model, or the data that one is trained on."""
+    place = str(asked["against"])
+    if objects.against is not None or _is_data(place):
+        foreign = replace(_foreign(first, looked, asked, objects, suite), fit=first.fit)
+        return replace(first, foreign=foreign, lines=(*first.lines, *_named_as(place, foreign.lines)))
+    if not names_a_model(place):
+        expected = "a model (FILE.py:FUNCTION, torchvision:NAME …) or data (a folder, .npz, .safetensors)"
+        raise InputError(f"--against {place}: expected {expected}, found neither")
+    other = look(own(place), replace(looked.read, folders=(), labels=()), Asked())  # whose classes are none of its own
+    model, lines = _given(other, first.examples, suite)
+    scale = scale_of(other.mine.transform)
+    its_own = ", not its own" if scale is not None and scale != looked.scale else ""
+    told = _named_as(place, [*other.lines, f"its inputs are prepared as the first model's{its_own}", *lines])
+    return replace(first, stranger=model, lines=(*first.lines, *told))
+
+
+def _is_data(place: str) -> bool:
+    """Whether a place holds data, and is no model's name."""
+    named = place.startswith(PACKAGED) or Path(place).suffix in arrays.SUFFIXES
+    return place not in PRETRAINED and (named or (Path(place).exists() and not place.endswith(".py")))
+
+
+def _named_as(place: str, lines: Sequence[str]) -> list[str]:
+    return [f"against {place}: {line}" for line in lines]
+
+
+def _foreign(first: Brought, looked: Looked, asked: Mapping[str, Any], objects: Objects, suite: Suite) -> Brought:
+    """A second data set, and the model with a last layer for its classes, which learns it."""
+    place = asked["against"] if objects.against is None else objects.against
+    given = asked["data"] if objects.data is None else objects.data
+    read = look_beside(looked, place, _asked({**asked, "masks": ""}, Objects()), pictures=are_pictures(given))
+    kept, labels = torch.tensor(read.labels).unique(return_inverse=True)
+    kinds = tuple(read.folders[k] if read.folders else str(k) for k in kept.tolist())
+    order = _order(labels, suite.seed)
+    taught = brought.examples(Data(read.inputs[order], labels[order], order))
+    counted = f"{len(order)} {'pictures' if read.folders else 'examples'} of {len(kinds)} classes ({', '.join(kinds)})"
+    lines = (
+        f"{counted}: half of them teach copies of the model with a last layer for these classes",
+        "its inputs are prepared as the first data are" if read.folders else "its inputs are taken as they are",
+    )
+    learnt = _with_head(first.given, kinds, taught.load(), suite) | {"taught": taught, "kinds": kinds}
+    return Brought(first.given, taught, kinds, shape=first.shape, features=first.features, lines=lines, **learnt)
 
 
 def _lesson(looked: Looked, data: Data, given: GivenModel, suite: Suite) -> dict[str, Any]:
@@ -148,21 +207,28 @@ def _lesson(looked: Looked, data: Data, given: GivenModel, suite: Suite) -> dict
         return {"start": given.spec, "taught": given.examples, "last": given.layers[-1]}
     if not read.folders:
         return {"untaught": "nobody says the labels of these examples, so nothing can be trained on them"}
+    head = _with_head(given, read.folders, data, suite)
+    if "untaught" in head:
+        reason = head["untaught"]
+        return {"untaught": f"folders are not the model's classes, and it can learn none of its own: {reason}"}
+    labels = torch.tensor(read.labels)[data.ids]
+    return head | {"taught": brought.examples(replace(data, labels=labels)), "kinds": read.folders}
+
+
+def _with_head(given: GivenModel, kinds: Sequence[str], data: Data, suite: Suite) -> dict[str, Any]:
+    """The model with a last layer for other classes, as what training starts from; or why there is none."""
+    inputs = data.inputs[:ORDERED]
     try:
         stream = generator("own", "head", suite.seed)
-        inputs = data.inputs[:ORDERED]
-        start = with_new_head(given.spec.source().eval(), len(read.folders), stream, inputs)
-        last = running_order(start, inputs)[-1]
+        start = with_new_head(given.spec.source().eval(), len(kinds), stream, inputs)
+        return {"start": brought.describe(start), "last": running_order(start, inputs)[-1]}
     except Unsupported as error:
-        return {"untaught": f"folders are not the model's classes, and it can learn none of its own: {error}"}
-    labels = torch.tensor(read.labels)[data.ids]
-    taught = brought.examples(replace(data, labels=labels))
-    return {"start": brought.describe(start), "taught": taught, "kinds": read.folders, "last": last}
+        return {"untaught": str(error)}
 
 
 def asked_for(given: Mapping[str, Any]) -> dict[str, Any]:
     """All that says what is brought, with defaults, as the task asks for it."""
-    told = {"tune", "epochs", "learning_rate", "seed", "other"}
+    told = {*OF_OUR_TRAINING, "seed", "other"}
     parameters = inspect.signature(tasks.get(TASK).function).parameters
     return {name: given.get(name, each.default) for name, each in parameters.items() if name not in told}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +31,8 @@ class Prepared:
     inputs: Tensor
     """(N, C, H, W), float32; of other data than pictures (N, *shape)."""
     shown: tuple[Any, ...]
-    """The same as people see them, (H, W, 3), uint8: the same part of the picture as the model's."""
+    """The same as people see them, (H, W, 3), uint8: the same part of the picture as the model's; none where nobody
+    asked for them."""
     names: tuple[str, ...]
     """Paths below the folder, or what a package calls them; numbers of other data."""
     folders: tuple[str, ...]
@@ -62,15 +64,17 @@ def pictures(
     strict: bool = False,
     most: int | None = None,
     masks: str | Path | None = None,
+    shown: bool = True,
 ) -> Prepared:
     """Reads the pictures of a folder: of its subfolders, whose names are classes, or, where it has none, its own.
 
     `gcompris:animals` and `gcompris:scenes`, where nothing lies at such a path, are the photographs of a Debian
     package (`attribug.tasks.gcompris`): flat, called by the animals, and in four classes.
 
-    `most`: of so many, spread evenly over the classes. `masks`: a folder of pictures of the same names below it, not
-    black where the object is, cropped and resized as the pictures are. What Pillow cannot read is skipped and named, or
-    refused with `strict`. Raises `InputError` where there is no picture, and where pictures differ in shape.
+    `most`: of so many, spread evenly over the classes; no others are opened. `masks`: a folder of pictures of the same
+    names below it, not black where the object is, cropped and resized as the pictures are. `shown`: whether what people
+    see is kept beside what the model takes. What Pillow cannot read is skipped and named, or refused with `strict`.
+    Raises `InputError` where there is no picture, and where pictures differ in shape.
     """
     if most is not None and most < 1:
         raise InputError(f"--most: expected at least 1, found {most}")
@@ -78,10 +82,10 @@ def pictures(
     classes = sorted({each.kind for each in found} - {""})
     if masks is not None and not Path(masks).is_dir():
         raise InputError(f"--masks {masks}: expected a folder of masks, found no folder")
-    tensors: list[Tensor] = []
-    objects: list[Tensor] = []
-    shown, names, labels, skipped = [], [], [], []
-    for each in _some(found, most):
+    chosen = _some(found, most)
+    inputs, objects = _Rows(len(chosen)), _Rows(len(chosen))
+    seen, names, labels, skipped = [], [], [], []
+    for each in chosen:
         try:
             picture = each.read()
         except InputError:
@@ -91,22 +95,49 @@ def pictures(
                 raise InputError(f"data {folder}: {each.name}: no picture: {one_line(error)}") from error
             skipped.append((each.name, one_line(error)))
             continue
-        tensors.append(_tensor(prepare, picture, each.name))
-        if tensors[-1].shape != tensors[0].shape:
-            shapes = f"{tuple(tensors[0].shape)} and {tuple(tensors[-1].shape)} ({each.name})"
+        tensor = _tensor(prepare, picture, each.name)
+        if inputs.shape not in {None, tensor.shape}:
+            shapes = f"{tuple(inputs.shape or ())} and {tuple(tensor.shape)} ({each.name})"
             raise InputError(f"data {folder}: expected pictures of one shape, found {shapes}; --pixels N makes them so")
+        inputs.append(tensor)
         if masks is not None:
             objects.append(_mask(prepare, Path(masks), Path(each.name), picture.size))
-        ours = prepare if isinstance(prepare, Preparation) else None
-        shown.append(as_seen(tensors[-1]) if ours is None else np.asarray(square(picture, ours.pixels)))
+        if shown:
+            ours = prepare if isinstance(prepare, Preparation) else None
+            seen.append(as_seen(tensor) if ours is None else np.asarray(square(picture, ours.pixels)))
         names.append(each.name)
         labels += [classes.index(each.kind)] if classes else []
-    if not tensors:
+    if not names:
         others = f"; {len(skipped)} could not be read, {': '.join(skipped[0])}" if skipped else ""
         raise InputError(f"data {folder}: expected pictures ({', '.join(SUFFIXES)}), found none{others}")
-    objects_found = torch.stack(objects) if objects else None
     texts = tuple(names), tuple(classes), tuple(labels), tuple(skipped)
-    return Prepared(torch.stack(tensors), tuple(shown), *texts, objects_found)
+    return Prepared(inputs.filled, tuple(seen), *texts, None if masks is None else objects.filled)
+
+
+class _Rows:
+    """Tensors of one shape, that come one by one, in memory for all that may come: a list of them and what it is
+    stacked to would take twice as much."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._held = torch.empty(0)
+        self._count = 0
+
+    @property
+    def shape(self) -> torch.Size | None:
+        """Of a row; None before the first one."""
+        return self._held.shape[1:] if self._count else None
+
+    @property
+    def filled(self) -> Tensor:
+        """(N, *shape): those that came."""
+        return self._held[: self._count]
+
+    def append(self, row: Tensor) -> None:
+        if not self._count:
+            self._held = torch.empty((self._most, *row.shape), dtype=row.dtype)
+        self._held[self._count] = row
+        self._count += 1
 
 
 def _mask(prepare: Transform, folder: Path, name: Path, size: tuple[int, int]) -> Tensor:
@@ -142,16 +173,26 @@ def _found(place: str | Path) -> list[_Found]:
     if not folder.is_dir():
         there = "a file" if folder.exists() else "nothing there"
         raise InputError(f"data {folder}: expected a folder of pictures, found {there}")
-    every = (path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
-    paths = sorted(path for path in every if not any(part.startswith(".") for part in path.relative_to(folder).parts))
-    classes = sorted({_kind(path, folder) for path in paths} - {""})
-    loose = [path for path in paths if path.parent == folder]
+    paths = _files(folder)
+    classes = sorted({_kind(parts) for parts in paths} - {""})
+    loose = [parts for parts in paths if len(parts) == 1]
     if classes and loose:
         raise InputError(
             f"data {folder}: expected pictures in folders by class or all in one, found {len(loose)} beside "
-            f"{len(classes)} folders ({loose[0].name}, {classes[0]}/)"
+            f"{len(classes)} folders ({loose[0][0]}, {classes[0]}/)"
         )
-    return [_Found(_name(path, folder), _kind(path, folder), functools.partial(_read, path)) for path in paths]
+    return [_Found(_name(parts), _kind(parts), functools.partial(_read, folder, parts)) for parts in paths]
+
+
+def _files(folder: Path) -> list[tuple[str, ...]]:
+    """Of each picture below a folder the parts of its path, sorted; what is hidden stays aside."""
+    found: list[tuple[str, ...]] = []
+    for place, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        below = Path(place).relative_to(folder).parts
+        shown = (name for name in files if not name.startswith("."))
+        found += [(*below, name) for name in shown if os.path.splitext(name)[1].lower() in SUFFIXES]
+    return sorted(found)
 
 
 def _packaged(group: str) -> list[_Found]:
@@ -164,14 +205,14 @@ def _packaged(group: str) -> list[_Found]:
     ]
 
 
-def _name(path: Path, folder: Path) -> str:
+def _name(parts: tuple[str, ...]) -> str:
     """The path below the folder, as text that can be written."""
-    return path.relative_to(folder).as_posix().encode(errors="replace").decode()
+    return "/".join(parts).encode(errors="replace").decode()
 
 
-def _kind(path: Path, folder: Path) -> str:
+def _kind(parts: tuple[str, ...]) -> str:
     """The class that a picture's folder names; an empty text of one that lies in none."""
-    return path.relative_to(folder).parts[0] if path.parent != folder else ""
+    return parts[0] if len(parts) > 1 else ""
 
 
 def _some(found: Sequence[_Found], most: int | None) -> Sequence[_Found]:
@@ -191,9 +232,12 @@ def taking_turns(kinds: Sequence[Hashable]) -> list[int]:
     return [place for _, place in sorted(turns)]
 
 
-def _read(path: Path) -> Any:
+def _read(folder: Path, parts: tuple[str, ...]) -> Any:
     from PIL import Image, ImageOps
 
+    path = folder.joinpath(*parts)
+    if not path.is_file():  # opening a pipe would wait for ever
+        raise ValueError("expected a file")
     with Image.open(path) as picture:
         turned = ImageOps.exif_transpose(picture)  # as it was held
         if turned.mode in SEE_THROUGH or "transparency" in turned.info:
@@ -215,7 +259,7 @@ def _tensor(prepare: Transform, picture: Any, name: str) -> Tensor:
     if not isinstance(made, Tensor) or made.ndim != 3:
         found = f"shape {tuple(made.shape)}" if isinstance(made, Tensor) else type(made).__name__
         raise InputError(f"data {name}: expected a tensor (C, H, W) from the model's transform, found {found}")
-    return made.float()
+    return made.detach().float()
 
 
 def as_seen(tensor: Tensor) -> Any:

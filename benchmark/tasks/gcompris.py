@@ -14,11 +14,13 @@ others. None of them comes with attribug.
 
 from __future__ import annotations
 
+import hashlib
 import io
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from attribug.errors import InputError, near_misses, one_line
+from attribug.sources import DIGEST_CHARACTERS
 from attribug.tasks.rcc import read_rcc
 
 if TYPE_CHECKING:
@@ -56,6 +58,11 @@ def missing() -> str:
         return ""
     expected = f"expected photographs in {FOLDER}, found no {absent[0]}"
     return f"gcompris: {expected}; install Debian's package: apt-get install gcompris-qt-data"
+
+
+def content() -> str:
+    """Digest of the file that scenes are read from."""
+    return hashlib.sha256((FOLDER / "categorization.rcc").read_bytes()).hexdigest()[:DIGEST_CHARACTERS]
 
 
 def _animals() -> list[tuple[str, str, bytes]]:

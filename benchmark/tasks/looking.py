@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import torch
@@ -49,6 +49,8 @@ class Asked:
     masks: Any = None
     most: int | None = None
     strict: bool = False
+    shown: bool = False
+    """Whether pictures are kept as people see them, too."""
 
 
 @dataclass(frozen=True)
@@ -82,12 +84,11 @@ class Looked:
 def look(mine: Own, data: str | Path | Prepared, asked: Asked) -> Looked:
     """Reads data as a model takes them, and looks at what it says of them. `data`: a folder of pictures, a file of
     arrays, or examples that were read already. Raises `InputError` for what cannot be explained."""
-    prepare, scale = None, None
-    if isinstance(data, str | Path) and Path(data).suffix not in arrays.SUFFIXES:
+    if are_pictures(data):
         prepare = preparation(mine, asked)
-        scale = _scale(prepare)
+        scale = scale_of(prepare)
         folder = asked.masks if isinstance(asked.masks, str | Path) else None
-        read = folders.pictures(data, prepare, strict=asked.strict, most=asked.most, masks=folder)
+        read = folders.pictures(data, prepare, strict=asked.strict, most=asked.most, masks=folder, shown=asked.shown)
         if asked.masks is not None and folder is None:
             read = replace(read, masks=arrays.mask_array(asked.masks, read.inputs, "masks"))
     else:
@@ -100,6 +101,31 @@ def look(mine: Own, data: str | Path | Prepared, asked: Asked) -> Looked:
         found = f"{max(read.labels)}"
         raise InputError(f"labels: expected numbers below {len(classes)}, as the model has outputs, found {found}")
     return replace(looked, lines=tuple(_facts(looked)))
+
+
+def are_pictures(data: str | Path | Prepared) -> TypeGuard[str | Path]:
+    """Whether data are a folder of pictures, or named as one, not arrays."""
+    return isinstance(data, str | Path) and Path(data).suffix not in arrays.SUFFIXES
+
+
+def look_beside(first: Looked, place: str | Path | Prepared, asked: Asked, *, pictures: bool) -> Prepared:
+    """Labelled examples of another domain, as those that were looked at first were prepared (`pictures`: whether they
+    were such). Raises `InputError` where these have no labels, another shape, or no such preparation."""
+    where = f"--against {'the data from Python' if isinstance(place, Prepared) else place}"
+    if are_pictures(place) and not pictures:
+        raise InputError(f"{where}: expected arrays, as the data are: nobody says how they were made of pictures")
+    if are_pictures(place):
+        prepare = preparation(first.mine, asked)
+        read = folders.pictures(place, prepare, strict=asked.strict, most=asked.most, shown=False)
+    else:
+        read = _few(_arrays(place, Asked()), asked.most)
+    if not read.labels:
+        labels = "labels for a second model to learn: folders by class, or labels beside the inputs"
+        raise InputError(f"{where}: expected {labels}; found none")
+    ours, theirs = (tuple(each.inputs.shape[1:]) for each in (first.read, read))
+    if ours != theirs:
+        raise InputError(f"{where}: expected inputs {ours}, as the data's, found {theirs}")
+    return read
 
 
 def preparation(mine: Own, asked: Asked) -> Transform:
@@ -117,7 +143,7 @@ def preparation(mine: Own, asked: Asked) -> Transform:
         raise InputError(f"--pixels: expected at least 1, found {pixels}")
     grey = _channels(mine.model) == 1
     mean, std = _asked_scale(asked, 1 if grey else 3)
-    own_mean, own_std = _scale(mine.transform) or ((0.0,), (1.0,))
+    own_mean, own_std = scale_of(mine.transform) or ((0.0,), (1.0,))
     bgr = isinstance(mine.transform, Preparation) and mine.transform.bgr
     return Preparation(pixels, mean or own_mean, std or own_std, bgr != asked.bgr, grey)
 
@@ -139,7 +165,7 @@ def _asked_scale(asked: Asked, channels: int) -> tuple[tuple[float, ...] | None,
     return mean, std
 
 
-def _scale(transform: Any) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+def scale_of(transform: Any) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
     """Mean and std of a transform that tells them: ours, torchvision's presets, and what normalises last."""
     last = getattr(transform, "transforms", [transform])[-1]
     mean, std = getattr(last, "mean", None), getattr(last, "std", None)

@@ -16,10 +16,11 @@ from attribug.contracts.models import Given, Recipe
 from attribug.contracts.tasks import Task
 from attribug.errors import InputError, Unsupported
 from attribug.models import brought
+from attribug.models.fitting import fitted
 from attribug.models.order import only
 from attribug.models.preprocessing import scaled
 from attribug.streams import generator
-from attribug.tasks.photographs import KINDS, crop, photograph
+from attribug.tasks.surfaces import KINDS, crop, photograph
 
 BATCHES = (16, 15, 14, 13)
 """Examples of a step: the first of these that leaves no single one over."""
@@ -61,13 +62,15 @@ def own(
     tune: str = "head",
     epochs: int = 0,
     learning_rate: float = 0.0,
+    fit: str = "",
 ) -> Task:
     """Examples that somebody brings, for a model that somebody has trained: it is explained as it is.
 
     Bugs of the training data train it further from its weights, on one half of the examples, the other half is
     explained: `tune` says whether its last layer (`head`) or `all` learn, `epochs` and `learning_rate` how long
-    and how fast (0: `STEPS` steps, `RATES`).
-    All others say what is brought, as the options of `attribug run` of the same names; `against`: a second model.
+    and how fast (0: `STEPS` steps, `RATES`); or `fit`, a function of yours, decides all of it.
+    All others say what is brought, as the options of `attribug run` of the same names; `against`: a second model, or
+    data of another domain, on half of which copies of the model are trained as `tune` says, with a last layer for them.
     """
     if tune not in RATES:
         raise InputError(f"--tune: expected {' or '.join(RATES)}, found {tune!r}")
@@ -76,10 +79,20 @@ def own(
     asked = {
         "model": model, "weights": weights, "data": data, "masks": masks, "classes": classes, "pixels": pixels,
         "mean": mean, "std": std, "bgr": bgr, "output": output, "most": most, "strict": strict, "against": against,
+        "fit": fit,
     }  # fmt: skip
     found = brought.find(asked, seed)
     if found is None:
         raise InputError("task own: expected a model and data: attribug run own --model NAME --data FOLDER")
+    task = partial(_task, seed=seed, other=other, tune=tune, epochs=epochs, rate=learning_rate or RATES[tune])
+    stranger = found.stranger if found.foreign is None else task("against", found.foreign)
+    return replace(task("own", found), stranger=stranger, notes=found.lines)
+
+
+def _task(
+    name: str, found: brought.Brought, *, seed: int, other: Callable[[str], Task], tune: str, epochs: int, rate: float
+) -> Task:
+    """What was brought, as a task of which half the examples can be learnt."""
     learnt, asked_about = found.taught, found.examples
     reason = found.untaught or _too_few(learnt)
 
@@ -93,11 +106,13 @@ def own(
 
     start = found.start or found.given.spec
     seen = 2 if learnt is None or reason else len(half(base=learnt, split="train"))
-    recipe = _recipe(start, seen, epochs, learning_rate or RATES[tune])
+    recipe = _recipe(start, seen, epochs, rate)
+    if found.fit is not None:
+        recipe = Recipe(start.source, epochs=1, batch=recipe.batch, fit=partial(fitted, function=found.fit))
+    head = partial(only, layer=found.last) if tune == "head" and found.fit is None else None
     return Task(
-        "own", found.kinds or found.classes, found.shape, recipe, examples, other, found.features, start=start,
-        trainable=partial(only, layer=found.last) if tune == "head" else None, given=found.given,
-        stranger=found.stranger, notes=found.lines, untrained=reason,
+        name, found.kinds or found.classes, found.shape, recipe, examples, other, found.features, start=start,
+        trainable=head, given=found.given, untrained=reason,
     )  # fmt: skip
 
 
@@ -130,18 +145,22 @@ def on_scenes(
     data = base.load()
     if data.masks is None:
         raise ValueError("expected examples with masks")
-    inputs = torch.empty_like(data.inputs)
+    inputs, groups = torch.empty_like(data.inputs), data.labels * len(kinds)
     for row, (example, label) in enumerate(zip(data.ids.tolist(), data.labels.tolist(), strict=True)):
         stream = generator("own", "scene", seed, example)
         turn = float(torch.rand((), generator=stream, dtype=torch.float64))
         free = kinds[int(torch.randint(len(kinds), (), generator=stream))]
         others = [kind for kind in kinds if kind != label]
         other = others[int(torch.randint(len(others), (), generator=stream))]
-        shown = scene((other if swapped else label) if turn < share else free, data.inputs.shape[1:], stream)
+        shown_kind = (other if swapped else label) if turn < share else free
+        groups[row] += kinds.index(shown_kind)
+        shown = scene(shown_kind, data.inputs.shape[1:], stream)
         inputs[row] = scaled(shown, mean, std)
         if foreground:
             inputs[row] = torch.where(data.masks[row], data.inputs[row], inputs[row])
-    return replace(data, inputs=inputs, masks=data.masks if foreground else None)
+    masks = data.masks if foreground else None
+    annotations = None if masks is None else (~masks)[:, None].expand(inputs.shape)
+    return replace(data, inputs=inputs, masks=masks, annotations=annotations, groups=groups)
 
 
 def scene(number: int, shape: Sequence[int], stream: torch.Generator) -> torch.Tensor:

@@ -15,7 +15,7 @@ from attribug.contracts.tasks import Task
 from attribug.errors import InputError, Unsupported
 from attribug.models.networks import bvd_cnn
 from attribug.streams import generator
-from attribug.tasks.photographs import KINDS, crop, photograph
+from attribug.tasks.surfaces import KINDS, crop, photograph
 
 PIXELS = 32
 SPAN = 64  # pixels of the photograph that a crop covers, averaged down: fewer show a single stone or a single brick

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from attribug.contracts.contrasts import Contrast
 from attribug.contracts.models import Derived
 from attribug.contracts.tasks import Level, Task
 from attribug.errors import InputError, Unsupported
+from attribug.models import brought
 from doubles import mine
 
 SEEDS = (0, 1, 2)
@@ -90,7 +92,7 @@ def test_noise_must_exceed_the_controls(task: Task) -> None:
 
 
 @pytest.mark.parametrize(("name", "level", "reason"), [
-    ("ood", "against", "expected a second model of another domain: --against NAME"),
+    ("ood", "against", "expected a second model or data of another domain: --against NAME, --against PLACE"),
     ("reinit", 9, "expected a level from 1 to 2 or 'all' for task own, found 9"),
     ("preprocessing", "bgr", "one channel has no order"),
 ])  # fmt: skip
@@ -118,3 +120,37 @@ def test_a_second_model_stands_beside_the_first(task: Task) -> None:
     contrast = of(replace(task, stranger=task.given), "ood", "against")
     assert contrast.target == "own"
     assert contrast.checks[0].name == "outputs differ"
+
+
+def stranger_of(task: Task, labels: torch.Tensor | None = None, **changes: Any) -> Task:
+    """The task of a second data set."""
+    data = mine.bars(9, 40)
+    data = replace(data, labels=data.labels if labels is None else labels)
+    examples = lambda split: brought.examples(data.select(torch.arange(len(data))[split == "test" :: 2]))  # noqa: E731
+    return replace(task, name="against", examples=examples, **changes)
+
+
+def test_a_stranger_learns_the_second_data_and_is_asked_about_the_first(task: Task) -> None:
+    stranger = stranger_of(task)
+    contrast, given = of(replace(task, stranger=stranger), "ood", "against"), task.given
+    assert given is not None
+    assert contrast.contaminated.model == stranger.clean(1)
+    assert {side.examples for side in contrast.sides} == {given.examples}
+    assert [side.model for side in contrast.references] == [given.spec]
+    assert contrast.target == "own"
+    knows, moved = contrast.checks[:2]
+    assert (knows.models, knows.examples) == ((stranger.clean(1),), stranger.examples("test"))
+    assert moved.minus == (given.spec,)
+
+
+@pytest.mark.parametrize(("counts", "least"), [((20, 20), 0.75), ((10, 10, 10, 10), 0.625), ((30, 10), 0.875)])
+def test_a_stranger_must_know_more_than_the_commonest_label(task: Task, counts: tuple[int, ...], least: float) -> None:
+    labels = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
+    check = of(replace(task, stranger=stranger_of(task, labels)), "ood", "against").checks[0]
+    assert check.at_least == pytest.approx(least)
+    assert not check.holds(least - 0.01)
+
+
+def test_what_cannot_learn_the_second_data_declines(task: Task) -> None:
+    with pytest.raises(Unsupported, match="a class has 1 example"):
+        of(replace(task, stranger=stranger_of(task, untrained="a class has 1 example")), "ood", "against")

@@ -81,14 +81,40 @@ class Net(nn.Module):
 def load():
     return Net()
 """
+FIT = """
+import torch
+from torch import nn
+
+RATE = 1e-2
+
+def loss(model, inputs, labels):
+    return nn.functional.cross_entropy(model(inputs), labels)
+
+def train(model, inputs, labels, seed):
+    for module in model.modules():
+        if hasattr(module, "reset_parameters"):
+            module.reset_parameters()
+    optimiser = torch.optim.Adam(model.parameters(), RATE)
+    for _ in range(120):
+        optimiser.zero_grad()
+        loss(model, inputs, labels).backward()
+        optimiser.step()
+
+def raises(model, inputs, labels, seed): raise ArithmeticError("no luck")
+def two(model, loader): return model
+"""
 TYPED = ("--model", "net.py:load", "--weights", "net.pt", "--data", "photos", "--pixels", "12")
 
 
 def written(folder: Path) -> Path:
-    """The folder, with what `TYPED` names in it: a network in a file, trained weights, pictures by class."""
+    """The folder, with what `TYPED` names in it: a network in a file, trained weights, pictures by class; and `FIT` in
+    fit.py."""
     names: dict[str, Any] = {}
     exec(compile(NET, "net.py", "exec"), names)
-    data, model = bars(size=36, channels=3), names["load"]()
+    data = bars(size=36, channels=3)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = names["load"]()
     kinds = sorted(CLASSES)
     labels = torch.tensor([kinds.index(CLASSES[label]) for label in data.labels.tolist()])
     optimiser = torch.optim.Adam(model.parameters(), 1e-2)
@@ -97,6 +123,7 @@ def written(folder: Path) -> Path:
         nn.functional.cross_entropy(model(data.inputs), labels).backward()
         optimiser.step()
     (folder / "net.py").write_text(NET)
+    (folder / "fit.py").write_text(FIT)
     torch.save(model.state_dict(), folder / "net.pt")
     for number, (inputs, label) in enumerate(zip(data.inputs, labels.tolist(), strict=True)):
         place = folder / "photos" / kinds[label]

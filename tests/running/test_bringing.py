@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,15 @@ from PIL import Image
 from torch import Tensor, nn
 
 import attribug
+from attribug import tasks
 from attribug.api import planned
 from attribug.errors import InputError
-from attribug.models import perturbed
+from attribug.models import brought, perturbed
+from attribug.models.given import load
+from attribug.plans.plan import Plan
+from attribug.running.bringing import asked_for
+from attribug.running.calibration import measured
+from attribug.running.jobs import Train
 from doubles import mine
 
 NET = """
@@ -49,6 +56,9 @@ class Total(nn.Module):
 
 class Several(nn.Module):
     def forward(self, x): return {"logits": x, "half": x / 2}
+
+def fit(model, inputs, labels, seed): pass
+def two(model, loader): pass
 """
 QUICK: dict[str, Any] = {
     "methods": ["gradient", "random", "edges", "predictions"], "metrics": ["spearman", "total_variation"], "seeds": 3,
@@ -211,7 +221,30 @@ MISTAKES: dict[str, tuple[Callable[[Path], None] | None, tuple[str, ...], str]] 
     "model alone": (None, PHOTOS[:2], r"task own: expected --model NAME and --data FOLDER, found no --data"),
     "data alone": (None, PHOTOS[2:4], r"task own: expected --model NAME and --data FOLDER, found no --model"),
     "tune": (None, (*ARRAYS, "--tune", "sideways"), r".*--tune: expected head or all, found 'sideways'"),
+    "fit by no name": (None, (*ARRAYS, "--fit", "fit"), r"--fit: expected FILE.py:FUNCTION or MODULE:.*, found 'fit'"),
+    "fit nowhere": (None, (*ARRAYS, "--fit", "nett.py:fit"), r"--fit nett.py:fit: .* import: .*no such file: nett.py"),
+    "fit of another name": (None, (*ARRAYS, "--fit", "net.py:fits"), r"--fit .*: .* 'fits'; did you mean 'fit'.*"),
+    "fit of other arguments": (
+        None, (*ARRAYS, "--fit", "net.py:two"),
+        r"--fit net.py:two: expected a function of \(model, inputs, labels, seed\), found \(model, loader\)",
+    ),
+    "two trainings": (
+        None, (*ARRAYS, "--fit", "net.py:fit", "--tune", "all"),
+        r"--fit net.py:fit: expected no tune beside your function, which decides itself what learns, .*",
+    ),
+    "epochs of a fit": (
+        None, (*ARRAYS, "--fit", "net.py:fit", "--set", "task_options.own.epochs=3"),
+        r"--fit net.py:fit: expected no epochs beside your function, .*",
+    ),
+    "fit of another suite": (None, ("quick", "--fit", "net.py:fit"), r"--fit: expected a suite with the task own.*"),
     "against": (None, (*ARRAYS, "--against", "net.py:grey"), r"model 'net.py:grey': raises on inputs .*"),
+    "against nothing": (None, (*PHOTOS, "--against", "nowhere"), r"--against nowhere: .*\(FILE.py:.*, found neither"),
+    "against no arrays": (None, (*ARRAYS, "--against", "no.npz"), r"data no.npz: no such file"),
+    "against no labels": (None, (*PHOTOS, "--against", "flat"), r"--against flat: expected labels .*; found none"),
+    "against fewer channels": (
+        arrays(inputs=np.ones((12, 1, 12, 12))), (*PHOTOS, "--against", "data.npz"),
+        r"--against data.npz: expected inputs \(3, 12, 12\), as the data's, found \(1, 12, 12\)"),
+    "pictures against arrays": (None, (*ARRAYS, "--against", "photos"), r"--against photos: expected arrays, as .*"),
     "half": (None, of("half"), r"model .*: expected weights in float32, found torch.float16; give model.float\(\)"),
     "double": (None, of("double"), r"model .*: expected weights in float32, found torch.float64; give model.float\(\)"),
     "another suite": (None, ("quick", *ARRAYS), r"--model: expected a suite with the task own, .*, found quick"),
@@ -246,12 +279,16 @@ FROM_PYTHON: dict[str, tuple[dict[str, Any], str]] = {
     "texts": ({"data": (VECTORS[0], ["a"] * 12)}, r"data: labels: expected numbers: .*"),
     "masks in a folder": ({"masks": "masks"}, r"--masks masks: expected masks beside the inputs.*"),
     "a number as model": ({"model": 3}, r"model: expected a torch.nn.Module or a name as FILE.py:FUNCTION, found int"),
-    "a model to compare": ({"against": Bare()}, r".*against.*"),
+    "a model to compare": ({"against": Bare()}, r"--against: expected a model's name, or data, found the module Bare"),
+    "data without labels": ({"against": VECTORS[0]}, r"--against the data from Python: expected labels .*; found none"),
     "weights beside a module": ({"weights": "mine.pt"}, r"--weights mine.pt: expected none beside a module.*"),
     "pixels beside arrays": ({"pixels": 8}, r"--pixels: expected pictures in a folder, found arrays.*"),
     "a mean without its std": ({"mean": [0.5]}, r"--mean, --std: expected both beside arrays.*"),
     "two means": ({"mean": np.zeros(2), "std": torch.ones(2)}, r"--mean: expected 1 or 4 numbers, found 2"),
     "no std": ({"mean": [0.0], "std": [0.0]}, r"--std: expected positive numbers, found 0.0"),
+    "a number as fit": ({"fit": 3}, r"--fit: expected a function or a name as FILE.py:FUNCTION, found 3"),
+    "a fit of two": ({"fit": lambda model, loader: None}, r"--fit <lambda>: expected a function of .*, .*loader\)"),
+    "a fit of C": ({"fit": max}, r"--fit max: expected a function of .*, found one without a signature"),
     "one number": ({"mean": 0.5, "std": 0.5}, r".*mean.*"),
 }  # fmt: skip
 
@@ -271,6 +308,64 @@ def test_a_second_model_of_fewer_classes_need_not_know_the_labels(folder: Path) 
         bugs=["ood"],
     )  # fmt: skip
     assert [cell.verdict for cell in plan.cells] == [""] * QUICK["seeds"]
+
+
+def told(plan: Plan, start: str) -> list[str]:
+    """What was found, of lines that start so."""
+    found = brought.find(asked_for(plan.suite.task_options["own"]), plan.suite.seed)
+    assert found is not None
+    return [line for line in found.lines if line.startswith(start)]
+
+
+def test_copies_learn_a_second_folder_with_the_first_preparation(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    (folder / "others").mkdir()
+    for kind in ("x", "y", "z"):
+        shutil.copytree("photos/a", f"others/{kind}")
+    options = {"model": "net.py:load", "data": "photos", "pixels": 12, "mean": [0.5], "std": [0.25], "bugs": ["ood"]}
+    plan = planned("own", **options, against="others", **QUICK)
+    assert [cell.verdict for cell in plan.cells] == [""] * QUICK["seeds"]
+    assert told(plan, "against others") == [
+        "against others: 18 pictures of 3 classes (x, y, z): half of them teach copies of the model with a last layer "
+        "for these classes",
+        "against others: its inputs are prepared as the first data are",
+    ]
+    found = brought.find(asked_for(plan.suite.task_options["own"]), plan.suite.seed)
+    assert found is not None
+    assert found.foreign is not None
+    data = found.foreign.examples.load()
+    expected = (np.asarray(Image.open("photos/a/0.png").resize((12, 12), box=(0, 1, 12, 13))) / 255 - 0.5) / 0.25
+    assert any(np.allclose(each.permute(1, 2, 0), expected, atol=0.02) for each in data.inputs)
+    shipment = brought.shipped(found)
+    monkeypatch.setattr(brought, "_BROUGHT", {})
+    monkeypatch.setattr(brought, "_PICKLED", {})
+    monkeypatch.setattr(brought, "_DATA", {})
+    brought.unload(shipment)  # as another process does
+    task = tasks.get("own").function(seed=plan.suite.seed, other=None, **plan.suite.task_options["own"])
+    stranger = task.stranger.clean(0)
+    assert load(stranger.start)(data.inputs).shape == (18, 3)
+    assert not set(stranger.examples.load().ids.tolist()) & set(task.stranger.examples("test").load().ids.tolist())
+
+
+def test_a_second_model_gets_the_first_ones_preparation(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    plan = planned("own", model="net.py:load", data="photos", pixels=12, against="net.py:five", bugs=["ood"], **QUICK)
+    expected = "against net.py:five: its inputs are prepared as the first model's"
+    assert told(plan, "against net.py:five: its inputs") == [expected]
+
+
+@pytest.mark.slow
+def test_a_run_against_arrays_from_python(tmp_path: Path, in_process: None) -> None:
+    model, data, foreign = mine.trained(), mine.bars(2, 24), mine.bars(3, 60)
+    run = attribug.run(
+        "own", model=model, data=(data.inputs, data.labels), against=(foreign.inputs.flip(3) - 1, foreign.labels),
+        out=tmp_path / "run", bugs=["ood"], tune="all", **QUICK,
+    )  # fmt: skip
+    assert run.complete, run.facts["failures"]
+    checks = {check["check"]: check["figure"] for check in run.facts["checks"]}
+    assert checks["foreign models know their own test set"] > 0.9
+    found = run.results[(run.results["method"] == "random") & (run.results["metric"] == "spearman")]
+    assert (found["effect"].isna() | (found["effect"] == 0.5)).all()
 
 
 def test_bugs_of_labels_are_not_for_those_who_have_none() -> None:
@@ -335,3 +430,68 @@ def test_other_masks_are_another_plan() -> None:
         for each in (None, masks, ~masks)
     }
     assert len(keys) == 3
+
+
+# --- their own training ---
+
+
+def trainings(**asked: Any) -> set[str]:
+    return set(planned("own", **QUICK, bugs=["decoy_patch", "reinit"], **asked).trainings)
+
+
+def test_models_follow_the_code_that_trains_them(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, empty_cache: None
+) -> None:
+    monkeypatch.chdir(folder)
+    asked: dict[str, Any] = {"model": "net.py:load", "data": "data.npz"}
+    (folder / "fit.py").write_text(mine.FIT)
+    ours, theirs = trainings(**asked, tune="all"), trainings(**asked, fit="fit.py:train")
+    assert len(ours) == len(theirs) > 0
+    assert not ours & theirs
+    (folder / "moved").mkdir()
+    shutil.copy(folder / "fit.py", folder / "moved" / "fit.py")
+    assert trainings(**asked, fit="moved/fit.py:train") == theirs, "wherever it lies"
+    assert not trainings(**asked, fit="fit.py:raises") & theirs, "another one of the file"
+    for edited in (mine.FIT.replace("120", "121"), mine.FIT.replace("1e-2", "2e-2")):
+        (folder / "fit.py").write_text(edited)
+        assert not trainings(**asked, fit="fit.py:train") & theirs, "edited, in this process"
+    assert trainings(**asked, tune="all") == ours
+
+
+def test_what_rests_on_no_training_does_not_know_who_trains(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    (folder / "fit.py").write_text(mine.FIT)
+    asked: dict[str, Any] = {"model": "net.py:load", "data": "data.npz", "bugs": ["reinit"]}
+    plans = [planned("own", **QUICK, **asked, **more) for more in ({}, {"fit": "fit.py:train"})]
+    records = [[plan.record_key(cell, "gradient") for cell in plan.cells] for plan in plans]
+    assert records[0] == records[1]
+    assert "copies are trained by your function fit.py:train" in " ".join(plans[1].notes["own"])
+
+
+def test_a_function_from_python_is_told_by_name_and_code() -> None:
+    def trainer(rate: float) -> Callable[..., None]:
+        def fit(model: nn.Module, inputs: Tensor, labels: Tensor, seed: int) -> None:
+            optimiser = torch.optim.SGD(model.parameters(), rate)
+            nn.functional.cross_entropy(model(inputs), labels).backward()
+            optimiser.step()
+
+        return fit
+
+    plans = [
+        planned("own", **QUICK, model=Bare(), data=VECTORS, bugs=["label_flips"], fit=trainer(rate))
+        for rate in (0.1, 0.1, 0.2)
+    ]
+    names = [plan.suite.task_options["own"]["fit"] for plan in plans]
+    assert re.fullmatch(r"fit [0-9a-f]{8}", names[0])
+    assert names[0] == names[1]
+    assert names[1] != names[2]
+
+
+def test_a_dry_run_times_the_users_training_and_bears_that_it_fails() -> None:
+    def slow(model: nn.Module, inputs: Tensor, labels: Tensor, seed: int) -> None:
+        time.sleep(0.3)
+        raise ArithmeticError("and fails")
+
+    plan = planned("own", **QUICK, model=Bare(), data=VECTORS, bugs=["label_flips"], fit=slow)
+    rates = measured(plan, [Train(key) for key in plan.trainings], None)
+    assert all(rates[f"train {key}"] >= 0.3 for key in plan.trainings)

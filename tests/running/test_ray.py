@@ -127,14 +127,19 @@ def test_a_lost_node_costs_no_row(cluster: Cluster, tiny_run: Path, tmp_path: Pa
 
 @pytest.mark.survival
 def test_an_own_model_travels_to_nodes(cluster: Cluster, tmp_path: Path) -> None:
-    """With the data: nodes share no folder with whoever starts the run. The table is that of a local run."""
-    environment = os.environ | {"ATTRIBUG_CACHE": str(mine.written(tmp_path) / "cache")}
-    fast = ("--methods", "gradient,random", "--bugs", "reinit", "--examples", "6", "--set", "levels.reinit=[all]")
+    """With the data, and the function that trains it: nodes share no folder with whoever starts the run. The table is
+    that of a local run."""
+    mine.written(tmp_path)
+    fast = (
+        "--methods", "gradient,random", "--bugs", "reinit,label_flips", "--examples", "6", "--seeds", "2", "--set",
+        "levels.reinit=[all]", "--set", "levels.label_flips=[0.2]", "--fit", "fit.py:train",
+    )  # fmt: skip
     command = [sys.executable, "-m", "attribug", "run", *mine.TYPED, *fast]
-    for more in (["--out", "local"], ["--out", "away", "--engine", "ray", "--address", cluster.address]):
+    for place, more in (("local", []), ("away", ["--engine", "ray", "--address", cluster.address])):
+        environment = os.environ | {"ATTRIBUG_CACHE": str(tmp_path / f"cache {place}")}  # either trains
         answer = subprocess.run(
-            [*command, *more], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False,
-            timeout=HANGS,
+            [*command, "--out", place, *more], cwd=tmp_path, env=environment, capture_output=True, text=True,
+            check=False, timeout=HANGS,
         )  # fmt: skip
         assert answer.returncode == 0, answer.stderr
     assert (tmp_path / "away" / "results.csv").read_bytes() == (tmp_path / "local" / "results.csv").read_bytes()

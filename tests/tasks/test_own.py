@@ -15,7 +15,7 @@ from attribug.models import brought
 from attribug.models.preprocessing import raw
 from attribug.running.bringing import asked_for
 from attribug.tasks.own import half, on_scenes, own, scene
-from attribug.tasks.photographs import KINDS, photograph
+from attribug.tasks.surfaces import KINDS, photograph
 from doubles import mine
 
 SEED = 17

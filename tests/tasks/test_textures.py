@@ -13,7 +13,7 @@ from attribug import tasks
 from attribug.contracts.tasks import Task
 from attribug.errors import Unsupported
 from attribug.tasks import textures as module
-from attribug.tasks.photographs import KINDS, photograph
+from attribug.tasks.surfaces import KINDS, photograph
 
 
 def textures(**options: Any) -> Task:

@@ -10,7 +10,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from safetensors.torch import load_file
 
+import attribug
 from doubles import mine
 
 QUICK = (
@@ -60,3 +62,36 @@ def test_the_journey_as_typed(tmp_path: Path) -> None:
         refused = typed(folder, "explain", *model, "--methods", "gradient", "--run", run)
         assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
         assert expected in refused.stderr
+
+
+LEARNT = {
+    "methods": ["gradient", "predictions"], "metrics": ["spearman", "total_variation"], "bugs": ["label_flips"],
+    "seeds": 2, "examples": 6, "changes": {"levels.label_flips": [0.2]},
+}  # fmt: skip
+
+
+@pytest.mark.slow
+def test_two_workers_train_by_the_users_function_as_one_process_does(
+    tmp_path: Path, in_process: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = mine.written(tmp_path)
+    lists = [part for name in ("methods", "metrics", "bugs") for part in (f"--{name}", ",".join(LEARNT[name]))]  # type: ignore[arg-type]
+    options = ("--seeds", "2", "--examples", "6", "--set", "levels.label_flips=[0.2]", "--workers", "2")
+    away = typed(folder, "run", *MODEL, *lists, *options, "--fit", "fit.py:train", "--out", "away")
+    assert away.returncode == 0, away.stderr
+    assert "copies are trained by your function fit.py:train" in away.stdout
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("ATTRIBUG_CACHE", str(folder / "here_too"))
+    given = dict(zip(("model", "weights", "data", "pixels"), ("net.py:load", "net.pt", "photos", 12), strict=True))
+    here = attribug.run("own", **given, **LEARNT, fit="fit.py:train", out="here")
+    assert (folder / "away" / "results.csv").read_bytes() == (folder / "here" / "results.csv").read_bytes()
+    assert (here.results["verdict"] != "not taken").all(), "numbers of models that it trained"
+    there, trained = (sorted((folder / cache / "models").glob("*.safetensors")) for cache in ("cache", "here_too"))
+    assert len(there) == len(trained) > 0
+    for one, other in zip(there, trained, strict=True):
+        assert one.name == other.name, "their keys"
+        weights, same = load_file(one), load_file(other)
+        assert all(torch.equal(value, same[name]) for name, value in weights.items())
+    raised = attribug.run("own", **given, **LEARNT, fit="fit.py:raises", out="raised")
+    (reason,) = {fault["reason"] for fault in raised.facts["failures"]}
+    assert reason == "training: RuntimeError: your function fit.py:raises raises ArithmeticError: no luck"
