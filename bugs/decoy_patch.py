@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from attribug import bugs
-from attribug.bugs.marks import against_decorrelated, expect_pictures, marked
+from attribug.bugs.decorrelated import against_decorrelated
+from attribug.bugs.marks import expect_pictures, marks_of, unmarked
 from attribug.contracts.contrasts import Contrast
 from attribug.contracts.tasks import Task
 from attribug.errors import InputError
@@ -28,7 +29,9 @@ def decoy_patch(task: Task, level: float, seed: int, seeds: Sequence[int]) -> Co
     if not 0 <= level <= 1:
         raise InputError(f"decoy_patch: expected a share from 0 to 1, found {level:g}")
     expect_pictures(task)
-    test = task.examples("test")
-    aligned = marked(task, test, mark="patch")
-    contrast = against_decorrelated(task, seed, seeds, mark="patch", level=level, explained=aligned, aligned=ALIGNED)
-    return replace(contrast, extra={"clean_inputs": test})
+    shown = marks_of(task, "patch")
+    contrast = against_decorrelated(
+        task, seed, seeds, shown=shown, level=level, explained=shown("test"), truth="object", aligned=ALIGNED,
+        clean=unmarked(task),
+    )  # fmt: skip
+    return replace(contrast, extra={"clean_inputs": task.examples("test")})

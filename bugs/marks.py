@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from attribug.contracts.contrasts import Check, Contrast, Side
+from attribug.bugs.decorrelated import Shown
 from attribug.contracts.data import Data, Examples
 from attribug.contracts.tasks import Task
 from attribug.errors import Unsupported
 from attribug.streams import generator
 
-FALL = 0.2  # of accuracy below the controls where marks lie
 CELLS = 4  # of a patch, a side
 SHARE = 5  # a patch is about one fifth of the picture's side
 FADED = 0.5  # how much of the picture a watermark hides
@@ -37,36 +36,35 @@ def marked(task: Task, base: Examples, *, share: float = 1.0, code: Turn = "own"
     return Examples.of(put, base=base, scale=task.examples("train"), share=share, code=code, mark=mark)
 
 
-def against_decorrelated(
-    task: Task, seed: int, seeds: Sequence[int], *, mark: str, level: float, explained: Examples, aligned: float | None
-) -> Contrast:
-    """A model that learns from marks which name the class on a share `level` of its pictures, beside models of the same
-    pictures whose marks tell nothing. Took: it is right less often than they where marks lie, and, where `aligned` says
-    so, right on at least that share of the explained ones."""
-    train, test = task.examples("train"), task.examples("test")
-    contaminated = task.trained(marked(task, train, share=level, mark=mark), seed)
-    controls = {s: task.trained(marked(task, train, share=0.0, mark=mark), s) for s in seeds}
-    models, lying = tuple(controls.values()), marked(task, test, code="other", mark=mark)
-    fooled = Check("lying, against controls", (contaminated,), lying, minus=models, at_most=-FALL)
-    right = [] if aligned is None else [Check("aligned", (contaminated,), explained, at_least=aligned)]
-    return Contrast(
-        contaminated=Side(contaminated, explained),
-        references=tuple(Side(model, explained) for s, model in controls.items() if s != seed),
-        controls=tuple(Side(model, explained) for model in models),
-        control="decorrelated",
-        target="label",
-        truth="object",
-        checks=(*right, fooled),
-    )
+def marks_of(task: Task, mark: str) -> Shown:
+    """The task's examples with marks on them."""
+
+    def shown(split: str, share: float = 1.0, *, swapped: bool = False) -> Examples:
+        return marked(task, task.examples(split), share=share, code="other" if swapped else "own", mark=mark)
+
+    return shown
+
+
+def unmarked(task: Task) -> Examples:
+    """The task's test examples without marks: what the task itself tells of them is not about marks, and left out."""
+    return Examples.of(bare, base=task.examples("test"))
+
+
+def bare(*, base: Examples) -> Data:
+    """The examples without masks, annotations and groups."""
+    data = base.load()
+    return Data(data.inputs, data.labels, data.ids)
 
 
 def put(*, base: Examples, scale: Examples, share: float, code: Turn, mark: str) -> Data:
     """The examples with a mark on each that names a class: its own on a share of them, which those of a smaller share
-    are among, any on the others; or another's on all (`code`)."""
+    are among, any on the others; or another's on all (`code`). Groups are 2 · label, + 1 where a patch names the
+    label, or where a watermark is."""
     data = base.load()
     known = data if scale == base else scale.load()
     kinds = known.labels.unique().tolist()  # of all classes, those that occur
     low, high = known.inputs.amin((0, 2, 3)), known.inputs.amax((0, 2, 3))  # (C,)
+    groups = data.labels * 2
     inputs, masks = data.inputs.clone(), torch.zeros((len(data), *data.inputs.shape[2:]), dtype=torch.bool)
     for row, (example, label) in enumerate(zip(data.ids.tolist(), data.labels.tolist(), strict=True)):
         stream = generator("mark", mark, example)
@@ -75,8 +73,11 @@ def put(*, base: Examples, scale: Examples, share: float, code: Turn, mark: str)
         others = [kind for kind in kinds if kind != label]
         other = others[int(torch.randint(len(others), (), generator=stream))]
         named = other if code == "other" else label if turn < share else free
+        told = named == label
         if mark == "watermark":  # which is on the first class, or on none
             named = int(label == kinds[0]) if code == "other" else int(named != kinds[0])
+            told = named == 0
+        groups[row] += told
         top, left, pattern, opacity = MARKS[mark](named, tuple(data.inputs.shape[1:]))
         if pattern is not None:
             height, width = pattern.shape[1:]
@@ -84,7 +85,8 @@ def put(*, base: Examples, scale: Examples, share: float, code: Turn, mark: str)
             values = low[:, None, None] + (high - low)[:, None, None] * pattern
             part.copy_(part * (1 - opacity) + values * opacity)
             masks[row, top : top + height, left : left + width] = True
-    return replace(data, inputs=inputs, masks=masks)
+    annotations = masks[:, None].expand(inputs.shape)
+    return replace(data, inputs=inputs, masks=masks, annotations=annotations, groups=groups)
 
 
 Drawn = tuple[int, int, Tensor | None, float]

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from attribug import bugs
+from attribug.bugs.held_out import held_out
 from attribug.contracts.contrasts import Check, Contrast, Side
-from attribug.contracts.tasks import Task
+from attribug.contracts.tasks import VALIDATION, Task
 from attribug.errors import InputError
 
 ALIGNED = 0.95  # accuracy on images whose background tells the truth
@@ -58,4 +59,10 @@ def spurious_background(task: Task, level: float, seed: int, seeds: Sequence[int
             "clean_inputs": task.examples("test", share=0.0),
             "swapped_background": swapped,
         },
+        tests={
+            "biased": task.examples("test", share=level),
+            "decorrelated": task.examples("test", share=0.0),
+            "swapped": swapped,
+        },
+        held_out=held_out(task, level, lambda share: task.examples(VALIDATION, share=share)),
     )

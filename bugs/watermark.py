@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from attribug import bugs
-from attribug.bugs.marks import against_decorrelated, expect_pictures, marked
+from attribug.bugs.decorrelated import against_decorrelated
+from attribug.bugs.marks import expect_pictures, marked, marks_of, unmarked
 from attribug.contracts.contrasts import Contrast
 from attribug.contracts.data import Data, Examples
 from attribug.contracts.tasks import Task
@@ -27,7 +28,10 @@ def watermark(task: Task, level: float, seed: int, seeds: Sequence[int]) -> Cont
         raise InputError(f"watermark: expected a share from 0 to 1, found {level:g}")
     expect_pictures(task)
     explained = marked(task, first(task.examples("test"), task.examples("train")), mark="watermark")
-    return against_decorrelated(task, seed, seeds, mark="watermark", level=level, explained=explained, aligned=None)
+    return against_decorrelated(
+        task, seed, seeds, shown=marks_of(task, "watermark"), level=level, explained=explained, truth="object",
+        aligned=None, clean=unmarked(task),
+    )  # fmt: skip
 
 
 def first(base: Examples, train: Examples) -> Examples:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 from torch import nn
@@ -54,9 +57,31 @@ def bvd_cnn(
     layers["dense2"] = Dense(128, 64)
     layers["relu7"] = nn.ReLU()
     layers["dense3"] = Dense(64, classes)
-    network = nn.Sequential(layers)
-    for layer in network:
+    return _started(layers, gain)
+
+
+def mlp(
+    *, shape: Sequence[int], hidden: Sequence[int] = (50, 30), classes: int = 2, gain: float = 0.2
+) -> nn.Sequential:
+    """Dense layers with ReLUs between them, one logit a class; inputs (N, *shape), flattened where they are no vectors.
+
+    Ross et al. (2017), section 4, have these two hidden layers. `gain`: of the first weights; with small ones, as here,
+    the model of a shortcut ignores the rest as much as theirs does.
+    """
+    layers: OrderedDict[str, nn.Module] = OrderedDict()
+    if len(shape) > 1:
+        layers["flatten"] = nn.Flatten()
+    for number, (before, after) in enumerate(pairwise((math.prod(shape), *hidden, classes)), start=1):
+        layers[f"dense{number}"] = Dense(before, after)
+        if number <= len(hidden):
+            layers[f"relu{number}"] = nn.ReLU()
+    return _started(layers, gain)
+
+
+def _started(layers: OrderedDict[str, nn.Module], gain: float) -> nn.Sequential:
+    """The layers one after the other; weights start with a gain of their own."""
+    for layer in layers.values():
         if isinstance(layer, _Drawn):
             layer.gain = gain
             layer.reset_parameters()
-    return network
+    return nn.Sequential(layers)

@@ -24,11 +24,12 @@ from attribug.conformance.bugs import (  # fmt: skip
     check_only_what_is_declared_changes,
     check_references_meet_other_controls,
     check_sides_see_the_same_examples,
+    check_what_fixes_need_is_there,
 )
 from attribug.conformance.checks import check, run_check
 from attribug.contracts.contrasts import Check, Contrast, Side
 from attribug.contracts.data import Data, Examples
-from attribug.contracts.models import Derived, Trained
+from attribug.contracts.models import Derived, Trained, training_examples
 from attribug.contracts.pieces import Bug
 from attribug.contracts.tasks import Level, Task
 from attribug.errors import InputError
@@ -65,7 +66,7 @@ def dimmed(*, base: Examples, level: float) -> Data:
     data = base.load()
     inputs = data.inputs.clone()
     inputs[data.labels == 0] *= 1 - level
-    return Data(inputs, data.labels, data.ids, data.masks)
+    return replace(data, inputs=inputs)
 
 
 def dimmed_examples(base: Examples, level: float) -> Examples:
@@ -266,6 +267,31 @@ def took(**changes: Any) -> Make:
     return altered(on_data, checks=lambda c: tuple(replace(check, **changes) for check in c.checks))
 
 
+def sets(c: Contrast) -> dict[str, Examples]:
+    return {"biased": c.contaminated.examples}
+
+
+def mended(**changes: Any) -> Make:
+    """A bug that can be mended, with other fields."""
+    return altered(on_data, **{"truth": "background", "tests": sets, **changes})
+
+
+def learnt_from(change: Callable[..., Data]) -> Make:
+    """The contaminated model learnt from other examples."""
+
+    def other(contrast: Contrast) -> Side:
+        model = contrast.contaminated.model
+        assert isinstance(model, Trained)
+        examples = Examples.of(change, base=model.examples)
+        return replace(contrast.contaminated, model=replace(model, examples=examples))
+
+    return mended(contaminated=other)
+
+
+def ungrouped(*, base: Examples) -> Data:
+    return replace(base.load(), groups=None)
+
+
 MODEL, TEST = {"stage": "model"}, {"stage": "test"}
 ALIGNED = {"primary": "mass_accuracy@abs_sum"}
 BROKEN_BUGS = [
@@ -312,6 +338,25 @@ BROKEN_BUGS = [
     (check_descriptions_repeat_themselves, draws_its_seed, MODEL, "described twice, found other models"),
     (check_descriptions_repeat_themselves, draws_its_level_from_numpy, MODEL, "described twice, found other models"),
     (check_descriptions_repeat_themselves, one_model_for_all, {}, "two seeds share a contaminated model"),
+    (
+        check_what_fixes_need_is_there, mended(tests=lambda c: {"other": c.contaminated.examples}), {},
+        "tests: expected names of biased, decorrelated, swapped, clean, found other",
+    ),
+    (
+        check_what_fixes_need_is_there, mended(held_out=lambda c: {"clean": c.contaminated.examples}), {},
+        "held_out: expected names of biased, balanced, found clean",
+    ),
+    (check_what_fixes_need_is_there, mended(truth=None), {}, "expected a truth, found none"),
+    (check_what_fixes_need_is_there, learnt_from(unmasked), {}, "expected annotations of the training examples"),
+    (check_what_fixes_need_is_there, learnt_from(ungrouped), {}, "expected groups of the training examples"),
+    (
+        check_what_fixes_need_is_there, mended(tests=lambda c: {"biased": training_examples(c.contaminated.model)}), {},
+        "biased: expected examples that train no model, found some that do",
+    ),
+    (
+        check_what_fixes_need_is_there, mended(held_out=lambda c: {"balanced": c.contaminated.examples}), {},
+        "held_out balanced: expected examples that test nothing, found some",
+    ),
     (check_sides_see_the_same_examples, explains(fewer_examples), {}, "expected the same ids on all sides"),
     (check_sides_see_the_same_examples, explains(other_labels), {}, "expected the same labels on all sides"),
     (check_sides_see_the_same_examples, everybody_explains(repeated), {}, "expected every id once, found some again"),

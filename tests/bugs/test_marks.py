@@ -89,6 +89,31 @@ def test_watermarks_are_on_the_first_class_alone() -> None:
     assert (data.inputs - before).abs().max() <= 0.5, "the picture is seen through it"
 
 
+@pytest.mark.parametrize("code", ["own", "other"])
+@pytest.mark.parametrize("share", [0.0, 0.6, 1.0])
+def test_groups_are_label_and_what_a_mark_says(share: float, code: str) -> None:
+    patches, water = marked(share, code), marked(share, code, "watermark")
+    assert water.groups is not None
+    assert water.masks is not None
+    assert torch.equal(water.groups, 2 * water.labels + water.masks.flatten(1).any(1))
+    right = torch.from_numpy(named(patches, 3)) == patches.labels
+    assert patches.groups is not None
+    assert torch.equal(patches.groups, 2 * patches.labels + right)
+
+
+@pytest.mark.parametrize("name", ["decoy_patch", "watermark"])
+def test_of_unmarked_pictures_nobody_says_what_must_not_matter(digits: Task, name: str) -> None:
+    contrast = bugs.get(name).function(digits, 1.0, 0, (0, 1, 2))
+    clean, own = contrast.tests["clean"].load(), digits.examples("test").load()
+    for part in ("inputs", "labels", "ids"):
+        assert torch.equal(getattr(clean, part), getattr(own, part))
+    assert own.masks is not None
+    assert clean.masks is clean.annotations is clean.groups is None
+    marks = contrast.tests["biased"].load()
+    assert marks.masks is not None
+    assert marks.groups is not None
+
+
 @pytest.mark.parametrize("name", ["decoy_patch", "watermark"])
 def test_level_zero_is_the_control(toy: Task, name: str) -> None:
     contrast = bugs.get(name).function(toy, 0, 1, (0, 1, 2))

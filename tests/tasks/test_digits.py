@@ -15,7 +15,8 @@ from torch import Tensor
 from attribug import tasks
 from attribug.contracts.data import Data
 from attribug.contracts.tasks import Task
-from attribug.tasks.photographs import photograph
+from attribug.errors import InputError
+from attribug.tasks.surfaces import photograph
 
 TINTS = {"grass": (0.35, 0.75, 0.35), "brick": (0.8, 0.4, 0.3), "gravel": (0.4, 0.45, 0.8)}
 
@@ -123,3 +124,22 @@ def test_clean_backgrounds_know_nothing_of_the_label() -> None:
     expected = table.sum(1, keepdim=True) * table.sum(0, keepdim=True) / table.sum()
     assert ((table - expected).square() / expected).sum() < 9.21  # χ², two degrees of freedom, 1 %
     assert table.sum(0).min() > 250
+
+
+@pytest.mark.parametrize(("options", "size"), [
+    ({}, 500), ({"train": 3900}, 100), ({"train": 4000}, 0), ({"train": 3900, "validation": 40}, 40),
+    ({"validation": 0}, 0), ({"validation": 3800}, 3800),
+])  # fmt: skip
+def test_validation_is_what_was_asked_for_or_what_is_left(options: dict[str, int], size: int) -> None:
+    task = digits(**options)
+    assert task.splits == (("train", "test", "validation") if size else ("train", "test"))
+    if size:
+        ids = task.examples("validation").load().ids.tolist()
+        assert len(ids) == size
+        assert not set(ids) & set(task.examples("train").load().ids.tolist())
+
+
+@pytest.mark.parametrize("options", [{"train": 3900, "validation": 101}, {"validation": -2}])
+def test_more_validation_than_is_left_is_refused(options: dict[str, int]) -> None:
+    with pytest.raises(InputError, match=f"digits: expected validation of 0 to .*, found {options['validation']}$"):
+        digits(**options)
