@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from functools import partial
 
@@ -11,7 +12,7 @@ from torch.nn import functional
 
 from attribug.contracts.data import Data, Examples
 from attribug.contracts.models import Recipe, Trained
-from attribug.contracts.objectives import cross_entropy
+from attribug.contracts.objectives import cross_entropy, squared_norm, summed_cross_entropy
 from attribug.models.lab import Lab
 from attribug.models.memory import Memory
 
@@ -30,7 +31,7 @@ def vectors(*, annotated: bool = True) -> Data:
     return Data(inputs, labels, torch.arange(SIZE), masks=~annotations, annotations=annotations if annotated else None)
 
 
-def linear() -> nn.Module:
+def linear() -> nn.Linear:
     return nn.Linear(FEATURES, 2)
 
 
@@ -86,3 +87,18 @@ def test_selecting_keeps_annotations_with_their_examples() -> None:
     assert torch.equal(chosen.annotations, data.annotations[index])
     assert vectors(annotated=False).select(index).annotations is None
     assert chosen.to(torch.device("cpu")).ids.tolist() == [5, 2]
+
+
+def test_sums_are_what_they_say() -> None:
+    model, data = linear(), vectors()
+    slow = sum(
+        -float(model(x[None]).detach().log_softmax(1)[0, y]) for x, y in zip(data.inputs, data.labels, strict=True)
+    )
+    assert math.isclose(float(summed_cross_entropy(model, data).detach()), slow, rel_tol=1e-5)
+    twice = data.select(torch.arange(SIZE).repeat(2))
+    assert math.isclose(float(summed_cross_entropy(model, twice).detach()), 2 * slow, rel_tol=1e-5)
+    assert math.isclose(float(cross_entropy(model, twice).detach()), slow / SIZE, rel_tol=1e-5)
+    values = [float(value) for each in model.parameters() for value in each.detach().flatten()]
+    assert math.isclose(float(squared_norm(model).detach()), sum(value**2 for value in values), rel_tol=1e-5)
+    model.weight.requires_grad_(False)
+    assert math.isclose(float(squared_norm(model).detach()), sum(value**2 for value in values[-2:]), rel_tol=1e-5)
