@@ -12,6 +12,7 @@ import pandas as pd
 
 from attribug.errors import InputError
 from attribug.plans.plan import Plan, level_text
+from attribug.results.mending import read_fixes
 from attribug.results.schema import read_results
 from attribug.running import runner
 from attribug.running.exchange import Exchange
@@ -22,7 +23,7 @@ from attribug.running.request import requested
 from attribug.running.resources import default_workers
 from attribug.storage import locations, shared_models
 from attribug.storage.files import read_json
-from attribug.storage.folders import ANALYSIS, RESULTS, RUN, SCORES, is_url
+from attribug.storage.folders import ANALYSIS, FIXES, RESULTS, RUN, SCORES, is_url
 from attribug.storage.models import Models
 from attribug.tables import analysis, kept_maps, replication, run_folder, writing
 from attribug.tables.analysis import read_analysis
@@ -68,6 +69,12 @@ class Run:
         """What follows from the scores, by name: headline, added, ranking, severity, posts, power (those
         that exist)."""
         return {path.stem: read_analysis(path) for path in sorted((self.folder / ANALYSIS).glob("*.csv"))}
+
+    @property
+    def fixes(self) -> pd.DataFrame | None:
+        """What fixes reached, one row a model, setting and test set; None where nothing was mended."""
+        path = self.folder / FIXES
+        return read_fixes(path) if path.is_file() else None
 
     def maps(
         self,

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from attribug.results.schema import level_order
+from attribug.results.schema import MENDED, level_order
 from attribug.results.summary import expect_entries, is_headline
 
 PLACE = ["task", "bug", "level"]
@@ -69,7 +69,9 @@ def places(results: pd.DataFrame, suite: Mapping[str, Any]) -> list[tuple[str, s
 
     def order(place: tuple[str, str, str]) -> tuple[Any, ...]:
         task, bug, level = place
-        return _position(suite, "tasks", task), task, _position(suite, "bugs", bug), bug, level_order(level)
+        bug, _, fix = bug.partition(MENDED)
+        mended = bool(fix), _position(suite, "fixes", fix), fix
+        return _position(suite, "tasks", task), task, _position(suite, "bugs", bug), bug, level_order(level), mended
 
     return sorted(present, key=order)
 

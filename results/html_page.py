@@ -12,8 +12,8 @@ from typing import Any
 
 import pandas as pd
 
-from attribug.results import narrative, pictures, plots, power
-from attribug.results.figures import CONTROL_NAMES, ROLES, SYMBOLS, Pictures, bars_told
+from attribug.results import mending_page, narrative, pictures, plots, power
+from attribug.results.figures import CONTROL_NAMES, ROLES, SYMBOLS, Pictures, bars_told, reference_name
 from attribug.results.headline import PLACE, at, headline, places
 from attribug.results.narrative import counted, number
 from attribug.results.replication import ALL, MATRIX, Replication, sentence, summed
@@ -45,6 +45,8 @@ class PageContents:
     """Published numbers beside `ours`, one row a number, any columns; rows without ours are not shown."""
     findings: pd.DataFrame | None = None
     """Columns finding, statement, source, agrees (yes, no, undecided, not measured), ours, evidence."""
+    fixes: pd.DataFrame | None = None
+    """As `mending.read_fixes` gives it; None where nothing was mended."""
     replication: Replication | None = None
     """What further suite seeds say; None where there are none."""
 
@@ -78,6 +80,8 @@ def page(run: PageContents) -> str:
         costs=_costs(run.costs, suite), trainings=_trainings(run.costs), trouble=_trouble(run),
         published=_records(None if run.published is None else run.published.dropna(subset="ours")),
         findings=_records(run.findings), replication=_replication(run.replication),
+        mended=[] if run.fixes is None else mending_page.views(run.fixes, rows, facts, _embedded, anchor),
+        cheaper=mending_page.cost_sentence(run.costs),
         opened=_opened(run.analysis.get("power"), rows),
         unmeasured=_unmeasured(rows, facts["pieces"], everything),
     )  # fmt: skip
@@ -96,10 +100,12 @@ def _clean(value: Any) -> Any:
 
 
 def _wrapped(name: str) -> Any:
-    """A name that may be broken after `_`."""
+    """A name that may be broken after `_` and `+`."""
     from markupsafe import Markup, escape
 
-    return Markup('<span class="name">{}</span>').format(escape(_clean(name)).replace("_", Markup("_<wbr>")))
+    return Markup('<span class="name">{}</span>').format(
+        escape(_clean(name)).replace("_", Markup("_<wbr>")).replace("+", Markup("+<wbr>"))
+    )
 
 
 def _prose(text: str) -> Any:
@@ -219,20 +225,20 @@ def _level(run: PageContents, rows: pd.DataFrame, place: Place) -> View:
         "level": place[2], "id": anchor(*place), "held": held, "of": of,
         "images": int(images.max()) if len(images) else 0,
         "svg": _embedded(plots.effects(rows) if len(rows) else "", *place),
-        "gallery": _gallery(run.galleries.get(place, {}), rows, str(bug["control"]), str(bug["stage"])),
+        "gallery": _gallery(run.galleries.get(place, {}), rows, str(bug["control"])),
         "order": bars_told(run.facts["pieces"]["tasks"][place[0]].get("features", ())),
         "rows": _records(everything.assign(measured=measured).loc[order]),
     }  # fmt: skip
 
 
-def _gallery(maps: Mapping[str, Pictures], rows: pd.DataFrame, control: str, stage: str) -> View | None:
+def _gallery(maps: Mapping[str, Pictures], rows: pd.DataFrame, control: str) -> View | None:
     """Inputs, and a strip of maps a method and example; None where there are no maps."""
     if not maps:
         return None
     first = next(iter(maps.values()))
     roles = [role for role in ROLES if all(role in each for each in maps.values())]
     titles = {
-        "reference": "clean model" if stage != "model" else "trained model",
+        "reference": reference_name(control),
         "control": CONTROL_NAMES.get(control, control).replace("\n", " "), "contaminated": "with the bug",
     }  # fmt: skip
     cells = {row.label: _cell(row) for row in rows.itertuples()}

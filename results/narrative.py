@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from attribug.results.headline import BARE, NULL, PLACE
-from attribug.results.schema import OUTCOMES
+from attribug.results.schema import MENDED, OUTCOMES, is_mended
 from attribug.results.statistics import FEWEST_MODELS
 
 MOST_NAMED = 4  # methods that a sentence names
@@ -55,6 +55,8 @@ def summary(rows: pd.DataFrame, facts: Mapping[str, Any], everything: Sequence[t
 
     rows: of `headline`; facts: run.json; everything: task, bug and level of all cells.
     """
+    rows = rows[~is_mended(rows["bug"])]
+    everything = [place for place in everything if MENDED not in place[1]]
     explained = rows[~rows["honest"]]
     seeds = facts["suite"].get("seeds", 0)
     controls = [bug["control"] for bug in facts["pieces"]["bugs"].values()]

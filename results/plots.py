@@ -37,6 +37,11 @@ STYLE = {
     "axes.linewidth": 0.6, "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": INK, "xtick.color": INK,
     "ytick.color": INK, "figure.facecolor": PAPER, "axes.facecolor": PAPER,
 }  # fmt: skip
+SWEEP_LINES = (
+    ("biased", "accuracy", "accuracy, biased"), ("decorrelated", "accuracy", "accuracy, decorrelated"),
+    ("decorrelated", "worst_group", "worst group, decorrelated"), ("biased", "mask_share", "gradient on the shortcut"),
+)  # fmt: skip
+SWEEP_COLOURS = ("#7F7F7F", "#0072B2", "#009E73", "#D55E00")
 LONGEST = 28  # letters of a name
 ROW = 0.2  # inches
 SVG = "{http://www.w3.org/2000/svg}"
@@ -142,6 +147,30 @@ def curve(rows: pd.DataFrame, across: int = 5) -> str:
         figure.text(0.5 / width, 0.06 / height, "level, from weak to strong; grey: all explanations", fontsize=8)
 
     return _drawn(width, height, draw)
+
+
+def sweep(rows: pd.DataFrame, parameter: str) -> str:
+    """What a fix reaches against its parameter, rows of `mending.swept`: means with intervals; zero stands apart."""
+    positive = sorted({value for value in rows["value"] if value > 0})
+    places = {value: math.log10(value) for value in positive}
+    if positive:
+        places[0.0] = math.log10(positive[0]) - 1
+
+    def draw(figure: Any) -> None:
+        axes = _axes(figure, 0.5, 1.9, 0.1, 0.5)
+        for (test_set, statistic, words), colour, marker in zip(SWEEP_LINES, SWEEP_COLOURS, "osD^", strict=True):
+            line = rows[(rows["test_set"] == test_set) & (rows["statistic"] == statistic)]
+            at = [places[value] for value in line["value"]]
+            axes.plot(at, line["mean"], marker=marker, markersize=4, linewidth=1.0, color=colour, label=words)
+            known = line["low"].notna()
+            axes.vlines(np.asarray(at)[known], line["low"][known], line["high"][known], color=colour, linewidth=1.0)
+        axes.set(ylim=(-0.03, 1.03), xlabel=shown(parameter))
+        axes.set_xticks([places[value] for value in sorted(places) if value in set(rows["value"])],
+                        [f"{value:g}" for value in sorted(places) if value in set(rows["value"])])  # fmt: skip
+        axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=8)
+        _bare(axes, "bottom", "left")
+
+    return _drawn(6.6, 2.4, draw)
 
 
 def embedded(svg: str, prefix: str) -> str:

@@ -14,6 +14,15 @@ SCHEMA_VERSION = 1
 KEYS = ("task", "bug", "level", "control", "method", "metric", "post")
 """What names a row of a suite's results. `level` is text: `%g` of a number, or a name."""
 
+MENDED = "+"
+"""In a bug's name, before the fix that mended it: what such rows measure is what is left of the bug."""
+
+
+def is_mended(bugs: pd.Series) -> pd.Series:
+    """Of names of bugs, those of what a fix left."""
+    return bugs.astype(str).str.contains(MENDED, regex=False)
+
+
 COUNTS = ("seeds", "n")
 """Contaminated models, distinct examples."""
 

@@ -138,7 +138,7 @@ def test_an_edit_changes_the_keys_of_what_it_changes(edit: str, edited: Callable
 def test_examples_are_told_by_what_builds_them() -> None:
     """And not by the network that stands in the same file."""
     reached = sources.covered("attribug.tasks.digits", digits.compose.__name__)
-    assert {"attribug.tasks.digits", "attribug.tasks.photographs", "attribug.streams"} <= set(reached)
+    assert {"attribug.tasks.digits", "attribug.tasks.surfaces", "attribug.streams"} <= set(reached)
     assert "attribug.models.networks" not in reached
     assert isinstance(Examples.of(digits.compose, size=1), Examples)
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from attribug import artefacts, keys, metrics, tasks
 from attribug.contracts import outputs
-from attribug.contracts.contrasts import Contrast
+from attribug.contracts.contrasts import Contrast, Trial
 from attribug.contracts.models import Trained
-from attribug.contracts.pieces import Bug, Method, Metric, metric_and_post
+from attribug.contracts.pieces import Bug, Fix, Method, Metric, metric_and_post
 from attribug.scores.records import Settings
 from attribug.suites.suite import Suite
 
@@ -33,6 +33,8 @@ class Cell:
     verdict: str = ""
     """`unsupported` or `failed` where there is no contrast."""
     reason: str = ""
+    trials: tuple[Trial, ...] = ()
+    """Mended models that are measured; the first one is the one that is explained. Of a bug itself: its own model."""
 
     @cached_property
     def key(self) -> str:
@@ -57,6 +59,7 @@ class Plan:
     methods: tuple[tuple[Method, Mapping[str, Any]], ...]
     measured: tuple[tuple[Metric, str], ...]
     settings: Settings
+    fixes: Mapping[str, Fix] = field(default_factory=dict)
     trainings: Mapping[str, Trained] = field(default_factory=dict)
     """By content key; what a training starts from comes before it."""
     features: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -101,6 +104,11 @@ class Plan:
         """Content key of a cell's checks on this plan's device."""
         return keys.digest(cell.key, self.device)
 
+    def trial_key(self, trial: Trial) -> str:
+        """Content key of what is measured of a mended model."""
+        told = (trial.model, dict(trial.sets), trial.truth)
+        return keys.digest("trial", told, artefacts.code("trial"), keys.version("torch"), self.device)
+
     @cached_property
     def bundles(self) -> tuple[tuple[str, ...], ...]:
         """Names of methods that share passes, one bundle a primitive; those that share nothing go together."""
@@ -114,17 +122,18 @@ class Plan:
         """Content key of the whole table."""
         records = [self.record_key(cell, m.name) for cell in self.cells if cell.contrast for m, _ in self.methods]
         outcomes = [(cell.name, cell.verdict, cell.reason, cell.contrast and cell.key) for cell in self.cells]
+        trials = [(t.fix, t.setting, self.trial_key(t)) for cell in self.cells for t in cell.trials]
         contrasts = [cell.contrast for cell in self.cells]
         rows = [[metric.applies(contrast) for contrast in contrasts] for metric, _ in self.measured]
         return keys.digest(
-            "table", records, outcomes, rows, self._facts(), self.features, self.notes, self.suite.name,
+            "table", records, outcomes, trials, rows, self._facts(), self.features, self.notes, self.suite.name,
             self.suite.visible, self.device, artefacts.code("table"),
         )  # fmt: skip
 
     def _facts(self) -> list[Any]:
         """Everything that the run's pieces say of themselves: tables, run.json and pages repeat it."""
         told = [tasks.get(name) for name in dict.fromkeys(self.suite.tasks)]
-        pieces = [*told, *self.bugs.values(), *(method for method, _ in self.methods)]
+        pieces = [*told, *self.bugs.values(), *self.fixes.values(), *(method for method, _ in self.methods)]
         return [*((piece.facts, piece.summary) for piece in pieces),
                 *((metric.facts, metric.summary, post) for metric, post in self.measured)]  # fmt: skip
 

@@ -13,6 +13,7 @@ from attribug.contracts.options import check_options
 from attribug.contracts.pieces import metric_and_post
 from attribug.contracts.tasks import Task
 from attribug.errors import InputError, Unsupported, near_misses, one_line
+from attribug.plans.mending import Chosen, chosen, expect_mended, mended_bugs, with_fixes
 from attribug.plans.plan import Cell, Plan, level_text
 from attribug.registry import REGISTRIES
 from attribug.scores.records import Settings
@@ -54,6 +55,19 @@ def load_suite(
         update["levels"] = {bug: levels for bug, levels in loaded.levels.items() if bug in loaded.bugs}
     if "methods" in changes:
         update["method_options"] = {m: options for m, options in loaded.method_options.items() if m in loaded.methods}
+    if "fixes" in changes:
+        kept = loaded.fixes
+        update["fix_options"] = {name: options for name, options in loaded.fix_options.items() if name in kept}
+        update["sweeps"] = {name: values for name, values in loaded.sweeps.items() if name in kept}
+    if {"bugs", "tasks"} & set(changes):
+        update["task_levels"] = {
+            task: {bug: levels for bug, levels in its_bugs.items() if bug in loaded.bugs}
+            for task, its_bugs in loaded.task_levels.items()
+            if task in loaded.tasks
+        }
+        update["swept_tasks"] = [task for task in loaded.swept_tasks if task in loaded.tasks]
+        if loaded.swept_tasks and not update["swept_tasks"]:  # which would mean all
+            update["sweeps"] = {}
     return loaded.model_copy(update=update)
 
 
@@ -67,34 +81,49 @@ def make(suite: Suite, device: str = "cpu") -> Plan:
     _refuse_unknown("levels", suite.levels, suite.bugs)
     _refuse_unknown("task_options", suite.task_options, tasks.names())
     chosen_bugs = {name: bugs.get(name) for name in dict.fromkeys(suite.bugs)}
+    _refuse_unknown("task_levels", suite.task_levels, suite.tasks)
+    for task_name, its_bugs in suite.task_levels.items():
+        _refuse_unknown(f"task_levels.{task_name}", its_bugs, suite.bugs)
+    _refuse_unknown("swept_tasks", suite.swept_tasks, suite.tasks)
     chosen_tasks = _tasks(suite)
+    chosen_fixes = {name: chosen(suite, name) for name in chosen_tasks}
     cells = [
         cell
-        for task in chosen_tasks
+        for name, task in chosen_tasks.items()
         for bug in chosen_bugs.values()
-        for level in _levels(suite, bug)
-        for cell in _cells(task, bug, level, suite.model_seeds)
+        if bug.name in suite.task_levels.get(name, chosen_bugs)
+        for level in _levels(suite, name, bug)
+        for cell in (
+            _absent(name, bug, level, suite.model_seeds)
+            if task is None
+            else _cells(task, bug, level, suite.model_seeds, chosen_fixes[name])
+        )
     ]
-    measured = tuple(_measured(suite))
+    if not cells:
+        raise InputError("task_levels: expected one of the bugs on one of the tasks, found none")
+    expect_mended(suite, cells)
+    measured, there = tuple(_measured(suite)), [task for task in chosen_tasks.values() if task is not None]
     _refuse_without_rows(chosen_methods, measured, cells)
     return Plan(
         suite=suite,
         device=device,
         cells=tuple(cells),
-        bugs=chosen_bugs,
+        bugs=chosen_bugs | mended_bugs(chosen_bugs, cells),
+        fixes={each.fix.name: each.fix for each in chosen(suite)},
         methods=chosen_methods,
         measured=measured,
         settings=Settings(suite.seed, suite.examples, suite.chunk, suite.rows, suite.maps),
         trainings=_all_trainings(cells),
-        features={task.name: task.features for task in chosen_tasks if task.features},
-        given={task.name: task.given.spec.key for task in chosen_tasks if task.given is not None},
-        notes={task.name: task.notes for task in chosen_tasks if task.notes},
+        features={task.name: task.features for task in there if task.features},
+        given={task.name: task.given.spec.key for task in there if task.given is not None},
+        notes={task.name: task.notes for task in there if task.notes},
     )
 
 
-def _levels(suite: Suite, bug: Bug) -> list[Level]:
-    """The levels of a bug, each once; tables tell them apart by their texts."""
-    levels = list(dict.fromkeys(suite.levels.get(bug.name, bug.levels)))
+def _levels(suite: Suite, task: str, bug: Bug) -> list[Level]:
+    """The levels of a bug on a task, each once; tables tell them apart by their texts."""
+    its_own = suite.task_levels.get(task, {}).get(bug.name, [])
+    levels = list(dict.fromkeys(its_own or suite.levels.get(bug.name, list(bug.levels))))
     if not levels:
         raise InputError(f"levels.{bug.name}: expected at least one level, found none")
     texts = [level_text(level) for level in levels]
@@ -133,7 +162,9 @@ def _refuse_without_rows(
         raise InputError(f"metrics: expected one that reads what these methods and bugs give, {found}")
 
 
-def _cells(task: Task, bug: Bug, level: Level, seeds: tuple[int, ...]) -> Iterable[Cell]:
+def _cells(
+    task: Task, bug: Bug, level: Level, seeds: tuple[int, ...], chosen_fixes: Sequence[Chosen]
+) -> Iterable[Cell]:
     if isinstance(level, str) and bug.levels and not any(isinstance(known, str) for known in bug.levels):
         raise InputError(f"levels.{bug.name}: expected a number, found {level!r}")
     for seed in seeds:
@@ -144,7 +175,7 @@ def _cells(task: Task, bug: Bug, level: Level, seeds: tuple[int, ...]) -> Iterab
                 raise TypeError(f"expected a Contrast, found {type(cell.contrast).__name__}")
             keys.digest(cell.contrast)  # raises here, not in the middle of the plan, where it holds foreign values
             _all_trainings([cell])  # and so does this
-            yield cell
+            yield from with_fixes(cell, task, level, seeds, chosen_fixes)
         except Unsupported as reason:
             yield Cell(*place, None, "unsupported", str(reason))
         except InputError:
@@ -156,17 +187,27 @@ def _cells(task: Task, bug: Bug, level: Level, seeds: tuple[int, ...]) -> Iterab
 def _all_trainings(cells: Iterable[Cell]) -> dict[str, Trained]:
     needed: dict[str, Trained] = {}
     for cell in cells:
-        for model in cell.contrast.models() if cell.contrast is not None else ():
+        explained = cell.contrast.models() if cell.contrast is not None else ()
+        for model in (*explained, *(trial.model for trial in cell.trials)):
             needed.update({training.key: training for training in trainings(model) if training.key not in needed})
     return needed
 
 
-def _tasks(suite: Suite) -> list[Task]:
+def _absent(task: str, bug: Bug, level: Level, seeds: tuple[int, ...]) -> Iterable[Cell]:
+    """The cells of a task whose data are not on this machine."""
+    reason = f"data are missing: {tasks.get(task).absent}"
+    return [Cell(task, bug.name, level_text(level), seed, None, "unsupported", reason) for seed in seeds]
+
+
+def _tasks(suite: Suite) -> dict[str, Task | None]:
+    """The tasks by name; None of one whose data are not on this machine."""
     made: dict[str, Task] = {}
 
     def task(name: str) -> Task:
         if name not in made:
             source = tasks.get(name)
+            if source.absent:
+                raise Unsupported(f"task {name}: data are missing: {source.absent}")
             options = suite.task_options.get(name, {})
             check_options(f"task_options.{name}", source.function, options, skip={"seed", "other"})
             try:
@@ -179,7 +220,7 @@ def _tasks(suite: Suite) -> list[Task]:
                 raise InputError(f"task {name!r}: {one_line(error)}") from error
         return made[name]
 
-    return [task(name) for name in dict.fromkeys(suite.tasks)]
+    return {name: None if tasks.get(name).absent else task(name) for name in dict.fromkeys(suite.tasks)}
 
 
 def _method_options(suite: Suite, name: str) -> Mapping[str, Any]:

@@ -12,10 +12,11 @@ from attribug.errors import InputError
 from attribug.reports import comparing, references
 from attribug.results.headline import PLACE
 from attribug.results.html_page import PageContents, Place, page
+from attribug.results.mending import read_fixes
 from attribug.results.narrative import took
 from attribug.storage import locations
 from attribug.storage.files import storing, write_atomically
-from attribug.storage.folders import ANALYSIS, COSTS, REPORT, RUN, is_url
+from attribug.storage.folders import ANALYSIS, COSTS, FIXES, REPORT, RUN, is_url
 from attribug.storage.tensors import Tensors
 from attribug.tables import replication
 from attribug.tables.analysis import EMPTY, read_analysis
@@ -73,7 +74,8 @@ def page_contents(folder: Path) -> PageContents:
     analysis = {name: table for name, table in read.items() if table is not None}
     galleries = {} if costs is None else _galleries(Tensors(folder / "galleries"), costs, facts)
     beside = comparing.beside_published(run)
-    return PageContents(results, facts, analysis, costs, galleries, *beside, replication.read(folder))
+    more = (_fixes(folder / FIXES), replication.read(folder))
+    return PageContents(results, facts, analysis, costs, galleries, *beside, *more)
 
 
 def _expect_pieces(folder: Path, results: pd.DataFrame, pieces: Pieces) -> None:
@@ -91,6 +93,14 @@ def _costs(path: Path) -> pd.DataFrame | None:
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False).reindex(columns=list(COST_COLUMNS), fill_value="")
         return table.assign(**{name: pd.to_numeric(table[name]) for name in numbers})
+    except (OSError, ValueError):
+        return None
+
+
+def _fixes(path: Path) -> pd.DataFrame | None:
+    """fixes.csv, None when it is absent or damaged."""
+    try:
+        return read_fixes(path)
     except (OSError, ValueError):
         return None
 

@@ -24,9 +24,10 @@ from attribug.contracts.pieces import Method
 from attribug.maps.attribution import attributions
 from attribug.models.lab import Lab, logits
 from attribug.models.training import initialised, train
+from attribug.models.trials import figures
 from attribug.query.query import Query
 from attribug.running.estimate import Rates, cell_of, chunk_size, cost_group, cost_place
-from attribug.running.jobs import Block, MeasureChecks, Train, Write
+from attribug.running.jobs import Block, MeasureChecks, Train, Try, Write
 from attribug.running.outcome import Outcome
 from attribug.running.resources import peak_megabytes
 from attribug.scores.blocks import score_block
@@ -36,7 +37,7 @@ from attribug.storage.records import Records
 if TYPE_CHECKING:
     from torch import nn
 
-    from attribug.contracts.contrasts import Contrast
+    from attribug.contracts.contrasts import Contrast, Trial
     from attribug.contracts.data import Data, Examples
     from attribug.contracts.models import Trained
     from attribug.plans.plan import Cell, Plan
@@ -66,10 +67,10 @@ class Untrained:
 def measured(plan: Plan, waiting: Sequence[Job], write: Write | None) -> Rates:
     """Times a little of everything that waits, in the process of a worker.
 
-    Gives, in seconds: `train KEY`; `check PLACE`; `explain GROUP METHOD`, of a chunk under one model; `fit GROUP
-    METHOD`, of a model; `score PLACE OUTPUT` and `block PLACE`, of a chunk; `load`, of the data that a worker needs;
-    `tables`, where `write` makes them. Further `examples PLACE`, `bytes …` of what is stored, and `megabytes`, the
-    largest resident size.
+    Gives, in seconds: `train KEY`; `check PLACE`; `try PLACE`, of a mended model; `explain GROUP METHOD`, of a chunk
+    under one model; `fit GROUP METHOD`, of a model; `score PLACE OUTPUT` and `block PLACE`, of a chunk; `load`, of the
+    data that a worker needs; `tables`, where `write` makes them. Further `examples PLACE`, `bytes …` of what is stored,
+    and `megabytes`, the largest resident size.
     """
     bench = _Bench(plan)
     for job in waiting:
@@ -77,6 +78,8 @@ def measured(plan: Plan, waiting: Sequence[Job], write: Write | None) -> Rates:
             bench.time_training(plan.trainings[job.key])
         elif isinstance(job, MeasureChecks):
             bench.time_checks(*cell_of(plan, job))
+        elif isinstance(job, Try):
+            bench.time_trial(plan.cells[job.cell], plan.cells[job.cell].trials[job.trial])
     for job in waiting:
         if isinstance(job, Block):
             bench.time_methods(*cell_of(plan, job), job.methods)
@@ -122,8 +125,10 @@ class _Bench:
         if kind not in self.steps:
             trainable = None if training.trainable is None else training.trainable(model)
             few = data.select(torch.arange(min(len(data), TIMED_STEPS * recipe.batch)))
-            work = partial(train, model, few, replace(recipe, epochs=1), training.seed, trainable=trainable)
-            work()
+            fit = _tolerant(recipe.fit) if recipe.fit is not None else train
+            work = partial(fit, model, few, replace(recipe, epochs=1), training.seed, trainable=trainable)
+            if recipe.fit is None:  # the first one allocates; of a user's, nobody knows how long it takes
+                work()
             self.steps[kind] = self.timed(work) / min(steps, TIMED_STEPS)
         load = median(self.loads[getattr(training.examples.build, "func", training.examples.build)])
         self.rates[f"train {training.key}"] = load + self.steps[kind] * steps * recipe.epochs
@@ -144,6 +149,12 @@ class _Bench:
             inputs = self.data(examples).inputs
             few, network = inputs[:TIMED_EXAMPLES], self.lab.model(model)
             self.rates[name] += self.timed(partial(logits, network, few)) * len(inputs) / max(1, len(few))
+
+    def time_trial(self, cell: Cell, trial: Trial) -> None:
+        """All that is measured of a mended model."""
+        name = f"try {cost_place(cell)}"
+        if name not in self.rates:
+            self.rates[name] = self.timed(partial(_tolerant(figures), trial, self.lab))
 
     def time_methods(self, cell: Cell, contrast: Contrast, names: Sequence[str]) -> None:
         """A chunk of one side, with passes shared as in a block."""
@@ -251,6 +262,16 @@ def _try(method: Method, query: Query, parameters: Mapping[str, Any]) -> None:
     """A method that declines or fails costs what it takes to do so."""
     with contextlib.suppress(Exception):
         attributions(method, query, parameters)
+
+
+def _tolerant(fit: Callable[..., object]) -> Callable[..., None]:
+    """Likewise a user's own training, which may want more examples, and what is measured of a mended model."""
+
+    def tried(*arguments: Any, **options: Any) -> None:
+        with contextlib.suppress(Exception):
+            fit(*arguments, **options)
+
+    return tried
 
 
 def _costless(method: Method) -> Method:

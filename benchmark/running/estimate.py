@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from attribug import keys
 from attribug.contracts import outputs
 from attribug.contracts.models import Trained, chain
-from attribug.running.jobs import Block, Explain, Job, MeasureChecks, Train
+from attribug.running.jobs import Block, Explain, Job, MeasureChecks, Train, Try
 
 if TYPE_CHECKING:
     from attribug.contracts.contrasts import Contrast, Side
@@ -93,6 +93,8 @@ def _seconds(plan: Plan, job: Job, explained: Sequence[Explain], rates: Rates) -
     """Of a job, without what methods fit to a model once, and what others have `explained` for it."""
     if isinstance(job, Train):
         return rates[f"train {job.key}"]
+    if isinstance(job, Try):
+        return rates[f"try {cost_place(plan.cells[job.cell])}"]
     cell, contrast = cell_of(plan, job)
     place = cost_place(cell)
     if isinstance(job, MeasureChecks):

@@ -71,7 +71,15 @@ class Explain:
     methods: tuple[str, ...]
 
 
-Job = Train | MeasureChecks | Explain | Block
+@dataclass(frozen=True)
+class Try:
+    """Measures a mended model, by the numbers of its cell and of its trial there."""
+
+    cell: int
+    trial: int
+
+
+Job = Train | MeasureChecks | Try | Explain | Block
 
 
 Write = Callable[["Outcome", Path], object]

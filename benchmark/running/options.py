@@ -14,12 +14,12 @@ Kind = Literal["text", "names", "integer", "number", "numbers", "pairs", "list",
 """How the command line spells an option: a text; names separated by commas; a number; numbers separated by commas;
 KEY=VALUE, or texts, as often as one likes; nothing but its name."""
 ENGINES = ("local", "ray")
-OF_THE_SUITE = ("methods", "bugs", "metrics", "tasks", "seeds", "seed", "examples", "visible")
+OF_THE_SUITE = ("methods", "bugs", "fixes", "metrics", "tasks", "seeds", "seed", "examples", "visible")
 """Options that are keys of the suite. `changes` and `plugins` reach it as well, and a GPU computes other last bits; all
 other options change no number."""
 OF_A_GIVEN_MODEL = (
     "model", "weights", "data", "masks", "classes", "pixels", "mean", "std", "bgr", "output", "most", "strict",
-    "against", "tune",
+    "against", "tune", "fit",
 )  # fmt: skip
 """Options that are keys of the suite's `task_options.own`: see `attribug.tasks.own`."""
 
@@ -37,6 +37,7 @@ class RunOptions:
     methods: Sequence[str | Callable[..., Any]] | None = _option("names", "Only these, a,b,…")
     """From Python also plain functions f(model, inputs, targets)."""
     bugs: Sequence[str] | None = _option("names", "Only these, a,b,…")
+    fixes: Sequence[str] | None = _option("names", "Mend what can be mended with these, a,b,…")
     metrics: Sequence[str] | None = _option("names", "Only these, a,b@post,…")
     tasks: Sequence[str] | None = _option("names", "Only these, a,b,…")
     seeds: int | None = _option("integer", "Number of models a side.", metavar="N")
@@ -61,8 +62,15 @@ class RunOptions:
     output: str | None = _option("text", "Which of several outputs of your model are its logits.", metavar="NAME")
     most: int | None = _option("integer", "So many of your examples, spread over the classes.", metavar="N")
     strict: bool = _option("flag", "Refuse files that are no picture.", False)
-    against: str | None = _option("text", "A second model, of another domain, as --model.", metavar="NAME")
+    against: str | Path | Any = _option(
+        "text", "Of another domain: a second model, as --model, or labelled data to train one on.", metavar="NAME|PLACE"
+    )
+    """From Python also (inputs, labels)."""
     tune: str | None = _option("text", "What bugs of the training data train: head or all.", metavar="WHAT")
+    fit: str | Callable[..., Any] | None = _option(
+        "text", "What trains it for them instead: FILE.py:FUNCTION, MODULE:FUNCTION.", metavar="NAME"
+    )
+    """From Python also a function f(model, inputs, labels, seed)."""
     changes: Mapping[str, Any] | None = _option(
         "pairs", "Change the suite, by dotted key.", metavar="KEY=VALUE", flag="--set"
     )

@@ -22,6 +22,8 @@ class Outcome:
 
     plan: Plan
     figures: dict[int, dict[str, float]] = field(default_factory=dict)
+    trials: dict[tuple[int, int], dict[str, float]] = field(default_factory=dict)
+    """What was measured of mended models, by cell and number of the trial."""
     records: dict[tuple[int, str], Record] = field(default_factory=dict)
     """Without their scores, which may be more than memory holds: see `scores`."""
     images: dict[tuple[int, str], int] = field(default_factory=dict)

@@ -10,11 +10,11 @@ from attribug.contracts.models import trainings
 from attribug.errors import InputError, Missing
 from attribug.maps.asked import asked_of, question
 from attribug.running.engine import JobFailed, WorkerDied
-from attribug.running.jobs import Block, Done, Explain, Job, MeasureChecks, Train
+from attribug.running.jobs import Block, Done, Explain, Job, MeasureChecks, Train, Try
 from attribug.running.outcome import KEPT, Outcome
 
 if TYPE_CHECKING:
-    from attribug.contracts.contrasts import Contrast
+    from attribug.contracts.contrasts import Contrast, Trial
     from attribug.contracts.models import ModelSpec
     from attribug.plans.plan import Cell, Plan
     from attribug.running.engine import Engine
@@ -61,6 +61,8 @@ class Schedule:
         """Keys of the trained models that a job rests on."""
         if isinstance(job, Train):
             return [below.key for below in trainings(self.plan.trainings[job.key])[:-1]]
+        if isinstance(job, Try):
+            return [training.key for training in trainings(self._trial(job).model)]
         contrast = self.plan.cells[job.cell].contrast
         models = _models(contrast, job) if contrast is not None else ()
         return list(dict.fromkeys(training.key for model in models for training in trainings(model)))
@@ -94,6 +96,7 @@ class Schedule:
         for number, cell in enumerate(self.plan.cells):
             if cell.contrast is not None:
                 self._plan_cell(number, cell, absent)
+            self._plan_trials(number, cell, absent)
         if self.options.engine == "local":  # nodes of a cluster share no disk
             self._plan_sharing(absent)
 
@@ -115,6 +118,18 @@ class Schedule:
             missing = tuple(method for method in bundle if not self._stored(number, cell, method))
             if missing:
                 self.waiting[Block(number, missing)] = set(needed)
+
+    def _plan_trials(self, number: int, cell: Cell, absent: Mapping[str, Train]) -> None:
+        for place, trial in enumerate(cell.trials):
+            figures = None if self.options.fresh else self.records.load_checks(self.plan.trial_key(trial))
+            if figures is None:
+                job = Try(number, place)
+                self.waiting[job] = {absent[key] for key in self.needs(job) if key in absent}
+            else:
+                self.outcome.trials[number, place] = figures
+
+    def _trial(self, job: Try) -> Trial:
+        return self.plan.cells[job.cell].trials[job.trial]
 
     def _plan_sharing(self, absent: Mapping[str, Train]) -> None:
         """What several blocks ask of a side, a job of its own answers once."""
@@ -167,6 +182,8 @@ class Schedule:
         self.stored(job)
         if isinstance(job, Train | Explain):
             self._release(job)
+        elif isinstance(job, Try):
+            self.outcome.trials[job.cell, job.trial] = done.figures or {}
         elif isinstance(job, MeasureChecks):
             self.outcome.figures[job.cell] = done.figures or {}
             if self.outcome.took(job.cell):
@@ -202,6 +219,9 @@ class Schedule:
             else:
                 self.outcome.failures[job.cell, job.methods[0]] = str(error)
             return
+        if isinstance(job, Try):
+            self._untried(job, f"measuring: {error}")
+            return
         reason = f"{'training' if isinstance(job, Train) else 'checks'}: {error}"
         for dependent in [other for other, needs in self.waiting.items() if job in needs]:
             if dependent in self.waiting:
@@ -214,11 +234,17 @@ class Schedule:
         if isinstance(job, Explain):  # what asks for it needs the same training
             self._release(job)
             return
-        if not isinstance(job, Train):
+        if isinstance(job, Try):
+            self._untried(job, reason)
+        elif not isinstance(job, Train):
             self.outcome.failures[job.cell, ""] = reason
         for other in [other for other, needs in self.waiting.items() if job in needs]:
             if other in self.waiting:
                 self._give_up(other, reason)
+
+    def _untried(self, job: Try, reason: str) -> None:
+        trial = self._trial(job)
+        self.outcome.failures[job.cell, f"fix {trial.fix} {trial.setting}".strip()] = reason
 
     def _release(self, job: Job) -> None:
         for needs in self.waiting.values():
@@ -238,7 +264,7 @@ class Schedule:
         del self.waiting[job]
 
     def _count(self, job: Job, done: Done) -> None:
-        stage = {Train: "training", MeasureChecks: "checking"}.get(type(job), "explaining and scoring")
+        stage = {Train: "training", MeasureChecks: "checking", Try: "checking"}.get(type(job), "explaining and scoring")
         self.outcome.seconds[stage] = self.outcome.seconds.get(stage, 0.0) + done.seconds
         self.outcome.damaged += done.damaged
 

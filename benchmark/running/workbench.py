@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from attribug import opened
 from attribug.errors import InputError
 from attribug.plugins import load_plugin
-from attribug.running.jobs import Calibrate, Done, Explain, MeasureChecks, Train
+from attribug.running.jobs import Calibrate, Done, Explain, MeasureChecks, Train, Try
 from attribug.running.resources import peak_megabytes
 from attribug.suites.suite import Suite
 
@@ -60,6 +60,8 @@ class Workbench:
             self._train(job, event)
         elif isinstance(job, MeasureChecks):
             figures = self._measure(job)
+        elif isinstance(job, Try):
+            figures = self._try(job)
         elif isinstance(job, Calibrate):
             from attribug.running.calibration import measured
 
@@ -90,6 +92,14 @@ class Workbench:
         figures = {check.name: figure(check, self.lab) for check in checks}
         self.records.save_checks(self.plan.check_key(cell), figures)
         return figures
+
+    def _try(self, job: Try) -> dict[str, float]:
+        from attribug.models.trials import figures
+
+        trial = self.plan.cells[job.cell].trials[job.trial]
+        found = figures(trial, self.lab)
+        self.records.save_checks(self.plan.trial_key(trial), found)
+        return found
 
     def _explain(self, job: Explain, event: Event) -> None:
         from attribug.scores.blocks import share_side

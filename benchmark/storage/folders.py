@@ -15,10 +15,11 @@ from attribug.errors import InputError
 from attribug.storage.files import storing
 
 RESULTS, SCORES, COSTS, RUN = "results.csv", "scores.parquet", "costs.csv", "run.json"
+FIXES = "fixes.csv"
 ANALYSIS, FIGURES, REPORT = "analysis", "figures", "report.html"
 REPLICATION, REPLICATION_NOTES = "replication.csv", "replication.json"
 """Names of a run's files and folders."""
-TABLES = (RESULTS, SCORES, COSTS, REPORT, RUN)
+TABLES = (RESULTS, SCORES, COSTS, FIXES, REPORT, RUN)
 """Files that lie in a run's folder itself."""
 CONTENT = ("records", "galleries", "maps")
 """Folders of a run whose files are named by what determines them."""

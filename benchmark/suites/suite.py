@@ -52,6 +52,15 @@ class Suite(BaseModel):
     """Levels by bug; a bug that is not named here takes all its default levels."""
     task_options: dict[Name, dict[str, Any]] = {}
     method_options: dict[Name, dict[str, Any]] = {}
+    task_levels: dict[Name, dict[Name, list[float | int | str]]] = {}
+    """By task, of those that not all bugs are for: its bugs, each with its levels there; none: those of the bug."""
+    fixes: list[Name] = []
+    """What mends the models of every bug that can be mended: what is left of it gives rows as of a bug of its own."""
+    fix_options: dict[Name, dict[str, Any]] = {}
+    sweeps: dict[Name, list[int | float]] = {}
+    """Further values of the parameter of a fix that is worth a curve: their models are measured, not explained."""
+    swept_tasks: list[Name] = []
+    """The tasks on which sweeps are made; none: all."""
     posts: list[str] = []
     """Posts to measure every attribution metric with, instead of each metric's own, unless it is named with one;
     those a metric cannot take are left out for it, and said so."""
@@ -75,6 +84,10 @@ class Suite(BaseModel):
     def model_seeds(self) -> tuple[int, ...]:
         """Seeds of the clean models: consecutive, and apart from those of another suite seed."""
         return tuple(self.seed * 1000 + number for number in range(self.seeds))
+
+
+LISTED = ("tasks", "bugs", "methods", "metrics", "fixes", "posts")
+"""Keys whose names may be separated by commas where one is changed."""
 
 
 def shipped() -> list[str]:
@@ -122,6 +135,8 @@ def _change(values: dict[str, Any], key: str, value: Any) -> None:
     head, *rest = key.split(".")
     if head not in Suite.model_fields:
         raise InputError(f"unknown key {head!r}{near_misses(head, Suite.model_fields)}")
+    if not rest and head in LISTED and isinstance(value, str):
+        value = value.split(",")
     for name in rest:
         below = values.get(head) or {}
         if not isinstance(below, dict):

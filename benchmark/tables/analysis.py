@@ -20,7 +20,7 @@ from attribug.results.power import COLUMNS as POWER_COLUMNS
 from attribug.results.power import power
 from attribug.results.ranking import COLUMNS as RANKING_COLUMNS
 from attribug.results.ranking import ranking
-from attribug.results.schema import KEYS, TEXTS
+from attribug.results.schema import KEYS, TEXTS, is_mended
 from attribug.results.severity import by_post, severity
 from attribug.results.summary import estimates, is_headline, matrix
 
@@ -105,13 +105,15 @@ def analyses(known: Distilled, results: pd.DataFrame, plan: Plan) -> dict[str, p
     bare = bare_methods(plan)
     counted = pd.MultiIndex.from_frame(results.loc[~results["effect"].isna(), list(KEYS)])
     shown = known.evidence.select(pd.MultiIndex.from_frame(known.evidence.keys).isin(counted))  # the table's effects
-    tables["added"] = added(shown, bare=bare)
+    of_bugs = shown.select(~is_mended(shown.keys["bug"]).to_numpy())  # what fixes leave is no bug that is met
+    tables["added"] = added(of_bugs, bare=bare)
     main = shown.select(is_shown(shown.keys, plan).to_numpy())
-    tables["power"] = power(main, results[headline])
+    met = main.select(~is_mended(main.keys["bug"]).to_numpy())
+    tables["power"] = power(met, results[headline & ~is_mended(results["bug"])])
     if not len(main.keys):
         return tables | {"headline": _merged(results[headline], {})}
     others = tuple(method.name for method, _ in plan.methods if method.name not in bare)
-    tables["ranking"] = ranking(main, others, bare=bare)
+    tables["ranking"] = ranking(met, others, bare=bare)
     keys = list(KEYS)
     judged = known.decisions[pd.MultiIndex.from_frame(known.decisions[keys]).isin(pd.MultiIndex.from_frame(main.keys))]
     more = {"q": main.keys.assign(q=q_values(main, bare=bare)), "judged": judged,

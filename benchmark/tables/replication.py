@@ -20,7 +20,7 @@ from attribug.results.replication import (
     counted_cells,
     paired,
 )
-from attribug.results.schema import KEYS
+from attribug.results.schema import KEYS, is_mended
 from attribug.storage.files import checksum, read_json, write_atomically, write_json
 from attribug.storage.folders import REPLICATION, REPLICATION_NOTES, RESULTS
 from attribug.tables.analysis import is_shown
@@ -39,7 +39,8 @@ def replicate_folder(folder: Path, seed: int) -> Path:
 
 def replicated(tables: Mapping[int, pd.DataFrame], plan: Plan) -> Replication:
     """What results by suite seed, two or more, say of each other."""
-    pairs = paired(list(tables.values()), list(tables))
+    met = [table[~is_mended(table["bug"])] for table in tables.values()]  # what fixes leave is no bug
+    pairs = paired(met, list(tables))
     shown = is_shown(pairs, plan)
     return Replication(tuple(tables), counted_cells(pairs, shown), contradictions(pairs, shown))
 

@@ -9,7 +9,7 @@ import pandas as pd
 
 from attribug.contracts import outputs
 from attribug.maps.attribution import Census
-from attribug.results.schema import KEYS, NUMBERS, RESULT_COLUMNS, sort_results, typed
+from attribug.results.schema import KEYS, MENDED, NUMBERS, RESULT_COLUMNS, sort_results, typed
 from attribug.results.summary import tabulated
 from attribug.tables.analysis import main_controls
 
@@ -105,6 +105,8 @@ def _mark_constructed(results: pd.DataFrame, plan: Plan) -> pd.DataFrame:
 def _is_checked(bug: Bug, contrast: Contrast, metric: Metric) -> bool:
     """Whether a metric of outputs reads what the bug's checks read: outputs explained, or the same other version."""
     versions = {metric.inputs, metric.beside} - {""}
+    if MENDED in bug.name:  # its checks were measured before
+        return False
     if not versions:
         return bug.seen_in_predictions
     return any(check.examples == contrast.extra.get(version) for check in contrast.checks for version in versions)

@@ -16,7 +16,7 @@ from attribug import keys, tasks
 from attribug.contracts.models import trainings
 from attribug.plans.plan import LIBRARIES
 from attribug.registry import Entry
-from attribug.results.schema import SCHEMA_VERSION
+from attribug.results.schema import MENDED, SCHEMA_VERSION
 from attribug.tables.analysis import main_controls, visible_differences
 
 if TYPE_CHECKING:
@@ -65,8 +65,10 @@ def run_facts(outcome: Outcome, results: pd.DataFrame) -> dict[str, Any]:
 
 
 def _checks(outcome: Outcome) -> Iterator[dict[str, Any]]:
-    """Every check of every cell, with its figure where it was measured."""
+    """Every check of every cell, with its figure where it was measured; those of mended bugs are the bugs' own."""
     for number, cell in enumerate(outcome.plan.cells):
+        if MENDED in cell.bug:
+            continue
         for check in cell.contrast.checks if cell.contrast is not None else ():
             figure = outcome.figures.get(number, {}).get(check.name)
             yield {

@@ -16,6 +16,7 @@ from attribug.storage.folders import ANALYSIS, COSTS, RESULTS, RUN, SCORES
 from attribug.tables.analysis import Distilled, analyses, distilled, joined
 from attribug.tables.costs import costs_of
 from attribug.tables.figures import draw
+from attribug.tables.fixes import write_fixes
 from attribug.tables.kept_maps import write_index
 from attribug.tables.results import results_of
 from attribug.tables.run_facts import run_facts
@@ -35,6 +36,7 @@ def write(outcome: Outcome, out: Path) -> pd.DataFrame:
     results = results_of(outcome, known.estimates)
     _write_csv(costs_of(outcome), out / COSTS)
     write_atomically(out / RESULTS, partial(Path.write_bytes, data=results_csv(results)))
+    write_fixes(outcome, out)
     write_index(outcome, out)
     unanalysed = _analyse(known, results, outcome.plan, out / ANALYSIS)
     facts = run_facts(outcome, results)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
@@ -14,9 +14,13 @@ from attribug.results.figures import SYMBOLS
 from attribug.results.headline import CONSTRUCTED
 from attribug.results.narrative import units
 from attribug.results.power import sentence
+from attribug.results.schema import MENDED
 from attribug.tables.analysis import is_shown, main_controls
+from attribug.terminal.mended import tables
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     import pandas as pd
 
     from attribug.api import Run
@@ -35,6 +39,8 @@ def print_run(run: Run) -> None:
         + "\n* true by construction: the bug was confirmed on these predictions",
         style="dim",
     )
+    for table in () if run.fixes is None else tables(run.fixes):
+        console.print(table)
     power = run.analysis.get("power")  # an older run has none
     if power is not None and (told := sentence(run.headline, power)):
         console.print(f"{told} (analysis/power.csv)", soft_wrap=True)
@@ -52,12 +58,7 @@ def print_run(run: Run) -> None:
 def _faults(run: Run) -> list[str]:
     """What keeps cells of the matrix from having a number, a line each."""
     facts = run.facts
-    lines = [
-        f"not taken: {c['task']} / {c['bug']} {c['level']} / seed {c['seed']}: {c['check']}: {c['figure']:.3g}, "
-        f"expected {c['expected']}"
-        for c in facts["checks"]
-        if not c["holds"] and c["figure"] is not None
-    ]
+    lines = _not_taken(facts["checks"])
     lines += [f"failed: {f['cell']} / {f['method'] or 'all methods'}: {f['reason']}" for f in facts["failures"]]
     if facts.get("damaged"):
         lines.append(f"damaged, set aside and made anew: {', '.join(facts['damaged'])}")
@@ -69,6 +70,24 @@ def _faults(run: Run) -> list[str]:
     for name, bug in run.plan.bugs.items():
         if bug.primary not in measured:
             lines.append(f"not in the matrix: {name}: its primary metric {bug.primary} was not measured")
+    return lines
+
+
+def _not_taken(checks: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Checks that do not hold; one that fails for several seeds of a cell in a line, with the range of its figures."""
+    asked: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
+    for each in checks:
+        place = f"{each['task']} / {each['bug']} {each['level']}"
+        asked.setdefault((place, each["check"], each["expected"]), []).append(each)
+    lines = []
+    for (place, check, expected), seeds in asked.items():
+        failed = [each for each in seeds if not each["holds"] and each["figure"] is not None]
+        if not failed:
+            continue
+        figures = sorted(each["figure"] for each in failed)
+        who = f"seed {failed[0]['seed']}" if len(failed) == 1 else f"{len(failed)} of {len(seeds)} seeds"
+        told = " to ".join(dict.fromkeys(f"{figure:.3g}" for figure in (figures[0], figures[-1])))
+        lines.append(f"not taken: {place} / {who}: {check}: {told}, expected {expected}")
     return lines
 
 
@@ -106,7 +125,8 @@ def matrix(task: str, run: Run) -> Table:
     table.add_column("method", no_wrap=True)
     places = list(dict.fromkeys((cell.bug, cell.level) for cell in run.plan.cells if cell.task == task))
     for bug, level in places:
-        table.add_column(f"{bug}\n{level}\n{run.plan.bugs[bug].primary}", justify="center")
+        name = bug.replace(MENDED, f"\n{MENDED}")
+        table.add_column(f"{name}\n{level}\n{run.plan.bugs[bug].primary}", justify="center", overflow="fold")
     rows = run.results[run.results["task"] == task]
     shown = rows[is_shown(rows, run.plan)]
     cells = _cells(shown, shown["method"])

@@ -207,3 +207,13 @@ class TestRun:
 def test_neither_report_nor_figures_load_torch() -> None:
     code = "import sys, attribug.results.html_page; sys.exit(bool({'torch', 'matplotlib.pyplot'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(("control", "reference"), [
+    ("clean", "clean model"), ("other_flips", "clean model"), ("retrained", "trained model"),
+    ("perturbed", "this model"), ("stored_anew", "this model"), ("decorrelated", "decorrelated model"),
+])  # fmt: skip
+def test_a_gallery_names_its_reference_as_its_control_does(control: str, reference: str) -> None:
+    assert figures._title("reference", control) == f"{reference}\n(reference)"
+    assert control in narrative.CONTROLS
+    assert control in figures.CONTROL_NAMES

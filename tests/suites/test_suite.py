@@ -79,7 +79,7 @@ def test_model_seeds_of_other_suite_seeds_never_meet(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("text", "expected"), [
-    ("sedes: 4", "unknown key 'sedes'; did you mean 'seeds' or 'seed'?"),
+    ("sedes: 4", "unknown key 'sedes'; did you mean 'seeds' or 'sweeps'?"),
     ("zzz: 4", "unknown key 'zzz'; expected one of: "),
     ("seeds: many", "key 'seeds': expected a valid integer, found 'many'"),
     ("seeds: 3.0", "key 'seeds': expected a valid integer, found 3.0"),
@@ -185,6 +185,8 @@ def test_unknown_suites_suggest_near_ones(tmp_path: Path) -> None:
     ({"task_options.a.b": 6, "task_options.a.c": 3}, "task_options", {"a": {"b": 6, "c": 3}}),
     ({"method_options.lime.samples": 7, "method_options": {}}, "method_options", {}),
     ({"methods": ["random", "edges"]}, "methods", ["random", "edges"]),
+    ({"methods": "random,edges"}, "methods", ["random", "edges"]),
+    ({"fixes": "rrr,dfr"}, "fixes", ["rrr", "dfr"]),
     ({"visible": 0}, "visible", 0.0),
 ])  # fmt: skip
 def test_dotted_changes(tmp_path: Path, changes: dict[str, Any], read: str, value: Any) -> None:
@@ -203,9 +205,9 @@ def test_a_change_keeps_its_neighbours() -> None:
 
 
 @pytest.mark.parametrize(("changes", "expected"), [
-    ({"sedes": 3}, "unknown key 'sedes'; did you mean 'seeds' or 'seed'?"),
+    ({"sedes": 3}, "unknown key 'sedes'; did you mean 'seeds' or 'sweeps'?"),
     ({"": 3}, "unknown key ''"),
-    ({"level.reinit": [1]}, "unknown key 'level'; did you mean 'levels'?"),
+    ({"level.reinit": [1]}, "unknown key 'level'; did you mean 'levels' or 'task_levels'?"),
     ({"seeds.foo": 3}, "unknown key 'seeds.foo': expected 'seeds' to hold keys, found 3"),
     ({"tasks.0": "digits"}, "unknown key 'tasks.0': expected 'tasks' to hold keys, found ['digits']"),
     ({"task_options.digits.train.x": 1}, "unknown key 'task_options.digits.train.x': expected 'train' to hold keys"),

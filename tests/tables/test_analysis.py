@@ -376,3 +376,23 @@ def test_the_console_names_what_was_not_measured() -> None:
     ]
     assert matrix._faults(fake_run(results, planned())) == []
     assert np.isnan(results["effect"]).sum() == 0
+
+
+def check_of(seed: int, figure: float | None, *, holds: bool = False, **more: Any) -> dict[str, Any]:
+    named = {"task": "tiny", "bug": "shaken", "level": "1", "check": "accuracy falls", "expected": "≥ 0.2"}
+    return {**named, "seed": seed, "figure": figure, "holds": holds, **more}
+
+
+def test_a_check_that_fails_for_several_seeds_is_told_once() -> None:
+    once = "not taken: tiny / shaken 1 / seed 4: accuracy falls: 0.1, expected ≥ 0.2"
+    assert matrix._not_taken([check_of(4, 0.1), check_of(5, 0.3, holds=True)]) == [once]
+    several = [check_of(4, 0.1), check_of(5, 0.3, holds=True), check_of(6, -0.05), check_of(7, 0.0)]
+    assert matrix._not_taken(several) == [
+        "not taken: tiny / shaken 1 / 3 of 4 seeds: accuracy falls: -0.05 to 0.1, expected ≥ 0.2"
+    ]
+    alike = [check_of(seed, 0.1) for seed in range(3)]
+    (told,) = matrix._not_taken(alike)
+    assert told == "not taken: tiny / shaken 1 / 3 of 3 seeds: accuracy falls: 0.1, expected ≥ 0.2"
+    apart = [check_of(0, 0.1), check_of(0, 0.1, level="2"), check_of(0, 0.1, check="outputs move"), check_of(1, None)]
+    assert len(matrix._not_taken(apart)) == 3
+    assert matrix._not_taken([check_of(0, None), check_of(1, 0.5, holds=True)]) == []

@@ -354,7 +354,7 @@ def test_help_and_list(inside):
     assert answer.returncode == 0
     assert "run " in answer.stdout
     suites = json.loads(inside("list", "suites", "--json").stdout)["suites"]
-    assert {suite["name"] for suite in suites} == {"own", "quick", "smoke", "standard"}
+    assert {suite["name"] for suite in suites} == {"own", "quick", "right-reasons", "smoke", "standard"}
     suites = [suite for suite in suites if suite["name"] != "own"]  # whose cost is that of what is brought
     assert all(suite["cost"]["cold_minutes"] > 0 for suite in suites)
     for suite in suites:
