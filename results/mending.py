@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -127,14 +127,11 @@ class Line:
         """What became of model and map, in words; empty where that cannot be said."""
         if self.fix in {NONE, BEST} or math.isnan(self.recovered):
             return ""
-        model = "mended" if self.recovered >= MENDED_FROM else "not" if self.recovered < BROKEN_TO else "in part"
-        words = {"mended": "mended", "in part": "mended in part", "not": "not mended"}[model]
-        if math.isnan(self.moved):
-            return words
-        looks_right = self.moved >= BROKEN_TO
-        if model == "mended":
-            return words if looks_right else f"{words}, though its gradient still lies on the shortcut"
-        return f"{words}, THOUGH ITS GRADIENT LOOKS RIGHT" if looks_right and model == "not" else words
+        if self.recovered >= MENDED_FROM:
+            return "mended, though its gradient still lies on the shortcut" if self.moved < BROKEN_TO else "mended"
+        if self.recovered >= BROKEN_TO:
+            return "mended in part"
+        return "not mended, THOUGH ITS GRADIENT LOOKS RIGHT" if self.moved >= BROKEN_TO else "not mended"
 
 
 def lines(table: pd.DataFrame) -> dict[tuple[str, str, str], list[Line]]:
@@ -142,17 +139,10 @@ def lines(table: pd.DataFrame) -> dict[tuple[str, str, str], list[Line]]:
     through is left out."""
     told, found = summary(table[table["selection"] != SWEPT]), dict[tuple[str, str, str], list[Line]]()
     for place, part in told.groupby(PLACE, sort=False):
-        here = [
-            _line(table, part, *names)
-            for names in dict.fromkeys(part[["fix", "selection"]].itertuples(index=False, name=None))
-        ]
-        found[_names(place)] = here
+        task, bug, level = map(str, place)
+        pairs = dict.fromkeys(part[["fix", "selection"]].itertuples(index=False, name=None))
+        found[task, bug, level] = [_line(table, part, *pair) for pair in pairs]
     return found
-
-
-def _names(place: Any) -> tuple[str, str, str]:
-    task, bug, level = map(str, place)
-    return task, bug, level
 
 
 def _line(table: pd.DataFrame, part: pd.DataFrame, fix: str, selection: str) -> Line:
@@ -161,11 +151,11 @@ def _line(table: pd.DataFrame, part: pd.DataFrame, fix: str, selection: str) -> 
     own = _of(table, place, fix, selection)
     rows = mine[["test_set", "statistic", "mean", "low", "high"]].itertuples(index=False, name=None)
     figures = {(str(test_set), str(statistic)): (mean, low, high) for test_set, statistic, mean, low, high in rows}
-    line = Line(fix, selection, str(mine.iloc[0]["setting"]), figures, float(own["seconds"].median()))
     three = [*(_of(table, place, name, FIXED) for name in (NONE, BEST)), own]
     recovered = _share_of_way(*_means(three, DECORRELATED, "accuracy"), upward=True)
     moved = _share_of_way(*_means(three, BIASED, "mask_share"), upward=False)
-    return replace(line, models=own["seed"].nunique(), recovered=recovered, moved=moved)
+    setting, seconds = str(mine.iloc[0]["setting"]), float(own["seconds"].median())
+    return Line(fix, selection, setting, figures, seconds, own["seed"].nunique(), recovered, moved)
 
 
 def _of(table: pd.DataFrame, place: pd.Series, fix: str, selection: str) -> pd.DataFrame:

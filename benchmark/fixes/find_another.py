@@ -16,7 +16,7 @@ from attribug.contracts.data import Data, Examples
 from attribug.contracts.models import ModelSpec, Recipe
 from attribug.contracts.objectives import summed_cross_entropy
 from attribug.contracts.tasks import Level, Task
-from attribug.fixes.materials import accuracy, at_least, contaminated, untrained
+from attribug.fixes.materials import ROWS, accuracy, at_least, contaminated, untrained
 from attribug.fixes.reasons import fitted, refuse_without_second_derivatives
 from attribug.models.training import Progress, train
 from attribug.streams import generator
@@ -24,7 +24,6 @@ from attribug.streams import generator
 LARGE = 0.67  # of an example's largest gradient: larger ones are masked (Ross et al. 2017, section 3)
 LOST = 0.25  # of what the first model's accuracy is above chance: whoever loses more has no explanation left
 KEPT_APART = 10  # one example of so many, where no validation data are held out
-ROWS = 256
 
 
 @fixes.register("find_another", swept="weight", paper="Ross et al. 2017, section 3 (find another explanation)")

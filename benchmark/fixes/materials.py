@@ -12,7 +12,9 @@ from attribug.contracts.contrasts import Contrast
 from attribug.contracts.data import Data, Examples
 from attribug.contracts.models import Trained
 from attribug.errors import InputError, Unsupported
+from attribug.models import checks
 from attribug.models.fitting import fitted
+from attribug.models.lab import logits
 from attribug.models.training import unfilled
 from attribug.streams import generator
 
@@ -109,14 +111,12 @@ def activations(model: nn.Module, layer: str, inputs: Tensor) -> Tensor:
 
 def predictions(model: nn.Module, inputs: Tensor) -> Tensor:
     """The classes that an eval-mode model predicts, (N,) int64 on the CPU."""
-    device = next(model.parameters()).device
-    with torch.no_grad():
-        return torch.cat([model(rows.to(device)).argmax(1).cpu() for rows in inputs.split(ROWS)])
+    return logits(model, inputs).argmax(1)
 
 
 def accuracy(model: nn.Module, data: Data) -> float:
     """Share of examples whose label an eval-mode model predicts."""
-    return float((predictions(model, data.inputs) == data.labels.cpu()).double().mean())
+    return float(checks.accuracy(logits(model, data.inputs), data.labels.cpu()))
 
 
 def _with_bias(model: nn.Module, name: str) -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from attribug.models.checks import accuracy
+from attribug.models.lab import ROWS
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -19,7 +20,6 @@ FEWEST = 10
 """Examples of a group whose accuracy says anything."""
 ASKED = 512
 """Examples of a set whose gradients are asked for."""
-ROWS = 64  # of a pass
 
 
 def figures(trial: Trial, lab: Lab) -> dict[str, float]:

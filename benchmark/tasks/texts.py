@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from attribug.contracts.data import Data
-from attribug.contracts.tasks import VALIDATION
+from attribug.contracts.data import Data, Examples
+from attribug.contracts.models import Recipe
+from attribug.contracts.tasks import VALIDATION, Task
 from attribug.errors import InputError
+from attribug.models.networks import mlp
 from attribug.streams import generator
-from attribug.tasks.shortcuts import named, paired
+from attribug.tasks.shortcuts import expect_share, named, paired
 
 PUT_IN = ("shortcut0", "shortcut1")
 """The word that tells a label: none that anybody wrote."""
@@ -94,8 +96,25 @@ def bags(task: str, texts: Texts, sizes: Mapping[str, int], features: int, seed:
     )
 
 
-def vectors(task: str, made: Bags, *, seed: int, split: str, share: float | None, swapped: bool) -> Data:
+def with_word(
+    task: str, classes: tuple[str, ...], bags: Callable[[], Bags], *, seed: int, other: Callable[[str], Task],
+    sizes: Mapping[str, int], epochs: int,
+) -> Task:  # fmt: skip
+    """Which of two classes, (D,): a task of `vectors`, with a word for each feature."""
+
+    def examples(split: str, *, share: float | None = None, swapped: bool = False, **scene: object) -> Examples:
+        expect_share(task, share, scene)
+        return Examples.of(vectors, task=task, bags=bags, seed=seed, split=split, share=share, swapped=swapped)
+
+    features = bags().words
+    recipe = Recipe(partial(mlp, shape=(len(features),)), epochs=epochs, batch=256, learning_rate=3e-3)
+    splits = tuple(split for split, size in sizes.items() if size)
+    return Task(task, classes, (len(features),), recipe, examples, other, features=features, splits=splits)
+
+
+def vectors(*, task: str, bags: Callable[[], Bags], seed: int, split: str, share: float | None, swapped: bool) -> Data:
     """Texts of a split with a word put into each, or, without a share, none; a text keeps its turn in every variant."""
+    made = bags()
     ids = made.splits[split]
     labels = torch.from_numpy(made.texts.labels[ids])
     said = torch.zeros_like(labels)

