@@ -12,7 +12,7 @@ import pandas as pd
 from attribug import metrics
 from attribug.errors import InputError, near_misses
 from attribug.reports.references import load_table
-from attribug.results import published
+from attribug.results import findings, published
 from attribug.results.comparison import EFFECT
 from attribug.results.comparison import compare as compare_tables
 from attribug.results.schema import TableError
@@ -61,7 +61,7 @@ def beside_published(table: ComparedTable) -> tuple[pd.DataFrame, pd.DataFrame]:
     if not bugs:
         raise InputError(f"{table.name}: expected a run's folder or a reference, which know their bugs, found a table")
     primary, controls = ({name: bug[fact] for name, bug in bugs.items()} for fact in ("primary", "control"))
-    return published.beside(table.results, controls), published.findings(table.results, primary, controls)
+    return published.beside(table.results, controls), findings.findings(table.results, primary, controls)
 
 
 def _tolerances(tolerance: float | Mapping[str, float] | None) -> dict[str, float]:
