@@ -14,6 +14,8 @@ from rich.console import Console
 from rich.table import Table
 
 from attribug.results.comparison import UNMEASURED, Comparison, explained, place
+from attribug.results.narrative import number
+from attribug.results.published import SETTINGS, STAND_INS
 
 MOST_ROWS = 60
 """Rows that text and Markdown show; JSON and JUnit have all."""
@@ -87,65 +89,89 @@ FORMATS: dict[str, Callable[[Comparison], str]] = {
 }  # fmt: skip
 
 
-def published_text(beside: pd.DataFrame, findings: pd.DataFrame) -> str:
-    """Published findings and values beside ours, for a terminal."""
+def published_text(beside: pd.DataFrame, findings: pd.DataFrame, deviations: pd.DataFrame) -> str:
+    """Published findings and values beside ours, and what differs from the paper, for a terminal."""
     out = io.StringIO()
     console = Console(file=out, width=200, highlight=False, markup=False)
-    for title, titles, rows in _published(beside, findings):
-        table = Table(title=title, title_justify="left", show_lines=title == FINDINGS)
+    for title, titles, rows in _published(beside, findings, deviations):
+        table = Table(title=title, title_justify="left", show_lines=title != VALUES)
         for name in titles:
             table.add_column(name)
         for row in rows:
             table.add_row(*row)
         console.print(table)
-    console.print(_unmeasured(beside))
+    for line in _unmeasured(beside, deviations):
+        console.print(line)
     return out.getvalue()
 
 
-def published_markdown(beside: pd.DataFrame, findings: pd.DataFrame) -> str:
+def published_markdown(beside: pd.DataFrame, findings: pd.DataFrame, deviations: pd.DataFrame) -> str:
     """The same as Markdown."""
     lines = []
-    for title, titles, rows in _published(beside, findings):
+    for title, titles, rows in _published(beside, findings, deviations):
         lines += [f"### {title}", "", "| " + " | ".join(titles) + " |", "|" + "---|" * len(titles)]
         lines += ["| " + " | ".join(_escaped(cell) for cell in row) + " |" for row in rows] + [""]
-    return "\n".join([*lines, _unmeasured(beside)]) + "\n"
+    return "\n".join([*lines, *map(_escaped, _unmeasured(beside, deviations))]) + "\n"
 
 
-def published_json(beside: pd.DataFrame, findings: pd.DataFrame) -> str:
+def published_json(beside: pd.DataFrame, findings: pd.DataFrame, deviations: pd.DataFrame) -> str:
     """The same as JSON, everything that was not measured included."""
+    tables = {"findings": findings, "values": beside, "deviations": deviations}
     facts = {
-        "findings": findings.to_dict("records"),
-        "values": [{name: _plain(entry) for name, entry in row.items()} for row in beside.to_dict("records")],
+        title: [{name: _plain(entry) for name, entry in row.items()} for row in table.to_dict("records")]
+        for title, table in tables.items()
     }
     return json.dumps(facts, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-PUBLISHED_FORMATS: dict[str, Callable[[pd.DataFrame, pd.DataFrame], str]] = {
+PUBLISHED_FORMATS: dict[str, Callable[[pd.DataFrame, pd.DataFrame, pd.DataFrame], str]] = {
     "text": published_text, "markdown": published_markdown, "json": published_json,
 }  # fmt: skip
-FINDINGS = "Published findings: do our verdicts agree?"
+FINDINGS = "Published findings: does this run agree, task by task? Mean over methods [95 % interval]"
+VALUES, DEVIATIONS = "Published values beside ours", "What differs from the paper"
 OURS = ("ours", "control", "floor")
 
 
-def _published(beside: pd.DataFrame, findings: pd.DataFrame) -> list[tuple[str, list[str], list[list[str]]]]:
-    """Title, columns and rows of the tables of findings and of values."""
-    listed = findings[["finding", "agrees", "ours", "evidence"]].astype(str).to_numpy().tolist()
+def _published(
+    beside: pd.DataFrame, findings: pd.DataFrame, deviations: pd.DataFrame
+) -> list[tuple[str, list[str], list[list[str]]]]:
+    """Title, columns and rows of the tables of findings, of values and of what differs; the latter where there are any."""
+    tasks = list(dict.fromkeys(findings["task"]))
+    listed = [
+        [name, part["test"].iloc[0], *[_agreement(row) for _, row in part.iterrows()]]
+        for name, part in findings.groupby("finding", sort=False)
+    ]
     values = [
         [row["source"], row["setting"], row["method"], row["quantity"], _number(row["paper"]),
-         f"{row['task']} / {row['bug']} {row['level']}", row["measured_as"], *map(_number, row[list(OURS)])]
+         f"{row['task']} / {row['bug']} {row['level']}", row["match"], *map(_number, row[list(OURS)]), row["verdict"]]
         for _, row in beside[beside["ours"].notna()].iterrows()
     ]  # fmt: skip
-    columns = ["source", "setting", "method", "quantity", "paper", "our cell", "as", "ours", "control", "floor"]
-    tables = [(FINDINGS, ["finding", "agrees", "rows", "which"], listed)]
-    return tables + ([("Published values beside ours", columns, values)] if values else [])
+    columns = ["source", "setting", "method", "quantity", "paper", "our cell", "which is", *OURS, "verdict"]
+    tables = [(FINDINGS, ["finding", "test", *tasks], listed), (VALUES, columns, values)]
+    differing = deviations.astype(str).to_numpy().tolist()
+    return [
+        *(table for table in tables if table[2]),
+        *([(DEVIATIONS, list(deviations), differing)] if differing else []),
+    ]
 
 
-def _unmeasured(beside: pd.DataFrame) -> str:
+def _agreement(row: pd.Series) -> str:
+    """`yes .83 [.71, .95]`, as a cell of findings × tasks."""
+    if not row["methods"]:
+        return str(row["agrees"])
+    return f"{row['agrees']}\n{number(row['estimate'])} [{number(row['ci_low'])}, {number(row['ci_high'])}]"
+
+
+def _unmeasured(beside: pd.DataFrame, deviations: pd.DataFrame) -> list[str]:
+    """What of the published was not measured; where it is all of it, which settings there are."""
     absent = beside[beside["ours"].isna()]
-    if absent.empty:
-        return ""
     names = ", ".join(f"{len(rows)} of {quantity}" for quantity, rows in absent.groupby("quantity"))
-    return f"not measured in this run: {names}"
+    lines = [f"published values without ours in this run: {names}"] if names and len(absent) < len(beside) else []
+    if len(absent) < len(beside) or len(deviations):
+        return lines
+    named = "; ".join(f"{theirs} by {' or '.join(ours)}" for theirs, ours in STAND_INS.items())
+    listed = [f"  {setting}" for setting in SETTINGS]
+    return ["no row of this run measures a published setting; these there are:", *listed, f"stand-ins: {named}"]
 
 
 def _number(number: float) -> str:

@@ -28,6 +28,7 @@ FINDING_COLUMNS = (
     "finding", "statement", "source", "test", "task", "methods", "estimate", "ci_low", "ci_high", "agrees", "evidence",
 )  # fmt: skip
 YES, NO, UNDECIDED, ABSENT = "yes", "no", "undecided", "not measured"
+SYMBOLS = {YES: "✓", NO: "✗", UNDECIDED: "?", ABSENT: "–"}
 UNRELATED = 0.1
 """A rank correlation nearer to 0 is called none: the metric's visible difference."""
 BLIND = DETECTS - 0.5

@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from attribug.results import mending_page, narrative, pictures, plots, power
+from attribug.results import findings, mending_page, narrative, paper_page, pictures, plots, power
 from attribug.results.figures import CONTROL_NAMES, ROLES, SYMBOLS, Pictures, bars_told, reference_name
 from attribug.results.headline import PLACE, at, headline, places
 from attribug.results.narrative import counted, number
@@ -42,9 +42,9 @@ class PageContents:
     galleries: Mapping[Place, Mapping[str, Pictures]] = field(default_factory=dict)
     """By place and method: `inputs` (n, C, H, W) in [0, 1], (n, C, L) or (n, D), and, by role, maps (n, *spatial)."""
     published: pd.DataFrame | None = None
-    """Published numbers beside `ours`, one row a number, any columns; rows without ours are not shown."""
+    """As `published.beside` gives it; rows without ours are not shown."""
     findings: pd.DataFrame | None = None
-    """Columns finding, statement, source, agrees (yes, no, undecided, not measured), ours, evidence."""
+    """As `findings.findings` gives it."""
     fixes: pd.DataFrame | None = None
     """As `mending.read_fixes` gives it; None where nothing was mended."""
     replication: Replication | None = None
@@ -79,7 +79,8 @@ def page(run: PageContents) -> str:
         ranked=max([row["rank_high"] for row in ranking if row["rank_high"] > 0], default=1),
         costs=_costs(run.costs, suite), trainings=_trainings(run.costs), trouble=_trouble(run),
         published=_records(None if run.published is None else run.published.dropna(subset="ours")),
-        findings=_records(run.findings), replication=_replication(run.replication),
+        findings=_findings(run.findings),
+        paper=None if run.published is None else _paper(run, run.published), replication=_replication(run.replication),
         mended=[] if run.fixes is None else mending_page.views(run.fixes, rows, facts, _embedded, anchor),
         cheaper=mending_page.cost_sentence(run.costs),
         opened=_opened(run.analysis.get("power"), rows),
@@ -277,6 +278,25 @@ def _added(run: PageContents, rows: pd.DataFrame) -> View | None:
         "columns": columns,
         "rows": [{"method": name, "cells": [cells.get((name, *column)) for column in columns]} for name in methods],
     } if columns else None  # fmt: skip
+
+
+def _paper(run: PageContents, beside: pd.DataFrame) -> View | None:
+    return paper_page.views(run.results, run.facts, beside, run.galleries, _embedded)
+
+
+def _findings(table: pd.DataFrame | None) -> View | None:
+    """Statements × tasks; None where no task is told of."""
+    if table is None or table.empty:
+        return None
+    tasks = list(dict.fromkeys(table["task"]))
+    rows = [
+        {"statement": part["statement"].iloc[0], "source": part["source"].iloc[0], "test": part["test"].iloc[0],
+         "cells": [cells.get(task) for task in tasks]}
+        for _, part in table.groupby("finding", sort=False)
+        for cells in [{cell["task"]: cell for cell in _records(part)}]
+    ]  # fmt: skip
+    spoken = [row for row in _records(table) if row["agrees"] != findings.ABSENT]
+    return {"tasks": tasks, "rows": rows, "spoken": spoken, "symbols": findings.SYMBOLS}
 
 
 def _opened(table: pd.DataFrame | None, rows: pd.DataFrame) -> View | None:

@@ -42,6 +42,9 @@ SWEEP_LINES = (
     ("decorrelated", "worst_group", "worst group, decorrelated"), ("biased", "mask_share", "gradient on the shortcut"),
 )  # fmt: skip
 SWEEP_COLOURS = ("#7F7F7F", "#0072B2", "#009E73", "#D55E00")
+CASCADE_COLOURS = {"ssim": "#0072B2", "spearman": "#D55E00"}
+CASCADE_LINES = {"ours": ("-", 1.2), "control": ("--", 0.8), "floor": (":", 0.8)}
+"""Dashes and width."""
 LONGEST = 28  # letters of a name
 ROW = 0.2  # inches
 SVG = "{http://www.w3.org/2000/svg}"
@@ -171,6 +174,53 @@ def sweep(rows: pd.DataFrame, parameter: str) -> str:
         _bare(axes, "bottom", "left")
 
     return _drawn(6.6, 2.4, draw)
+
+
+def cascade(rows: pd.DataFrame, names: Mapping[str, str], across: int = 6) -> str:
+    """Similarity to the trained model's maps against re-initialised layers, rows of `paper.similarities`: a panel a
+    method; names: of the panels, by method. SSIM and rank correlation, each with control and floor."""
+    methods = list(dict.fromkeys(rows["method"]))
+    levels = sorted(set(rows["level"]), key=level_order)
+    across = min(across, len(methods))
+    down = -(-len(methods) // across)
+    width, height = 0.55 + 1.5 * across, 0.25 + 1.32 * down + 0.45
+    lowest = min(0.0, float(rows[list(CASCADE_LINES)].min().min()))
+
+    def draw(figure: Any) -> None:
+        for panel, method in enumerate(methods):
+            line, column = divmod(panel, across)
+            place = ((0.5 + 1.5 * column) / width, 1 - (1.32 * line + 1.25) / height, 1.35 / width, 0.95 / height)
+            axes = figure.add_axes(place)
+            axes.set(xlim=(-0.4, len(levels) - 0.6), ylim=(min(lowest, 0) - 0.03, 1.03))
+            axes.axhline(0, color=GRID, linewidth=0.6, zorder=0)
+            for quantity, colour in CASCADE_COLOURS.items():
+                own = rows[(rows["method"] == method) & (rows["quantity"] == quantity)]
+                at = [levels.index(level) for level in own["level"]]
+                for name, (dashes, thick) in CASCADE_LINES.items():
+                    axes.plot(at, own[name], dashes, color=colour, linewidth=thick, clip_on=False)
+                axes.plot(at, own["ours"], "o", color=colour, markersize=2.5, clip_on=False)
+            axes.set_title(shown(names[method], 23), fontsize=7, pad=3, loc="left")
+            every = max(1, -(-len(levels) // 6))
+            axes.set_xticks(range(0, len(levels), every), [shown(level, 5) for level in levels[::every]], fontsize=7)
+            axes.set_yticks([0, 0.5, 1], ["0", ".5", "1"] if column == 0 else ["", "", ""], fontsize=7)
+            _bare(axes, "bottom", "left")
+        _cascade_key(figure, width, height)
+
+    return _drawn(width, height, draw)
+
+
+def _cascade_key(figure: Any, width: float, height: float) -> None:
+    """What colours and dashes mean, below the panels."""
+    from matplotlib.lines import Line2D
+
+    said = {"ssim": "SSIM", "spearman": "rank correlation"}
+    meant = {"ours": "re-initialised", "control": "retrained (control)", "floor": "unrelated maps (floor)"}
+    keys = [Line2D([], [], color=colour, linewidth=1.2, label=said[name]) for name, colour in CASCADE_COLOURS.items()]
+    keys += [Line2D([], [], color=INK, linestyle=CASCADE_LINES[name][0], linewidth=1.0, label=words)
+             for name, words in meant.items()]  # fmt: skip
+    layout = {"ncols": 5, "frameon": False, "fontsize": 7, "columnspacing": 1.2, "handlelength": 1.8}
+    figure.legend(handles=keys, loc="lower left", bbox_to_anchor=(0.45 / width, 0.0), **layout)
+    figure.text(0.5 / width, 0.24 / height, "layers re-initialised, from the top", fontsize=7)
 
 
 def embedded(svg: str, prefix: str) -> str:

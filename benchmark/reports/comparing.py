@@ -12,7 +12,7 @@ import pandas as pd
 from attribug import metrics
 from attribug.errors import InputError, near_misses
 from attribug.reports.references import load_table
-from attribug.results import findings, published
+from attribug.results import findings, paper, published
 from attribug.results.comparison import EFFECT
 from attribug.results.comparison import compare as compare_tables
 from attribug.results.schema import TableError
@@ -49,14 +49,18 @@ def compare(
         raise InputError(str(error)) from error
 
 
-def compare_published(candidate: str | Path | FinishedRun) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Published values and findings beside a run's: see `attribug.results.published`. Raises `InputError` as `compare`,
-    and for a table that does not know its bugs' primary metrics."""
-    return beside_published(load_table(candidate))
+def compare_published(candidate: str | Path | FinishedRun) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """Published values beside a run's, findings on each of its tasks, and what it does otherwise than the paper: see
+    `attribug.results.published`, `findings` and `paper`.
+
+    Raises `InputError` as `compare`, and for a table that does not know its bugs' primary metrics.
+    """
+    table = load_table(candidate)
+    return *beside_published(table), paper.deviations(table.results, table.facts)
 
 
 def beside_published(table: ComparedTable) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """As `compare_published`, of a table that was loaded."""
+    """Published values and findings beside those of a table that was loaded."""
     bugs = table.facts.get("pieces", {}).get("bugs")
     if not bugs:
         raise InputError(f"{table.name}: expected a run's folder or a reference, which know their bugs, found a table")

@@ -16,8 +16,10 @@ from attribug.results.decisions import COLUMNS as DECISION_COLUMNS
 from attribug.results.decisions import decisions
 from attribug.results.evidence import Evidence, evidence, q_values
 from attribug.results.evidence import joined as joined_evidence
+from attribug.results.paper import as_printed
 from attribug.results.power import COLUMNS as POWER_COLUMNS
 from attribug.results.power import power
+from attribug.results.published import beside
 from attribug.results.ranking import COLUMNS as RANKING_COLUMNS
 from attribug.results.ranking import ranking
 from attribug.results.schema import KEYS, TEXTS, is_mended
@@ -95,10 +97,13 @@ def joined(parts: Sequence[Distilled]) -> Distilled:
 
 def analyses(known: Distilled, results: pd.DataFrame, plan: Plan) -> dict[str, pd.DataFrame]:
     """By name: `headline` (the matrix, with q-values, decisions and what is added), `added`, `ranking`, `severity`,
-    `posts`, `power`; each with its columns, also where there is nothing to tell."""
+    `posts`, `power`; each with its columns, also where there is nothing to tell. `paper_tables`, the tables of Adebayo
+    et al. 2020 as printed with ours in the same cells, only where the run measures a setting of theirs."""
     graded = [name for name, bug in plan.bugs.items() if bug.graded]
     tables = {name: pd.DataFrame(columns=list(columns)) for name, columns in EMPTY.items()}
     tables |= {"severity": severity(results, graded), "posts": by_post(results)}
+    printed = as_printed(beside(results, main_controls(plan)))
+    tables |= {"paper_tables": printed} if len(printed) else {}
     headline = is_shown(results, plan)
     if known.evidence is None:
         return tables | {"headline": _merged(results[headline], {})}
