@@ -135,7 +135,7 @@ OURS = ("ours", "control", "floor")
 def _published(
     beside: pd.DataFrame, findings: pd.DataFrame, deviations: pd.DataFrame
 ) -> list[tuple[str, list[str], list[list[str]]]]:
-    """Title, columns and rows of the tables of findings, of values and of what differs; the latter where there are any."""
+    """Title, columns and rows of the tables of findings, of values and of what differs, as far as there are any."""
     tasks = list(dict.fromkeys(findings["task"]))
     listed = [
         [name, part["test"].iloc[0], *[_agreement(row) for _, row in part.iterrows()]]

@@ -12,6 +12,7 @@ from typing import Any
 
 import pandas as pd
 
+from attribug.results.narrative import CONTROLS
 from attribug.results.published import EXACT, PAPER_METHODS, Setting, likest, measured
 from attribug.results.schema import OUTCOMES, level_order
 
@@ -163,7 +164,10 @@ def _models(sources: set[str], results: pd.DataFrame, found: Found, suite: Mappi
             "every model flips a part of its own; only flips that it memorised are explained, for their true label",
         )  # fmt: skip
     if "Figure 7" in sources:
-        yield "control of re-initialised layers", "none", "the same layers, re-initialised and trained again"
+        cascades = {(setting.bug, task) for setting, task, _, _ in found if setting.source == "Figure 7"}
+        here = [place in cascades for place in rows[["bug", "task"]].itertuples(index=False, name=None)]
+        controls = "; ".join(CONTROLS.get(name, name) for name in dict.fromkeys(rows.loc[here, "control"]))
+        yield "control of re-initialised layers", "none", controls or "none"
 
 
 def _measures(sources: set[str], results: pd.DataFrame, found: Found) -> Iterator[Line]:

@@ -214,7 +214,7 @@ def _cascade_key(figure: Any, width: float, height: float) -> None:
     from matplotlib.lines import Line2D
 
     said = {"ssim": "SSIM", "spearman": "rank correlation"}
-    meant = {"ours": "re-initialised", "control": "retrained (control)", "floor": "unrelated maps (floor)"}
+    meant = {"ours": "re-initialised", "control": "control", "floor": "unrelated maps (floor)"}
     keys = [Line2D([], [], color=colour, linewidth=1.2, label=said[name]) for name, colour in CASCADE_COLOURS.items()]
     keys += [Line2D([], [], color=INK, linestyle=CASCADE_LINES[name][0], linewidth=1.0, label=words)
              for name, words in meant.items()]  # fmt: skip

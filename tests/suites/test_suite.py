@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from attribug import bugs, metrics
 from attribug import methods as method_registry
 from attribug.errors import InputError, Shadowed
+from attribug.results import published
 from attribug.suites.suite import Suite, load, shipped
 
 GOOD = """\
@@ -233,3 +236,39 @@ def test_measured_costs_are_those_of_the_unchanged_suite(tmp_path: Path) -> None
 def test_suites_are_frozen() -> None:
     with pytest.raises(Exception, match="frozen"):
         load("smoke").seeds = 9  # type: ignore[misc]
+
+
+class TestPaper:
+    """The suites of the paper ask for its settings, or for stand-ins, and for all that its tables hold."""
+
+    CELLS = {
+        "paper": {"Table 2": 1, "Figure 6": 1, "Figure 7": 17, "Table 3": 3},
+        "paper-offline": {"Table 2": 1, "Figure 6": 1, "Figure 7": 9, "Table 3": 3},
+    }
+
+    @pytest.mark.parametrize("name", CELLS)
+    def test_every_cell_is_a_setting_of_the_paper(self, name: str) -> None:
+        loaded = load(name)
+        cells = pd.DataFrame(
+            [
+                (task, bug, f"{level:g}" if not isinstance(level, str) else level)
+                for task, its_bugs in loaded.task_levels.items()
+                for bug, levels in its_bugs.items()
+                for level in levels or loaded.levels[bug]
+            ],
+            columns=["task", "bug", "level"],
+        )
+        found = published.measured(cells)
+        assert len(found) == len(cells)
+        assert Counter(setting.source for setting, *_ in found) == self.CELLS[name]
+        exact = {match == published.EXACT for _, _, _, match in found}
+        assert exact == ({True} if name == "paper" else {True, False})  # mnist is the paper's own
+        assert published.measured(cells.assign(task="digits")) == []
+
+    @pytest.mark.parametrize("name", CELLS)
+    def test_methods_stand_in_the_paper_s_order_and_tables_are_measured(self, name: str) -> None:
+        loaded = load(name)
+        assert loaded.methods[:16] == list(published.PAPER_METHODS)
+        measured = {f"{metric.name}@{post}" for each in loaded.metrics for metric, post in metrics.measured_as(each)}
+        assert {names[0] for names in published.LIKEST.values()} <= measured
+        assert set(loaded.task_levels) == set(loaded.tasks)
