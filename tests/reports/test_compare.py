@@ -12,6 +12,7 @@ import pytest
 import attribug as package
 from attribug.errors import InputError
 from attribug.reports import references
+from attribug.results.findings import FINDINGS
 from attribug.results.schema import KEYS, read_results
 from attribug.results.summary import summarise
 
@@ -306,9 +307,13 @@ def test_a_byte_order_mark_in_a_run_says_nothing(inside, runs: Path) -> None:
 
 def test_published_values(inside, runs: Path) -> None:
     shown = ends(inside("compare", "published", "new"), 0)
-    assert shown.count("not measured") == 6  # five findings, and the values
+    assert shown.count("not measured") == len(FINDINGS)  # on its only task
+    assert "no row of this run measures a published setting; these there are:\n  Table 2: birds_dogs" in shown
+    assert "birds_dogs by animals; imagenet by imagenet_lite0 or imagenet_squeezenet" in shown
     facts = json.loads(ends(inside("compare", "published", "new", "--format", "json"), 0))
     assert len(facts["values"]) == 2 * 15 + 6 * 15
+    assert {row["ours"] for row in facts["values"]} == {None}
+    assert (len(facts["findings"]), facts["deviations"]) == (len(FINDINGS), [])
     assert "### Published findings" in ends(inside("compare", "published", "new", "--format", "markdown"), 0)
     shutil.copy(runs / "new" / "results.csv", runs / "bare.csv")
     ends(inside("compare", "published", "bare.csv"), 2, "found a table")

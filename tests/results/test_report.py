@@ -13,8 +13,10 @@ import pandas as pd
 import pytest
 
 from attribug.results import narrative, pictures
+from attribug.results.findings import FINDING_COLUMNS
 from attribug.results.headline import headline, places
 from attribug.results.html_page import PageContents, anchor, page
+from attribug.results.published import BESIDE_COLUMNS
 from attribug.results.replication import Replication, contradictions, counted_cells, paired
 
 Made = Callable[..., PageContents]
@@ -146,8 +148,10 @@ def test_hostile_names_are_shown_and_break_nothing(made_run: Made, hostile: tupl
     }  # fmt: skip
     facts["suite"] = facts["suite"] | {"description": hostile[0], "name": hostile[1]}
     results = run.results.assign(reason=hostile[0])
-    texts = {name: [hostile[0]] for name in ("finding", "statement", "source", "agrees", "ours", "evidence")}
-    literature = {"findings": pd.DataFrame(texts), "published": pd.DataFrame(texts)}
+    texts = {name: [hostile[0]] for name in FINDING_COLUMNS}
+    numbers = {"methods": 1, "estimate": 0.5, "ci_low": 0.4, "ci_high": 0.6}
+    beside = pd.DataFrame({name: [hostile[0]] for name in BESIDE_COLUMNS})
+    literature = {"findings": pd.DataFrame(texts).assign(**numbers), "published": beside}
     others = results.assign(verdict=results["verdict"].map({"detects": "blind", "blind": "detects"}).fillna("failed"))
     pairs = paired([results, others], (0, 1))
     everywhere = pd.Series(True, index=pairs.index)
@@ -297,12 +301,13 @@ def test_two_tasks_have_a_matrix_each(made_run: Made) -> None:
 
 
 def test_published_values_are_shown_where_there_are_any(run: PageContents) -> None:
-    findings = pd.DataFrame({"finding": ["F1"], "statement": ["Edges see nothing."], "source": ["section 9"],
-                             "agrees": ["yes"], "ours": ["4 support it"], "evidence": ["edges"]})  # fmt: skip
+    told = ("F1", "Edges see nothing.", "section 9", "mean above .6", "digits", 3, 0.7, 0.65, 0.75, "yes", "yes: edges")
+    findings = pd.DataFrame([told], columns=list(FINDING_COLUMNS))
     published = pd.DataFrame({"bug": "reinit", "method": ["lime", "rise"], "paper": [0.5, 0.6], "paper_sem": [0.01, 0],
                               "ours": [0.4, np.nan], "floor": [0.2, np.nan]})  # fmt: skip
     text = Parsed(page(replace(run, published=published, findings=findings))).text
-    assert "Edges see nothing. section 9 ✓ yes 4 support it edges" in text
+    assert "Edges see nothing. section 9 mean above .6 ✓ yes .70 [.65, .75] 3 methods" in text
+    assert "F1 digits yes yes: edges" in text
     assert "reinit lime .500 .010 .400 .200" in text
     assert "rise" not in text
     assert "Against published results" not in Parsed(page(replace(run, findings=findings[:0]))).text
