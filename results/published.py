@@ -112,20 +112,26 @@ def beside(results: pd.DataFrame, controls: Mapping[str, str]) -> pd.DataFrame:
         controls: name of the main control by bug; of others the first by the alphabet is taken.
     """
     values = published()
-    by_bug = {bug: main(results, bug, controls) for bug in {setting.bug for setting in SETTINGS}}
+    known = {setting: _matching(results, setting, controls) for setting in SETTINGS}
     rows: list[tuple[Any, ...]] = []
     for value in values[(values["method"] != "") & values["quantity"].isin(LIKEST)].itertuples():
         theirs = (value.source, value.setting, value.bug, value.method, value.quantity, value.value, value.sem)
         setting = Setting(str(value.source), str(value.task), str(value.bug), str(value.level))
-        ours = likest(by_bug[setting.bug], str(value.method), str(value.quantity))
-        told = [setting.match(row.task, row.bug, row.level) for row in ours.itertuples()]
-        for match, row in zip(told, ours.itertuples(), strict=True):
-            if match:
-                place = (row.task, row.level, match, f"{row.metric}@{row.post}", row.seeds, row.n)
-                rows.append((*theirs, *place, row.value, row.sem, row.benign, row.floor, row.verdict))
-        if not any(told):
+        ours = likest(known[setting], str(value.method), str(value.quantity))
+        for row in ours.itertuples():
+            place = (row.task, row.level, row.match, f"{row.metric}@{row.post}", row.seeds, row.n)
+            rows.append((*theirs, *place, row.value, row.sem, row.benign, row.floor, row.verdict))
+        if ours.empty:
             rows.append((*theirs, "", "", "", "", 0, 0, *[float("nan")] * 4, ""))
     return pd.DataFrame(rows, columns=list(BESIDE_COLUMNS))
+
+
+def _matching(results: pd.DataFrame, setting: Setting, controls: Mapping[str, str]) -> pd.DataFrame:
+    """The rows that measure a setting, with their `match`."""
+    rows = main(results, setting.bug, controls)
+    told = [setting.match(*place) for place in rows[["task", "bug", "level"]].itertuples(index=False, name=None)]
+    rows = rows.assign(match=pd.Series(told, rows.index, dtype=str))
+    return rows[rows["match"] != ""]
 
 
 def main(results: pd.DataFrame, bug: str, controls: Mapping[str, str]) -> pd.DataFrame:
@@ -136,6 +142,8 @@ def main(results: pd.DataFrame, bug: str, controls: Mapping[str, str]) -> pd.Dat
 
 def likest(rows: pd.DataFrame, method: str, quantity: str) -> pd.DataFrame:
     """Of rows that `main` gave those of a method that measure a published quantity, in the likest way of each cell."""
+    if rows.empty:
+        return rows
     rows = rows[rows["method"] == method]
     names = (rows["metric"] + "@" + rows["post"]).map({name: rank for rank, name in enumerate(LIKEST[quantity])})
     rows = rows[names.notna()].assign(_rank=names).sort_values("_rank", kind="stable")

@@ -113,7 +113,7 @@ def test_references_that_are_shown_exist():
 @pytest.mark.slow
 def test_commands_on_runs_work(smoke_run, folder, attribug):
     """In the order in which they are shown; a reference that is accepted is one of the user's."""
-    for name in ("smoke", "own", "right-reasons"):
+    for name in ("smoke", "own", "right-reasons", "paper-offline"):
         shutil.copytree(smoke_run, folder / "runs" / name)
     lines = [line for line in COMMANDS if line.startswith(ON_RUNS)]
     assert len(lines) >= 5
