@@ -142,11 +142,11 @@ def _published(
         for name, part in findings.groupby("finding", sort=False)
     ]
     values = [
-        [row["source"], row["setting"], row["method"], row["quantity"], _number(row["paper"]),
+        [row["source"], row["method"], row["quantity"], _number(row["paper"]),
          f"{row['task']} / {row['bug']} {row['level']}", row["match"], *map(_number, row[list(OURS)]), row["verdict"]]
         for _, row in beside[beside["ours"].notna()].iterrows()
     ]  # fmt: skip
-    columns = ["source", "setting", "method", "quantity", "paper", "our cell", "which is", *OURS, "verdict"]
+    columns = ["source", "method", "quantity", "paper", "our cell", "which is", *OURS, "verdict"]
     tables = [(FINDINGS, ["finding", "test", *tasks], listed), (VALUES, columns, values)]
     differing = deviations.astype(str).to_numpy().tolist()
     return [

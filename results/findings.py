@@ -260,7 +260,8 @@ def _judged(finding: Finding, rows: pd.DataFrame) -> tuple[int, float, float, fl
     if rows.empty:
         return 0, math.nan, math.nan, math.nan, ABSENT, ""
     names = _names(rows)
-    said = [finding.judge(row.estimate - row.half, row.estimate + row.half) for row in rows.itertuples()]
+    numbers = rows[["estimate", "half"]].to_numpy(float).tolist()
+    said = [finding.judge(estimate - half, estimate + half) for estimate, half in numbers]
     named = {
         answer: ", ".join(dict.fromkeys(name for name, each in zip(names, said, strict=True) if each == answer))
         for answer in (YES, NO, UNDECIDED)

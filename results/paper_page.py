@@ -124,7 +124,7 @@ def _mislabelled(
         "reference": "right label, none flipped", "control": "right label, others flipped",
         "contaminated": "wrong label",
     }  # fmt: skip
-    inputs = next(iter(maps.values()))["inputs"][:EXAMPLES] if maps else []
+    inputs: Sequence[Any] = list(next(iter(maps.values()))["inputs"][:EXAMPLES]) if maps else []
     why = paper.absent(results, task, bug)
     return {
         "task": task, "level": level, "match": match, "range": [number(each) for each in RANGE],

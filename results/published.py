@@ -137,7 +137,8 @@ def _matching(results: pd.DataFrame, setting: Setting, controls: Mapping[str, st
 def main(results: pd.DataFrame, bug: str, controls: Mapping[str, str]) -> pd.DataFrame:
     """The rows of a bug against its main control that have numbers."""
     rows = results[(results["bug"] == bug) & ~results["verdict"].isin(OUTCOMES)]
-    return rows[rows["control"] == controls.get(bug, rows["control"].min())]
+    against: pd.DataFrame = rows[rows["control"] == controls.get(bug, rows["control"].min())]
+    return against
 
 
 def likest(rows: pd.DataFrame, method: str, quantity: str) -> pd.DataFrame:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from html import unescape
 from itertools import product
 from typing import Any
 from xml.etree import ElementTree
@@ -113,7 +114,7 @@ def html(run: PageContents) -> str:
 def section(html: str) -> str:
     """The paper's, without tags."""
     part = re.search(r'<section id="paper".*?</section>', html, re.DOTALL)
-    return "" if part is None else " ".join(re.sub("<[^>]*>", " ", part.group()).split())
+    return "" if part is None else " ".join(unescape(re.sub("<[^>]*>", " ", part.group())).split())
 
 
 # ---- as printed
