@@ -182,13 +182,21 @@ def _measures(sources: set[str], results: pd.DataFrame, found: Found) -> Iterato
 
 
 def _missing(results: pd.DataFrame, found: Found) -> Iterator[Line]:
-    told: dict[tuple[str, str], list[str]] = {}
-    for setting, task, _, _ in dict.fromkeys((each[0], each[1], "", "") for each in found):
+    told: dict[tuple[str, str], dict[str, None]] = {}
+    for setting, task in dict.fromkeys((setting, task) for setting, task, _, _ in found):
         for method, reason in absent(results, task, setting.bug).items():
             if setting.source == "Figure 7" or method in IN_TABLES:
-                told.setdefault((PAPER_METHODS[method], reason), []).append(f"{task} / {setting.bug}")
-    for (name, reason), where in told.items():
-        yield f"method {name}", "shown", f"{reason} ({', '.join(dict.fromkeys(where))})"
+                told.setdefault((f"{task} / {setting.bug}", reason), {})[PAPER_METHODS[method]] = None
+    for (where, reason), names in told.items():
+        yield f"methods, {where}", ", ".join(names), reason
+
+
+def listed(absent: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Of what `absent` gives, reasons with the paper's names of the methods, comma-separated."""
+    names: dict[str, list[str]] = {}
+    for method, reason in absent.items():
+        names.setdefault(reason, []).append(PAPER_METHODS[method])
+    return [(", ".join(each), reason) for reason, each in names.items()]
 
 
 def _rows(results: pd.DataFrame, found: Found) -> pd.DataFrame:

@@ -139,7 +139,7 @@ def _mislabelled(
         ],
         "numbers": _similarity_rows(alike, methods),
         "lowest": _extreme(alike, min), "highest": _extreme(alike, max),
-        "absent": [(PAPER_METHODS[name], reason) for name, reason in why.items()],
+        "absent": paper.listed(why),
     }  # fmt: skip
 
 
@@ -192,7 +192,7 @@ def _cascade(
         "svg": embed(plots.cascade(alike, PAPER_METHODS) if len(alike) else "", "paper", task, bug),
         "measured_as": ", ".join(dict.fromkeys(alike["measured_as"])),
         "models": int(alike["models"].max()) if len(alike) else 0, "n": int(alike["n"].max()) if len(alike) else 0,
-        "absent": [(PAPER_METHODS[name], reason) for name, reason in paper.absent(results, task, bug).items()],
+        "absent": paper.listed(paper.absent(results, task, bug)),
     }  # fmt: skip
 
 
