@@ -396,3 +396,17 @@ def test_a_check_that_fails_for_several_seeds_is_told_once() -> None:
     apart = [check_of(0, 0.1), check_of(0, 0.1, level="2"), check_of(0, 0.1, check="outputs move"), check_of(1, None)]
     assert len(matrix._not_taken(apart)) == 3
     assert matrix._not_taken([check_of(0, None), check_of(1, 0.5, holds=True)]) == []
+
+
+@pytest.mark.slow
+def test_the_paper_s_tables_are_there_where_one_of_its_settings_was_measured(scores):
+    made = planned(bugs={"ood": False})
+    foreign = scores.assign(task="fashion", bug="ood", level="mnist")
+    results = results_of(foreign, made)
+    printed = analysed(foreign, results, made)["paper_tables"].set_index(["row", "series"])
+    ours = results.query("method == 'gradient' and metric == 'spearman' and post == 'sum'").iloc[0]
+    assert printed.loc[("RK", "published"), "Grad"] == 0.0013
+    told = [printed.loc[("RK", series), "Grad"] for series in ("ours", "control", "floor")]
+    assert told == [ours["value"], ours["benign"], ours["floor"]]
+    elsewhere = foreign.assign(level="digits")
+    assert "paper_tables" not in analysed(elsewhere, results_of(elsewhere, made), made)
