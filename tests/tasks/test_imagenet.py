@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -183,7 +184,7 @@ def test_others_than_were_described_are_not_read(place: Path, tmp_path: Path) ->
     examples = task(place, data=str(tmp_path)).examples("test")
     Image.new("RGB", (50, 50), (200, 0, 0)).save(tmp_path / "3.png")
     module._read.cache_clear()
-    with pytest.raises(InputError, match="expected those that were described in .*, found others"):
+    with pytest.raises(InputError, match=r"expected those that were described in .*, found others"):
         examples.load()
 
 
@@ -249,8 +250,6 @@ def test_nothing_is_trained(place: Path) -> None:
 
 def foreign(place: Path, **options: Any) -> Any:
     """Digits in small, whose run has the network's task as well."""
-    from dataclasses import replace
-
     return replace(small("digits"), other=lambda name: task(place, **options))
 
 
@@ -266,7 +265,7 @@ def test_its_copies_explain_digits(place: Path) -> None:
     (knows, *clean) = contrast.checks
     assert (knows.models, knows.examples) == ((stranger,), made.given.known)
     assert knows.at_least == pytest.approx(0.75), "half of the way from 10 of 20 to all"
-    assert [check.models for check in clean] == [side_models for side_models in ((s.model,) for s in contrast.controls)]
+    assert [check.models for check in clean] == [(side.model,) for side in contrast.controls]
     other = bugs.get("ood").function(foreign(place), "imagenet", 0, SEEDS)
     assert other.contaminated.model != stranger
 
@@ -279,12 +278,8 @@ def test_a_network_of_which_nobody_knows_whether_it_knows_anything_declines(plac
 
 
 def test_pictures_of_other_channels_are_refused(place: Path) -> None:
-    from dataclasses import replace
-
     grey = replace(foreign(place), shape=(1, 32, 32))
-    with pytest.raises(
-        InputError, match=r"expected pictures of 3 channels for imagenet, found digits with \(1, 32, 32\)"
-    ):
+    with pytest.raises(InputError, match=r"pictures of 3 channels for imagenet, found digits with \(1, 32, 32\)"):
         bugs.get("ood").function(grey, "imagenet", 0, SEEDS)
 
 
