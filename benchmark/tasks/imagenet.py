@@ -50,12 +50,12 @@ VALIDATION = "val"
 """The folder that torchvision unpacks ImageNet's validation photographs into, by WordNet's names of the classes."""
 ANIMALS = {
     "Komodo dragon": "Komodo dragon", "bison": "bison", "chicken": "hen", "crocodile": "African crocodile",
-    "dog": "German shepherd", "duck": "drake", "hedgehog": "porcupine", "horse": "sorrel", "jaguar": "jaguar",
+    "dog": "German shepherd", "duck": "drake", "hedgehog": "porcupine", "jaguar": "jaguar",
     "kangaroo": "wallaby", "koala": "koala", "lemur": "Madagascar cat", "panda": "giant panda", "pig": "hog",
     "polar bear": "ice bear", "scarlet macaw": "macaw", "sheep": "ram",
 }  # fmt: skip
 """Photographed animals by ImageNet's names, where it has them: its hedgehogs are porcupines, its lemurs Madagascar
-cats. It has no cow, giraffe, moose and narwhal; cat, chameleon and owl are each more than one of its classes."""
+cats. It has no cow, giraffe, moose and narwhal, and no black horses; cat, chameleon and owl are more than one class."""
 
 
 def missing(*, network: str = "torchvision:vgg16", data: str = "") -> str:

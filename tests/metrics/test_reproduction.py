@@ -109,7 +109,7 @@ def test_other_scalings_are_found_out(drawn_maps, is_found_out):
 # --- genuine composites, and maps of genuine models ---
 
 METHODS = ("gradient", "input_x_gradient", "guided_backprop", "smoothgrad")
-STAMPS = Path("/usr/share/tuxpaint/stamps/animals/mammals/bears")
+STAMPS = Path("/usr/share/tuxpaint/stamps/animals/birds")
 
 
 def digits_on_photographs(count=4):
@@ -125,17 +125,17 @@ def digits_on_photographs(count=4):
 
 
 def animals_on_photographs():
-    """Photographs of bears, cut out by their channel of transparency, on a photograph of a kitchen table."""
-    stamps = sorted(STAMPS.glob("*.png"))
+    """Birds, cut out by their channel of transparency, on a photograph of a cup of coffee."""
+    stamps = sorted(STAMPS.glob("*.png"))[:3]
     ground = np.asarray(Image.fromarray(coffee()).resize((SIDE, SIDE)), np.float32) / 255
     ground = np.moveaxis(ground, 2, 0)
     shown, masks = [], []
     for path in stamps:
-        with Image.open(path) as stamp:
-            stamp = stamp.convert("RGBA")
-            stamp.thumbnail((48, 48))
-            sheet = Image.new("RGBA", (SIDE, SIDE))
-            sheet.paste(stamp, (8, 8))
+        with Image.open(path) as opened:
+            stamp = opened.convert("RGBA")
+        stamp.thumbnail((48, 48))
+        sheet = Image.new("RGBA", (SIDE, SIDE))
+        sheet.paste(stamp, (8, 8))
         values = np.asarray(sheet, np.float32) / 255
         alpha = values[..., 3]
         shown.append(ground * (1 - alpha) + np.moveaxis(values[..., :3], 2, 0) * alpha)
