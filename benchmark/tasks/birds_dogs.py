@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -105,7 +106,7 @@ def birds_dogs(
         original = clean == "original" and share is None
         if original and (swapped or not foreground):
             raise Unsupported("photographs as they were taken have no other scene")
-        made = {
+        made: dict[str, Any] = {
             "seed": seed, "split": split, "sizes": tuple(sizes.items()), "pixels": pixels, "original": original,
             "share": share or 0.0, "swapped": swapped, "foreground": foreground,
         }  # fmt: skip

@@ -85,7 +85,8 @@ def votes(path: Path) -> Values:
     from PIL import Image
 
     with Image.open(path) as grey:
-        return np.asarray(grey.convert("L"), np.float32) / 255
+        said: Values = np.asarray(grey.convert("L"), np.float32) / 255
+    return said
 
 
 def outline(path: Path) -> Values:
@@ -95,4 +96,5 @@ def outline(path: Path) -> Values:
     held = loadmat(path, variable_names=["seg"])
     if "seg" not in held:
         raise InputError(f"{path.name}: expected a matrix seg, found none")
-    return (np.asarray(held["seg"]) > 0).astype(np.float32)
+    inside: Values = (np.asarray(held["seg"]) > 0).astype(np.float32)
+    return inside

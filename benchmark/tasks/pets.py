@@ -56,4 +56,6 @@ def trimap(path: Path) -> Values:
         values = np.asarray(opened)
     if values.ndim != 2:
         raise InputError(f"{path.name}: expected one channel, found shape {values.shape}")
-    return (values == ANIMAL).astype(np.float32) + np.float32(0.5) * (values == BORDER)
+    animal: Values = (values == ANIMAL).astype(np.float32)
+    animal[values == BORDER] = 0.5
+    return animal
