@@ -46,7 +46,7 @@ def missing(*, birds: str = "", dogs: str = "", scenes: str = "") -> str:
         (next(filter(None, (scenes_folder.absent(place.scenes, name) for name in SCENES)), ""), "places"),
     ]
     told = [f"{reason} ({line(source)})" for reason, source in lacking if reason]
-    return f"birds_dogs: {'; '.join(told)}" if told else ""
+    return "; ".join(told)
 
 
 @tasks.register(
@@ -93,7 +93,7 @@ def birds_dogs(
     sizes = {"train": train, "test": test, VALIDATION: validation}
     _expect(sizes, pixels, epochs, width, clean)
     if absent := missing(birds=birds, dogs=dogs, scenes=scenes):
-        raise InputError(absent)
+        raise InputError(f"birds_dogs: {absent}")
     place = _places(birds, dogs, scenes)
     content = _described(place)
     most = min(map(len, _photographs(place)))

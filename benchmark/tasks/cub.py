@@ -85,7 +85,7 @@ def votes(path: Path) -> Values:
     from PIL import Image
 
     with Image.open(path) as grey:
-        said: Values = np.asarray(grey.convert("L"), np.float32) / 255
+        said: Values = np.asarray(grey.convert("L"), np.float32) / np.float32(255)
     return said
 
 

@@ -146,7 +146,7 @@ def _explained(
     if most < FEWEST:
         raise InputError(f"{name}: expected most of at least {FEWEST}, found {most}")
     if absent := missing(network=network, data=data):
-        raise InputError(absent)
+        raise InputError(f"{name}: {absent}")
     place = str(_place(data))
     looked = _looked(network, place, pixels, most)
 
@@ -203,7 +203,7 @@ def _without_weights(network: str) -> str:
     if any(folder.glob(f"{what}-*.pth")):
         return ""
     got = line("vgg16") if what == "vgg16" else f"torchvision.models.get_model({what!r}, weights='DEFAULT') in Python"
-    return f"imagenet: expected torchvision's weights of {what} in {folder}, found none; {got}"
+    return f"expected torchvision's weights of {what} in {folder}, found none; {got}"
 
 
 # --- the photographs ---
@@ -267,8 +267,8 @@ def _without_photographs(data: str) -> str:
     archives = sorted(Path(place).glob("ILSVRC2012_*.tar*")) if Path(place).is_dir() else []
     if archives:
         unpack = f"python -c \"from torchvision.datasets import ImageNet; ImageNet('{place}', split='val')\""
-        return f"imagenet: expected photographs in {place}, found {archives[0].name}; unpack it: {unpack}"
-    return f"imagenet: expected a folder of photographs {place}, found none; {line('imagenet')}; or data=gcompris"
+        return f"expected photographs in {place}, found {archives[0].name}; unpack it: {unpack}"
+    return f"expected a folder of photographs {place}, found none; {line('imagenet')}; or data=gcompris"
 
 
 def _named(read: Prepared, classes: Sequence[str]) -> tuple[int | None, ...]:

@@ -329,7 +329,7 @@ def test_without_data_a_line_says_how_to_get_them(tmp_path: Path, monkeypatch: p
     assert "\n" not in told
     with pytest.raises(InputError) as error:
         task()
-    assert str(error.value) == told
+    assert str(error.value) == f"birds_dogs: {told}"
     miniatures.scenes(tmp_path / "mine")
     assert "sky" not in tasks.get("birds_dogs").absent_under({"scenes": str(tmp_path / "mine"), "train": 20})
 
