@@ -6,14 +6,15 @@ from collections.abc import Sequence
 
 from attribug import bugs
 from attribug.contracts.contrasts import Check, Contrast, Side
+from attribug.contracts.data import Examples
 from attribug.contracts.models import ModelSpec
-from attribug.contracts.tasks import Level, Task
+from attribug.contracts.tasks import GivenModel, Level, Task
 from attribug.errors import InputError, Unsupported
 from attribug.models.perturbed import against_perturbed, perturbed
 
 KNOWS_ITS_OWN = 0.90  # accuracy of each model on its own test set
 OUTPUTS_DIFFER = 0.10  # mean total variation between a given model and a second one
-LEARNT = 0.5  # of the way from the commonest label's share to always right, of copies trained on somebody's second data
+LEARNT = 0.5  # of the way from the commonest label's share to always right, of models that others have trained
 
 
 @bugs.register(
@@ -24,31 +25,53 @@ def ood(task: Task, level: Level, seed: int, seeds: Sequence[int]) -> Contrast:
     """A model of task `level` explains this task's test images, for the class it predicts itself, as do clean models.
 
     Level 0 stands for this task itself. Took: each model knows its own test set.
+
+    A task whose model is given, as `imagenet_squeezenet`, has it explain this task's images in copies with slightly
+    other weights, a draw a seed, which resize them as far as it does; these must know the photographs of their task
+    whose labels somebody says.
     """
     if task.given is not None:
         return _of_given(task, level, seed, seeds)
     foreign = task if level == 0 else task.other(str(level))
-    if foreign.shape != task.shape:
-        raise InputError(f"ood: expected a task with inputs {task.shape}, found {foreign.name} with {foreign.shape}")
+    stranger: ModelSpec
+    if foreign.given is None:
+        _expect_shape(task, foreign)
+        stranger, own, enough = foreign.clean(seed), foreign.examples("test"), KNOWS_ITS_OWN
+    else:
+        stranger, own, enough = _given_stranger(task, foreign, foreign.given, seed)
     test = task.examples("test")
     clean = {s: task.clean(s) for s in seeds}
-    stranger = foreign.clean(seed)
     return Contrast(
-        contaminated=Side(stranger, test),
+        contaminated=Side(stranger, test, None if foreign.given is None else seed),
         references=tuple(Side(model, test) for s, model in clean.items() if s != seed),
         controls=tuple(Side(model, test) for model in clean.values()),
         control="clean",
         target="own",
         checks=(
-            Check(
-                "foreign models know their own test set", (stranger,), foreign.examples("test"), at_least=KNOWS_ITS_OWN
-            ),
+            Check("foreign models know their own test set", (stranger,), own, at_least=enough),
             *(
                 Check(f"clean model {s} knows its test set", (model,), test, at_least=KNOWS_ITS_OWN)
                 for s, model in clean.items()
             ),
         ),
     )
+
+
+def _given_stranger(task: Task, foreign: Task, given: GivenModel, seed: int) -> tuple[ModelSpec, Examples, float]:
+    """A copy of another task's given model, what it must know, and how well."""
+    if not given.resizes:
+        _expect_shape(task, foreign)
+    elif len(task.shape) != 3 or task.shape[0] != foreign.shape[0]:
+        found = f"found {task.name} with {task.shape}"
+        raise InputError(f"ood: expected pictures of {foreign.shape[0]} channels for {foreign.name}, {found}")
+    if given.known is None:
+        raise Unsupported(f"nobody says what the photographs of task {foreign.name} show: its model may know nothing")
+    return perturbed(given, seed), given.known, _enough(given.known)
+
+
+def _expect_shape(task: Task, foreign: Task) -> None:
+    if foreign.shape != task.shape:
+        raise InputError(f"ood: expected a task with inputs {task.shape}, found {foreign.name} with {foreign.shape}")
 
 
 def _of_given(task: Task, level: Level, seed: int, seeds: Sequence[int]) -> Contrast:
@@ -73,6 +96,12 @@ def _of_given(task: Task, level: Level, seed: int, seeds: Sequence[int]) -> Cont
 def _knows(stranger: Task, seed: int) -> list[Check]:
     """Whether what was trained on another domain knows the part of it that it never saw."""
     test = stranger.examples("test")
-    chance = float(test.load().labels.bincount().max()) / len(test.load())
-    enough = chance + LEARNT * (1 - chance)
-    return [Check("foreign models know their own test set", (stranger.clean(seed),), test, at_least=enough)]
+    known = (stranger.clean(seed),)
+    return [Check("foreign models know their own test set", known, test, at_least=_enough(test))]
+
+
+def _enough(test: Examples) -> float:
+    """The accuracy of a model that has learnt something: see `LEARNT`."""
+    labels = test.load().labels
+    chance = float(labels.bincount().max()) / len(labels)
+    return chance + LEARNT * (1 - chance)

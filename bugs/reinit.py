@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -77,7 +78,7 @@ def _checked(task: Task, bug: str, level: Level) -> int:
 
 @functools.lru_cache(maxsize=8)
 def _count(network: Callable[[], nn.Module], order: Order) -> int:
-    with torch.device("meta"):
+    with torch.device("meta") if order is None else contextlib.nullcontext():  # a given one comes with its weights
         return len(layers(network(), order))
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -23,13 +24,21 @@ class TaskSource(Entry):
     source: str = ""
     licence: str = ""
     size: str = ""
-    missing: Callable[[], str] | None = None
-    """Returns how to get data that are not on this machine, or an empty text."""
+    missing: Callable[..., str] | None = None
+    """Returns how to get data that are not on this machine, or an empty text; takes, by name and with the same
+    defaults, those of the task's options that decide it."""
 
     @property
     def absent(self) -> str:
         """How to get the data where they are not on this machine, else an empty text."""
-        return "" if self.missing is None else self.missing()
+        return self.absent_under({})
+
+    def absent_under(self, options: Mapping[str, Any]) -> str:
+        """The same under options of the task."""
+        if self.missing is None:
+            return ""
+        known = inspect.signature(self.missing).parameters
+        return self.missing(**{name: value for name, value in options.items() if name in known})
 
 
 @dataclass(frozen=True)

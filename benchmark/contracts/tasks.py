@@ -36,6 +36,10 @@ class GivenModel:
     """Outputs it has."""
     layers: tuple[str, ...] = ()
     """Modules with weights of their own in the order in which they run: see `attribug.models.order`."""
+    known: Examples | None = None
+    """Examples whose labels somebody says: on these the model is right, or not; None: nobody says any."""
+    resizes: bool = False
+    """Whether it takes pictures of any size: other models' tasks may ask it about theirs."""
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
-"""Models whose outputs are not logits (N, K) as they stand: the part that is meant, or two logits of one."""
+"""Models that do not stand as they are taken: whose outputs are not logits (N, K), or whose inputs are no pictures."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -38,6 +38,43 @@ class TwoLogits(nn.Module):
         """(N, 2)."""
         logit: Tensor = self.model(x).reshape(len(x), 1) / 2
         return torch.cat([-logit, logit], 1)
+
+
+class OfPictures(nn.Module):
+    """A network that wants (x − mean) / std of pictures x of `pixels` a side, as a model of the pictures themselves.
+
+    They are in [0, 1], red, green and blue, and of any size: others than `pixels` a side are resized, by bilinear
+    interpolation, before the network sees them.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, network: nn.Module, mean: Sequence[float], std: Sequence[float], pixels: int) -> None:
+        super().__init__()
+        self.network = network
+        self.pixels = pixels
+        self.register_buffer("mean", torch.tensor(mean).reshape(-1, 1, 1))
+        self.register_buffer("std", torch.tensor(std).reshape(-1, 1, 1))
+
+    def forward(self, x: Tensor) -> Any:
+        """The network's outputs for pictures (N, C, H, W)."""
+        if x.shape[2:] != (self.pixels, self.pixels):
+            x = nn.functional.interpolate(x, (self.pixels, self.pixels), mode="bilinear", align_corners=False)
+        return self.network((x - self.mean) / self.std)
+
+
+def in_other_order(model: nn.Module) -> nn.Module:
+    """The model for pictures whose channels come in reverse order: its first convolution reads them so; in place.
+
+    Raises `Unsupported` where it has no convolution.
+    """
+    first = next((module for module in model.modules() if isinstance(module, nn.Conv2d)), None)
+    if first is None or first.groups > 1:
+        raise Unsupported("expected a first convolution that reads all channels, found none")
+    with torch.no_grad():
+        first.weight.copy_(first.weight.flip(1))
+    return model
 
 
 def with_new_head(model: nn.Module, classes: int, stream: torch.Generator, inputs: Tensor) -> nn.Module:

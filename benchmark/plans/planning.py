@@ -94,7 +94,7 @@ def make(suite: Suite, device: str = "cpu") -> Plan:
         if bug.name in suite.task_levels.get(name, chosen_bugs)
         for level in _levels(suite, name, bug)
         for cell in (
-            _absent(name, bug, level, suite.model_seeds)
+            _absent(suite, name, bug, level)
             if task is None
             else _cells(task, bug, level, suite.model_seeds, chosen_fixes[name])
         )
@@ -193,10 +193,14 @@ def _all_trainings(cells: Iterable[Cell]) -> dict[str, Trained]:
     return needed
 
 
-def _absent(task: str, bug: Bug, level: Level, seeds: tuple[int, ...]) -> Iterable[Cell]:
+def _absent(suite: Suite, task: str, bug: Bug, level: Level) -> Iterable[Cell]:
     """The cells of a task whose data are not on this machine."""
-    reason = f"data are missing: {tasks.get(task).absent}"
-    return [Cell(task, bug.name, level_text(level), seed, None, "unsupported", reason) for seed in seeds]
+    reason = f"data are missing: {_missing(suite, task)}"
+    return [Cell(task, bug.name, level_text(level), seed, None, "unsupported", reason) for seed in suite.model_seeds]
+
+
+def _missing(suite: Suite, task: str) -> str:
+    return tasks.get(task).absent_under(suite.task_options.get(task, {}))
 
 
 def _tasks(suite: Suite) -> dict[str, Task | None]:
@@ -206,8 +210,8 @@ def _tasks(suite: Suite) -> dict[str, Task | None]:
     def task(name: str) -> Task:
         if name not in made:
             source = tasks.get(name)
-            if source.absent:
-                raise Unsupported(f"task {name}: data are missing: {source.absent}")
+            if absent := _missing(suite, name):
+                raise Unsupported(f"task {name}: data are missing: {absent}")
             options = suite.task_options.get(name, {})
             check_options(f"task_options.{name}", source.function, options, skip={"seed", "other"})
             try:
@@ -220,7 +224,7 @@ def _tasks(suite: Suite) -> dict[str, Task | None]:
                 raise InputError(f"task {name!r}: {one_line(error)}") from error
         return made[name]
 
-    return {name: None if tasks.get(name).absent else task(name) for name in dict.fromkeys(suite.tasks)}
+    return {name: None if _missing(suite, name) else task(name) for name in dict.fromkeys(suite.tasks)}
 
 
 def _method_options(suite: Suite, name: str) -> Mapping[str, Any]:

@@ -13,20 +13,20 @@ from torch import Tensor, nn
 
 from attribug import keys, tasks
 from attribug.contracts.data import Data, Examples
+from attribug.contracts.models import Given
 from attribug.contracts.options import check_options
 from attribug.contracts.tasks import GivenModel
 from attribug.errors import InputError, Unsupported
 from attribug.maps import threads
-from attribug.models import brought, fitting, perturbed
+from attribug.models import brought, fitting
 from attribug.models.brought import Brought, Function
+from attribug.models.noise import in_words, noise
 from attribug.models.order import running_order
 from attribug.models.own import Own, names_a_model, own
 from attribug.models.perturbed import Perturbation
 from attribug.models.pretrained import PRETRAINED
 from attribug.models.wrapped import with_new_head
 from attribug.running.options import RunOptions
-from attribug.storage.files import read_json, write_json
-from attribug.storage.folders import cache_folder
 from attribug.streams import generator
 from attribug.suites.suite import Suite
 from attribug.tasks import arrays
@@ -41,8 +41,6 @@ LOOKED_AT = 64
 DRAWS = 5
 """Of a given model, that verdicts should rest on at least."""
 DIGITS = 8  # of a digest, in a name
-SEARCH = (perturbed.largest, perturbed.perturb)
-"""The code that noise depends on."""
 OF_OUR_TRAINING = ("tune", "epochs", "learning_rate")
 """Options of the task that mean nothing to a function that trains."""
 FEWEST = 3
@@ -145,13 +143,13 @@ def _given(looked: Looked, whole: Examples, suite: Suite) -> tuple[GivenModel, l
     """The model with its control, and what that does."""
     spec, some = brought.describe(looked.mine.model), brought.some(whole, LOOKED_AT)
     inputs = some.load().inputs
-    noise = _noise(spec, inputs, suite)
+    found = _noise(spec, inputs, suite)
     layers = running_order(spec.source().eval(), inputs[:ORDERED])
     if not layers:
         raise InputError(f"model {looked.mine.name!r}: expected weights that its outputs depend on, found none")
     mean, std = looked.scale or (None, None)
-    model = GivenModel(spec, noise.sigma, whole, some, mean, std, len(looked.classes), layers)
-    return model, _told(noise, suite)
+    model = GivenModel(spec, found.sigma, whole, some, mean, std, len(looked.classes), layers)
+    return model, _told(found, suite)
 
 
 def _beside(first: Brought, looked: Looked, asked: Mapping[str, Any], objects: Objects, suite: Suite) -> Brought:
@@ -252,36 +250,13 @@ def _order(labels: Tensor, seed: int) -> Tensor:
     return shuffled[taking_turns(labels[shuffled].tolist())]
 
 
-def _noise(spec: Any, inputs: Tensor, suite: Suite) -> Perturbation:
-    """The noise that the model bears: searched for once, then read from the cache."""
-    seeds = suite.model_seeds
-    rule = (perturbed.AGREEMENT, perturbed.VARIATION, perturbed.MARGIN, perturbed.STEPS)
-    name = keys.digest("noise", spec, inputs, seeds, rule, SEARCH, keys.version("torch"))
-    path = cache_folder() / "given" / f"{name}.json"
-    stored = _stored(path)
-    if stored is not None:
-        return stored
+def _noise(spec: Given, inputs: Tensor, suite: Suite) -> Perturbation:
     try:
-        found = perturbed.largest(spec.source().eval(), spec, inputs, seeds)
+        return noise(spec, inputs, suite.model_seeds)
     except Unsupported as error:
         raise InputError(f"model: {error}") from error
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, {"sigma": found.sigma, "agreement": found.agreement, "variation": found.variation})
-    return found
 
 
-def _stored(path: Path) -> Perturbation | None:
-    try:
-        values = read_json(path)
-        return Perturbation(*(float(values[name]) for name in ("sigma", "agreement", "variation")))
-    except (ValueError, KeyError, TypeError):  # absent, or damaged
-        return None
-
-
-def _told(noise: Perturbation, suite: Suite) -> list[str]:
+def _told(found: Perturbation, suite: Suite) -> list[str]:
     few = f"{suite.seeds} draws a side are few: verdicts should rest on at least {DRAWS} (--seeds {DRAWS})"
-    return [
-        f"control: copies whose weights are multiplied by 1 + {noise.sigma:.3g}·N(0, 1): they agree on "
-        f"{noise.agreement:.2f} of the predictions, total variation {noise.variation:.3f}",
-        *([few] if suite.seeds < DRAWS else []),
-    ]
+    return [in_words(found), *([few] if suite.seeds < DRAWS else [])]

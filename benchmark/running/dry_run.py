@@ -88,7 +88,9 @@ def dry_run(request: Request, out: Path, cache: Path, processes: int, write: Wri
     """Looks at what is stored and changes nothing; the calibration takes `processes` workers of this machine, or as few
     as the run would have; `write` makes a run's tables."""
     plan, options = request.plan, request.options
-    missing = [f"missing data: {name}: {absent}" for name in plan.suite.tasks if (absent := tasks.get(name).absent)]
+    chosen = plan.suite.task_options
+    absent = {name: tasks.get(name).absent_under(chosen.get(name, {})) for name in plan.suite.tasks}
+    missing = [f"missing data: {name}: {reason}" for name, reason in absent.items() if reason]
     models = Models(cache, None if options.models is None else Path(options.models), plan.device, mine=False)
     schedule, reason = None, "data are missing" if missing else ""
     try:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
-import platformdirs
 from filelock import FileLock, Timeout
 
+from attribug.data_places import CACHE, COPIES, COPY_CHARACTERS, cache_folder, copies_folder, copy_folder, is_url
 from attribug.errors import InputError
 from attribug.storage.files import storing
 
+__all__ = [
+    "CACHE", "COPIES", "COPY_CHARACTERS", "cache_folder", "claimed", "copies_folder", "copy_folder", "half_written",
+    "is_url",
+]  # fmt: skip
 RESULTS, SCORES, COSTS, RUN = "results.csv", "scores.parquet", "costs.csv", "run.json"
 FIXES = "fixes.csv"
 ANALYSIS, FIGURES, REPORT = "analysis", "figures", "report.html"
@@ -27,37 +29,8 @@ MAPS_INDEX = "maps/index.parquet"
 """Which kept map is which: a table, though it lies in a folder of those that are named by content."""
 SHARED = "shared"
 """Folder of maps that several contrasts ask for: there while a run goes on, and after a kill until it went on."""
-CACHE = "ATTRIBUG_CACHE"
 LOCK = ".lock"
-COPIES, COPY_CHARACTERS, UNSENT = "copies", 16, ".unsent"
-
-
-def cache_folder() -> Path:
-    """`$ATTRIBUG_CACHE`, else the user's cache folder; where the former is a URL, the copy of what lies there."""
-    given = os.environ.get(CACHE)
-    if given and is_url(given):
-        return copy_folder(given)
-    return Path(given) if given else _user_cache()
-
-
-def is_url(place: str | Path) -> bool:
-    """Whether a place is the URL of a remote one; a `Path` never is."""
-    return isinstance(place, str) and "://" in place
-
-
-def copies_folder() -> Path:
-    """Where copies of remote places lie: in the cache, or the user's cache folder where that is remote itself."""
-    given = os.environ.get(CACHE)
-    return (Path(given) if given and not is_url(given) else _user_cache()) / COPIES
-
-
-def copy_folder(url: str) -> Path:
-    """The folder that a URL's copy lies in."""
-    return copies_folder() / hashlib.sha256(url.rstrip("/").encode()).hexdigest()[:COPY_CHARACTERS]
-
-
-def _user_cache() -> Path:
-    return Path(platformdirs.user_cache_dir("attribug", appauthor=False))
+UNSENT = ".unsent"
 
 
 @contextlib.contextmanager

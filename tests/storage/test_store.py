@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import platformdirs
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -20,7 +21,6 @@ from attribug.maps.attribution import Census
 from attribug.query.passes import Cost
 from attribug.scores.measurement import COLUMNS
 from attribug.scores.records import Record
-from attribug.storage import folders
 from attribug.storage.files import read_json, write_atomically, write_json
 from attribug.storage.folders import cache_folder
 from attribug.storage.models import Models
@@ -362,5 +362,5 @@ def test_the_cache_lies_where_the_environment_says(tmp_path: Path, monkeypatch: 
     monkeypatch.setenv("ATTRIBUG_CACHE", str(tmp_path))
     assert cache_folder() == tmp_path
     monkeypatch.setenv("ATTRIBUG_CACHE", "")
-    monkeypatch.setattr(folders.platformdirs, "user_cache_dir", lambda name, appauthor: os.path.join("/cache", name))
+    monkeypatch.setattr(platformdirs, "user_cache_dir", lambda name, appauthor: os.path.join("/cache", name))
     assert cache_folder() == Path("/cache/attribug")
