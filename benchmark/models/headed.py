@@ -17,29 +17,39 @@ from attribug.streams import generator
 NETWORK = "squeezenet"
 FIRST, HEAD, RECTIFIER = "features.0", "classifier.1", "2"
 """Its first and its last convolution, and the place in `classifier` of the rectifier after the latter."""
+DENSE = "classifier.2"
+"""The last layer, where it is dense."""
 SMALLEST = 64  # pixels a side that it takes sensibly: features shrink sixteenfold
 
 
-def untrained(*, classes: int) -> nn.Module:
-    """SqueezeNet 1.1 without the rectifier after its last layer: logits that are cut off at 0 have no gradient."""
+def untrained(*, classes: int, dense: bool = False) -> nn.Module:
+    """SqueezeNet 1.1 without the rectifier after its last layer: logits that are cut off at 0 have no gradient.
+
+    Its last layer is a convolution with one weight a channel, averaged over the map; `dense`: the map is averaged, and
+    the last layer is dense, which computes the same, but for dropout, and which fixes find.
+    """
     from torchvision.models import squeezenet1_1
 
     model: nn.Module = squeezenet1_1(weights=None, num_classes=classes)
-    setattr(model.get_submodule("classifier"), RECTIFIER, nn.Identity())
+    if dense:
+        channels = model.get_submodule(HEAD).in_channels
+        model.classifier = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, classes))
+    else:
+        setattr(model.get_submodule("classifier"), RECTIFIER, nn.Identity())
     return model
 
 
-def with_features(*, classes: int, task: str, seed: int) -> nn.Module:
+def with_features(*, classes: int, task: str, seed: int, dense: bool = False) -> nn.Module:
     """The network with ImageNet's weights below its last layer, which is drawn: one draw a task and seed.
 
     Its first layer makes up for the preparation of pictures that the weights were learnt with; exact, as that layer
     pads nothing.
     """
     with seeded(generator(task, "head", seed)):
-        model = untrained(classes=classes)
+        model = untrained(classes=classes, dense=dense)
     published = pretrained.PRETRAINED[NETWORK]
     state = {**published.weights(NETWORK, model)}
-    state = {name: value for name, value in state.items() if not name.startswith(f"{HEAD}.")}
+    state = {name: value for name, value in state.items() if name.startswith("features.")}
     weight, bias = (state[f"{FIRST}.{name}"].double() for name in ("weight", "bias"))
     mean, std = (torch.tensor(each).double() for each in (published.transform.mean, published.transform.std))
     scaled = weight / std.reshape(-1, 1, 1)
@@ -50,12 +60,12 @@ def with_features(*, classes: int, task: str, seed: int) -> nn.Module:
 
 
 @functools.lru_cache(maxsize=4)
-def start(classes: int, task: str, seed: int) -> Given:
+def start(classes: int, task: str, seed: int, *, dense: bool = False) -> Given:
     """What training goes on from. Raises `InputError` where the weights are not installed, or are others."""
-    return given(partial(with_features, classes=classes, task=task, seed=seed))
+    return given(partial(with_features, classes=classes, task=task, seed=seed, dense=dense))
 
 
-def stages(model: nn.Module, *, number: int) -> list[str]:
-    """Names of the last layer and of the `number` Fire modules below it, lowest first."""
+def dense_and_stages(model: nn.Module, *, number: int) -> list[str]:
+    """Names of the last `number` Fire modules, lowest first, and of the dense layer above them."""
     fires = [name for name, module in model.named_modules() if type(module).__name__ == "Fire"]
-    return [*fires[len(fires) - number :], HEAD]
+    return [*fires[len(fires) - number :], DENSE]

@@ -85,11 +85,12 @@ def animals(
             foreground=foreground, content=content(),
         )  # fmt: skip
 
-    network = partial(headed.untrained, classes=len(CLASSES))
+    network = partial(headed.untrained, classes=len(CLASSES), dense=True)
     recipe = Recipe(network, epochs=epochs, batch=16, learning_rate=learning_rate)
     return Task(
         "animals", CLASSES, (3, pixels, pixels), recipe, examples, other,
-        start=headed.start(len(CLASSES), "animals", seed), trainable=partial(headed.stages, number=stages),
+        start=headed.start(len(CLASSES), "animals", seed, dense=True),
+        trainable=partial(headed.dense_and_stages, number=stages),
         splits=tuple(split for split, size in sizes.items() if size),
     )  # fmt: skip
 
