@@ -17,8 +17,8 @@ from attribug.streams import generator
 NETWORK = "squeezenet"
 FIRST, HEAD, RECTIFIER = "features.0", "classifier.1", "2"
 """Its first and its last convolution, and the place in `classifier` of the rectifier after the latter."""
-DENSE = "classifier.2"
-"""The last layer, where it is dense."""
+DENSE, CHANNELS = "classifier.2", 512
+"""The last layer, where it is dense, and how many channels it has."""
 SMALLEST = 64  # pixels a side that it takes sensibly: features shrink sixteenfold
 
 
@@ -32,8 +32,7 @@ def untrained(*, classes: int, dense: bool = False) -> nn.Module:
 
     model: nn.Module = squeezenet1_1(weights=None, num_classes=classes)
     if dense:
-        channels = model.get_submodule(HEAD).in_channels
-        model.classifier = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, classes))
+        model.classifier = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(CHANNELS, classes))
     else:
         setattr(model.get_submodule("classifier"), RECTIFIER, nn.Identity())
     return model

@@ -55,7 +55,7 @@ def square(kind: str, drawn: NDArray[np.float64], pixels: int) -> NDArray[np.flo
     side = round(min(found.size) * (SMALLEST + (1 - SMALLEST) * size))
     left, top = (int(place * (free - side + 1)) for place, free in zip((across, down), found.size, strict=True))
     taken = found.crop((left, top, left + side, top + side)).resize((pixels, pixels))  # bicubic
-    channels = np.moveaxis(np.asarray(taken, np.float32) / 255, 2, 0)
+    channels = np.moveaxis(np.asarray(np.asarray(taken) / 255, np.float32), 2, 0)
     return channels[:, :, ::-1] if mirrored < 0.5 else channels
 
 
