@@ -253,17 +253,19 @@ def test_what_learns_is_the_last_layer_and_the_stages_below() -> None:
 
 @here
 def test_a_model_whose_scenes_told_the_label_is_led_by_them() -> None:
-    lab, made = Lab(Memory()), task(train=120, test=60, epochs=6)
+    lab, made = Lab(Memory()), task(train=120, test=60, epochs=6, learning_rate=1e-3)
     led, clean = (made.trained(made.examples("train", share=share), 0) for share in (1.0, 0.0))
 
     def right(model: Any, **scene: Any) -> float:
         examples = made.examples("test", **scene)
         return float((lab.outputs(model, examples).argmax(1) == examples.load().labels).double().mean())
 
-    assert right(led, share=1.0) >= 0.95
-    assert right(led, share=1.0, swapped=True) <= 0.3
+    def misled(model: Any) -> float:
+        return right(model, share=1.0) - right(model, share=1.0, swapped=True)
+
+    assert misled(led) >= 0.6
     assert right(led, share=1.0, foreground=False) >= 0.9
-    assert right(clean, share=1.0, swapped=True) >= 0.6
+    assert misled(clean) <= 0.3
 
 
 # --- what is refused ---
