@@ -51,7 +51,7 @@ def animals(
     validation: int = 80,
     pixels: int = 128,
     epochs: int = 10,
-    learning_rate: float = 5e-4,
+    learning_rate: float = 1e-3,
     stages: int = 3,
 ) -> Task:
     """Bird or mammal, (3, pixels, pixels) in [0, 1]; the animal's pixels are the mask.
