@@ -46,12 +46,12 @@ def animals(
     *,
     seed: int,
     other: Callable[[str], Task],
-    train: int = 320,
+    train: int = 240,
     test: int = 200,
     validation: int = 80,
     pixels: int = 128,
     epochs: int = 10,
-    learning_rate: float = 1e-3,
+    learning_rate: float = 2e-3,
     stages: int = 3,
 ) -> Task:
     """Bird or mammal, (3, pixels, pixels) in [0, 1]; the animal's pixels are the mask.

@@ -253,7 +253,7 @@ def test_what_learns_is_the_last_layer_and_the_stages_below() -> None:
 
 @here
 def test_a_model_whose_scenes_told_the_label_is_led_by_them() -> None:
-    lab, made = Lab(Memory()), task(train=120, test=60, epochs=6)
+    lab, made = Lab(Memory()), task(train=120, test=60, epochs=6, learning_rate=1e-3)
     led, clean = (made.trained(made.examples("train", share=share), 0) for share in (1.0, 0.0))
 
     def right(model: Any, **scene: Any) -> float:
@@ -274,7 +274,7 @@ def test_a_model_whose_scenes_told_the_label_is_led_by_them() -> None:
 @here
 @pytest.mark.parametrize(("options", "found"), [
     ({"pixels": 32}, "32"), ({"pixels": 300}, "300"), ({"train": 19}, "19, 40, 20"), ({"validation": -1}, "60, 40, -1"),
-    ({"epochs": 0}, "0, 0.001, 3"), ({"learning_rate": 0.0}, "10, 0, 3"), ({"stages": 9}, "10, 0.001, 9"),
+    ({"epochs": 0}, "0, 0.002, 3"), ({"learning_rate": 0.0}, "10, 0, 3"), ({"stages": 9}, "10, 0.002, 9"),
 ])  # fmt: skip
 def test_options_out_of_range_are_refused(options: dict[str, Any], found: str) -> None:
     with pytest.raises(InputError, match=f"^animals: expected .*, found {found}$"):
