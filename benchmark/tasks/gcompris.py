@@ -31,7 +31,9 @@ PHOTOGRAPH = ".webp"  # drawings are .svg
 ANIMALS = ("explore_farm_animals", "explore_world_animals")
 SCENES = {"fishes": "fishes", "monuments": "monuments", "renewable": "renewable energy", "tools": "tools"}
 """Labels by the folder in the program's activity `categorization`."""
-GROUPS = ("animals", "scenes")
+FILES = {"animals": ANIMALS, "scenes": ("categorization",)}
+"""Activities by group."""
+GROUPS = tuple(FILES)
 FULL_NAMES = {"dragon": "Komodo dragon"}
 
 
@@ -52,7 +54,7 @@ def photographs(group: str) -> list[tuple[str, str, Image.Image]]:
 
 def missing() -> str:
     """Empty where the package is installed, else a line that says how it comes to be."""
-    files = [f"{activity}.rcc" for activity in (*ANIMALS, "categorization")]
+    files = [f"{activity}.rcc" for activities in FILES.values() for activity in activities]
     absent = [name for name in files if not (FOLDER / name).is_file()]
     if not absent:
         return ""
@@ -60,9 +62,11 @@ def missing() -> str:
     return f"gcompris: {expected}; install Debian's package: apt-get install gcompris-qt-data"
 
 
-def content() -> str:
-    """Digest of the file that scenes are read from."""
-    return hashlib.sha256((FOLDER / "categorization.rcc").read_bytes()).hexdigest()[:DIGEST_CHARACTERS]
+def content(*groups: str) -> str:
+    """Digest of the files that photographs of some groups are read from; of scenes, where no group is named."""
+    files = dict.fromkeys(name for group in groups or ("scenes",) for name in FILES[group])
+    total = hashlib.sha256(b"".join((FOLDER / f"{name}.rcc").read_bytes() for name in files))
+    return total.hexdigest()[:DIGEST_CHARACTERS]
 
 
 def _animals() -> list[tuple[str, str, bytes]]:

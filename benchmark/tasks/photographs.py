@@ -8,32 +8,27 @@ from functools import partial
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from attribug import tasks
 from attribug.contracts.data import Data, Examples
-from attribug.contracts.models import Given, Recipe
+from attribug.contracts.models import Recipe
 from attribug.contracts.tasks import Task
 from attribug.errors import InputError, Unsupported
-from attribug.models import pretrained
-from attribug.models.given import given
+from attribug.models import headed, pretrained
 from attribug.models.order import only
 from attribug.models.preparation import square
-from attribug.models.training import seeded
 from attribug.streams import generator
 from attribug.tasks import gcompris
 from attribug.tasks.folders import taking_turns
 
-NETWORK = "squeezenet"
-FIRST, HEAD, RECTIFIER = "features.0", "classifier.1", "2"
-"""Its first and its last convolution, and the place in `classifier` of the rectifier after the latter."""
 KINDS = tuple(sorted(gcompris.SCENES.values()))
 SMALLEST, LARGEST = 64, 320  # pixels a side: features shrink sixteenfold; the photographs have no more
 
 
 def missing() -> str:
     """Empty where photographs and weights are there, else a line that says how they come to be."""
-    return gcompris.missing() or pretrained.missing(NETWORK)
+    return gcompris.missing() or pretrained.missing(headed.NETWORK)
 
 
 @tasks.register(
@@ -63,11 +58,11 @@ def photographs(
             raise Unsupported("task photographs has no background apart from its subject")
         return Examples.of(half, seed=seed, split=split, pixels=pixels, content=gcompris.content())
 
-    recipe = Recipe(untrained, epochs=epochs, batch=16, learning_rate=learning_rate)
-    trainable = partial(only, layer=HEAD)
-    return Task(
-        "photographs", KINDS, (3, pixels, pixels), recipe, examples, other, start=_start(seed), trainable=trainable
-    )
+    network = partial(headed.untrained, classes=len(KINDS))
+    recipe = Recipe(network, epochs=epochs, batch=16, learning_rate=learning_rate)
+    start = headed.start(len(KINDS), "photographs", seed)
+    trainable = partial(only, layer=headed.HEAD)
+    return Task("photographs", KINDS, (3, pixels, pixels), recipe, examples, other, start=start, trainable=trainable)
 
 
 def half(*, seed: int, split: str, pixels: int, content: str) -> Data:
@@ -95,34 +90,3 @@ def _read(pixels: int, content: str) -> tuple[Tensor, Tensor]:
     for row, (_, _, picture) in enumerate(found):
         inputs[row] = np.moveaxis(np.asarray(square(picture, pixels), np.float32) / 255, 2, 0)
     return torch.from_numpy(inputs), torch.tensor([KINDS.index(kind) for _, kind, _ in found])
-
-
-def untrained() -> nn.Module:
-    """SqueezeNet 1.1 for the four kinds, without the rectifier after its last layer: logits that are cut off at 0 have
-    no gradient there."""
-    from torchvision.models import squeezenet1_1
-
-    model: nn.Module = squeezenet1_1(weights=None, num_classes=len(KINDS))
-    setattr(model.get_submodule("classifier"), RECTIFIER, nn.Identity())
-    return model
-
-
-def with_features(*, seed: int) -> nn.Module:
-    """The network with ImageNet's weights below its last layer, for pictures in [0, 1]."""
-    with seeded(generator("photographs", "head", seed)):
-        model = untrained()
-    published = pretrained.PRETRAINED[NETWORK]
-    state = {**published.weights(NETWORK, model)}
-    state = {name: value for name, value in state.items() if not name.startswith(f"{HEAD}.")}
-    weight, bias = (state[f"{FIRST}.{name}"].double() for name in ("weight", "bias"))
-    mean, std = (torch.tensor(each).double() for each in (published.transform.mean, published.transform.std))
-    scaled = weight / std.reshape(-1, 1, 1)
-    state[f"{FIRST}.bias"] = (bias - (scaled * mean.reshape(-1, 1, 1)).sum((1, 2, 3))).float()
-    state[f"{FIRST}.weight"] = (scaled.flip(1) if published.transform.bgr else scaled).float()
-    model.load_state_dict(state, strict=False)
-    return model
-
-
-@functools.lru_cache(maxsize=4)
-def _start(seed: int) -> Given:
-    return given(partial(with_features, seed=seed))

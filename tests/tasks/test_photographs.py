@@ -15,13 +15,14 @@ from attribug.contracts.tasks import Task
 from attribug.errors import InputError, Unsupported
 from attribug.models import pretrained
 from attribug.models.given import load
+from attribug.models.headed import HEAD
 from attribug.models.lab import Lab
 from attribug.models.memory import Memory
 from attribug.models.own import own
 from attribug.models.preparation import Preparation
 from attribug.tasks import gcompris
 from attribug.tasks.folders import pictures
-from attribug.tasks.photographs import HEAD, KINDS, _read, half, missing, photographs
+from attribug.tasks.photographs import KINDS, _read, half, missing, photographs
 
 here = pytest.mark.skipif(bool(missing()) and not os.environ.get("CI"), reason=missing())
 
