@@ -1,4 +1,7 @@
-"""Where data lie that no package brings: `$ATTRIBUG_DATA`, else the user's data folder; one sub-folder a source."""
+"""Where data lie that no package brings: `$ATTRIBUG_DATA`, else the user's data folder; one sub-folder a source.
+
+Sub-folders are called as torchvision calls them, where it knows the data: it reads the same folder.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,6 @@ DATA = "ATTRIBUG_DATA"
 
 
 def data_folder() -> Path:
-    """The folder of all data sets, whether it is there or not; a source has the sub-folder of its name in it."""
+    """The folder of all data sets, whether it is there or not."""
     given = os.environ.get(DATA)
     return Path(given).expanduser() if given else Path(platformdirs.user_data_dir("attribug", appauthor=False))
