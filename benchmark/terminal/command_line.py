@@ -406,7 +406,7 @@ def data(
 
 @sources.command()
 def fetch(names: Annotated[list[str], typer.Argument(metavar="NAME …", help="As `attribug data` lists them.")]) -> None:
-    """Downloads, verifies and unpacks sources; goes on where a download broke off. Exit code 3 where one did not come."""
+    """Downloads, verifies and unpacks sources; goes on where one broke off. Exit code 3 where one did not come."""
     from attribug import data_sources
     from attribug.storage import fetching
     from attribug.terminal import data_text
