@@ -23,6 +23,8 @@ FASHION = Path("/usr/share/datasets/fashion-mnist")
 GCOMPRIS = Path("/usr/share/gcompris-qt/rcc")
 STAMPS = Path("/usr/share/tuxpaint/stamps")
 CALTECH, VISIPEDIA = "https://data.caltech.edu/records", "http://www.vision.caltech.edu/visipedia-data"
+POSTS = "20news-bydate_py3.pkz"
+"""scikit-learn's file of 20 Newsgroups."""
 PETS = "oxford-iiit-pet"
 VGG16 = "vgg16/vgg16-397923af.pth"
 
@@ -134,7 +136,7 @@ def _idx(name: str) -> bool:
 
 
 def _posts() -> bool:
-    return (scikit_learn_folder() / "20news-bydate_py3.pkz").is_file()
+    return (scikit_learn_folder() / POSTS).is_file()
 
 
 # --- what is downloaded ---
