@@ -73,7 +73,7 @@ def told_apart(
         return Examples.of(enlarged, pictures=pictures, seed=seed, split=split, size=sizes[split], pixels=pixels)
 
     network = partial(shrinking_cnn, classes=KINDS, pixels=pixels, shrink=pixels // SIDE, width=width, gain=2**0.5)
-    recipe = Recipe(network, epochs=epochs, batch=32, learning_rate=2e-3)
+    recipe = Recipe(network, epochs=epochs, batch=64, learning_rate=3e-3)
     splits = tuple(split for split, size in sizes.items() if size)
     return Task(name, classes, (3, pixels, pixels), recipe, examples, other, splits=splits, notes=notes)
 

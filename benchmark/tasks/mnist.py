@@ -28,8 +28,8 @@ def mnist(
     test: int = 500,
     validation: int = 500,
     pixels: int = 64,
-    epochs: int = 12,
-    width: int = 16,
+    epochs: int = 10,
+    width: int = 8,
 ) -> Task:
     """A handwritten digit, grey on black: (3, pixels, pixels) in [0, 1]; its strokes are the mask.
 

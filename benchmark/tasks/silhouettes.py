@@ -25,12 +25,12 @@ def silhouettes(
     *,
     seed: int,
     other: Callable[[str], Task],
-    train: int = 4000,
+    train: int = 3000,
     test: int = 500,
     validation: int = 500,
     pixels: int = 64,
-    epochs: int = 12,
-    width: int = 16,
+    epochs: int = 10,
+    width: int = 8,
 ) -> Task:
     """An animal's silhouette, white on black: (3, pixels, pixels) in [0, 1]; its pixels are the mask. Zebras have
     stripes.
