@@ -135,7 +135,7 @@ def test_any_of_them_is_foreign_to_any_other(name: str) -> None:
         ({"train": 10}, "≤ train ≤"),
         ({"train": 10**6}, "≤ train ≤"),
         ({"test": 5}, "≤ test ≤"),
-        ({"validation": 10**6}, "expected validation of 0 to"),
+        ({"validation": 10**6}, "validation of 0 to"),
         ({"pixels": 27}, "28 ≤ pixels ≤ 224"),
         ({"epochs": 0}, "epochs and width of at least 1"),
     ],
@@ -153,7 +153,7 @@ def test_no_background_can_be_exchanged(name: str) -> None:
 def test_a_small_model_learns_them(name: str) -> None:
     from attribug.models.training import trained
 
-    task = make(name, train=300, test=200, epochs=6, width=8)
+    task = make(name, train=300, test=200, epochs=4, width=8)
     test = task.examples("test").load()
     spec = task.clean(0)
     model = trained(spec, spec.examples.load(), None, torch.device("cpu"))
@@ -180,7 +180,7 @@ def test_idx_files_are_read_as_torchvision_reads_them(tmp_path: Path, shape: tup
 @pytest.mark.parametrize("compressed", [True, False])
 @pytest.mark.parametrize("cut", [0, 3, 9, 100, -1])
 def test_cut_idx_files_are_refused(tmp_path: Path, cut: int, compressed: bool) -> None:
-    content = struct.pack(">iiii", 2051, 2, 28, 28) + bytes(2 * 28 * 28)
+    content = struct.pack(">iiii", 2051, 2, 28, 28) + noise(2)[0].tobytes()
     path = tmp_path / ("x.gz" if compressed else "x")
     path.write_bytes(gzip.compress(content)[:cut] if compressed else content[:cut])
     with pytest.raises(InputError, match=r"^x(\.gz)?: expected "):
@@ -257,6 +257,7 @@ def test_other_files_are_other_examples(folder: Path) -> None:
     path = folder / "MNIST" / "raw" / "t10k-labels-idx1-ubyte"
     path.write_bytes(path.read_bytes()[:-1] + b"\x03")
     assert make("mnist").examples("test").key != before.key
+    read.cache_clear()  # a test before this one may have read the same pictures
     with pytest.raises(InputError, match="mnist: expected the files that were described, found others"):
         before.load()
     path.write_bytes(path.read_bytes()[:-1] + b"\x0b")
