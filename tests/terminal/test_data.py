@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,6 @@ import pytest
 
 from attribug import data_sources
 from attribug.data_sources import SOURCES, File, Source
-from attribug.storage import fetching
 
 
 @pytest.fixture(autouse=True)
@@ -66,10 +67,12 @@ def test_a_server_that_does_not_answer(inside: Callable[..., Any], monkeypatch: 
     assert answer.stderr.count("\n") == 1
 
 
-def test_an_interrupt_says_so(inside: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(name: str, told: object) -> bool:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(fetching, "fetch", interrupted)
-    with pytest.raises(KeyboardInterrupt):  # which the outermost function tells in one line
-        inside("data", "fetch", "pets")
+def test_an_interrupt_says_so(tmp_path: Path) -> None:
+    code = (
+        "import signal, sys; from attribug.storage import fetching; from attribug.__main__ import main;"
+        "fetching.fetch = lambda name, told: signal.raise_signal(signal.SIGINT);"
+        "sys.argv = ['attribug', 'data', 'fetch', 'pets']; main()"
+    )
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert answer.returncode == 130
+    assert answer.stderr == "attribug: interrupted; the same command goes on from here\n"
