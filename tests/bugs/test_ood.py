@@ -31,6 +31,13 @@ def test_each_model_is_checked_on_its_own_test_set(toy: Task) -> None:
     assert all(check.at_least is not None and check.at_least > 0.5 for check in (first, *clean))
 
 
+def test_more_classes_are_known_with_fewer_right(digits: Task) -> None:
+    """Four fifths of the way from chance."""
+    foreign, *clean = ood(digits, "textures", 0, SEEDS).checks
+    assert [check.at_least for check in clean] == [pytest.approx(0.9)] * 3
+    assert foreign.at_least == pytest.approx(1 / 3 + 0.8 * 2 / 3)
+
+
 def test_level_zero_is_this_task(toy: Task) -> None:
     contrast = ood(toy, 0, 1, SEEDS)
     assert contrast.contaminated.model == toy.clean(1)
