@@ -153,14 +153,14 @@ FINDINGS = (
     Finding(
         "squared gradients low on GT-1",
         "Maps of squared gradients score low on GT-1: .06–.08 in the paper, where all others score from .44.",
-        "Table 2", "mean gt1_ssim@minmax below .44, the lowest published of the others", "spurious_background", LIKEST["gt1_ssim"], values, high=0.44,
-        methods=SQUARED, strongest=True,
+        "Table 2", "mean gt1_ssim@minmax below .44, the lowest published of the others", "spurious_background",
+        LIKEST["gt1_ssim"], values, high=0.44, methods=SQUARED, strongest=True,
     ),
     Finding(
         "squared gradients high on GT-2",
         "Maps of squared gradients score high on GT-2: .89–.98 in the paper, where all others score up to .88.",
-        "Table 2", "mean gt2_ssim@minmax above .88, the highest published of the others", "spurious_background", LIKEST["gt2_ssim"], values, low=0.88,
-        methods=SQUARED, strongest=True,
+        "Table 2", "mean gt2_ssim@minmax above .88, the highest published of the others", "spurious_background",
+        LIKEST["gt2_ssim"], values, low=0.88, methods=SQUARED, strongest=True,
     ),
     Finding(
         "wrong labels not detected",
