@@ -28,6 +28,11 @@ PRINTED_COLUMNS = (
     "table", "setting", "task", "level", "match", "row", "series", *(PAPER_METHODS[name] for name in IN_TABLES)
 )  # fmt: skip
 DEVIATION_COLUMNS = ("what", "paper", "ours")
+THEIR_DATA = {
+    "birds_dogs": "birds and dogs, BVD-CNN", "imagenet": "ImageNet, VGG-16", "fashion": "Fashion-MNIST, BVD-CNN",
+    "mnist": "MNIST, BVD-CNN",
+}  # fmt: skip
+"""What the paper's tasks are."""
 SIMILARITIES = ("ssim", "spearman")
 """What Figures 6 and 7 report."""
 
@@ -144,8 +149,7 @@ Line = tuple[str, str, str]
 def _data(found: Found, facts: Mapping[str, Any], pixels: Mapping[str, str]) -> Iterator[Line]:
     for source in dict.fromkeys(setting.source for setting, *_ in found):
         matches = dict.fromkeys(match for setting, _, _, match in found if setting.source == source)
-        theirs = dict.fromkeys(setting.task + (f" against {setting.level}" if setting.bug == "ood" else "")
-                               for setting, *_ in found if setting.source == source)  # fmt: skip
+        theirs = dict.fromkeys(_theirs(setting) for setting, *_ in found if setting.source == source)
         yield f"data and network, {source}", "; ".join(theirs), "; ".join(matches).replace(EXACT, "the paper's task")
     told = facts.get("pieces", {}).get("tasks", {})
     for task in dict.fromkeys(task for _, task, _, _ in found):
@@ -153,6 +157,11 @@ def _data(found: Found, facts: Mapping[str, Any], pixels: Mapping[str, str]) -> 
         yield f"task {task}", "", " — ".join(each for each in about if each) or "no more is told"
     size = "; ".join(f"{task} {told}" for task, told in pixels.items())
     yield "input size", "BVD-CNN unknown; VGG-16 224 × 224", size or "see the tasks"
+
+
+def _theirs(setting: Setting) -> str:
+    foreign = f", under {THEIR_DATA[setting.level]}" if setting.bug == "ood" else ""
+    return THEIR_DATA[setting.task] + foreign
 
 
 def _models(sources: set[str], results: pd.DataFrame, found: Found, suite: Mapping[str, Any]) -> Iterator[Line]:

@@ -168,6 +168,8 @@ def test_deviations_tell_stand_ins_numbers_and_absent_methods(run: PageContents)
     found = deviations(run.results, run.facts, {"animals": "8 × 8"})
     assert tuple(found.columns) == DEVIATION_COLUMNS
     told = found.set_index("what")["ours"]
+    theirs = found.set_index("what")["paper"]
+    assert theirs["data and network, Table 3"].startswith("Fashion-MNIST, BVD-CNN, under MNIST, BVD-CNN; Fashion-MNIST")
     assert told["data and network, Table 2"] == "stand-in: animals for birds_dogs"
     assert told["data and network, Table 3"].startswith("the paper's task; stand-in: animals for birds_dogs")
     assert (told["explained inputs"], told["input size"]) == ("24", "animals 8 × 8")
@@ -213,7 +215,7 @@ def test_published_values_stand_there_where_ours_are_missing_in_part(run: PageCo
 def test_models_that_are_given_are_told_by_their_draws(run: PageContents, html: str) -> None:
     alone = run.results.query("task == 'imagenet_lite0'")
     assert deviations(alone, run.facts).set_index("what")["ours"]["models"] == "one that is given, 5 draws a side"
-    assert "Ours: ssim_range2@minmax, spearman@sum; 5 models a side, 24 images." in section(html)
+    assert "Measured as ssim_range2@minmax, spearman@sum; 5 models a side, 24 images." in section(html)
     assert "ssim_range2@minmax, spearman@sum; this model, 5 draws a side, 24 images" in section(html)
 
 
