@@ -12,8 +12,8 @@ from typing import Any
 
 import pandas as pd
 
-from attribug.results.narrative import CONTROLS
-from attribug.results.published import EXACT, PAPER_METHODS, Setting, likest, measured
+from attribug.results.narrative import CONTROLS, PERTURBED
+from attribug.results.published import ANY, EXACT, LIKEST, PAPER_METHODS, Setting, likest, measured
 from attribug.results.schema import OUTCOMES, level_order
 
 QUANTITIES = {
@@ -28,6 +28,11 @@ PRINTED_COLUMNS = (
     "table", "setting", "task", "level", "match", "row", "series", *(PAPER_METHODS[name] for name in IN_TABLES)
 )  # fmt: skip
 DEVIATION_COLUMNS = ("what", "paper", "ours")
+THEIR_DATA = {
+    "birds_dogs": "birds and dogs, BVD-CNN", "imagenet": "ImageNet, VGG-16", "fashion": "Fashion-MNIST, BVD-CNN",
+    "mnist": "MNIST, BVD-CNN",
+}  # fmt: skip
+"""What the paper's tasks are."""
 SIMILARITIES = ("ssim", "spearman")
 """What Figures 6 and 7 report."""
 
@@ -52,7 +57,9 @@ def blocks(beside: pd.DataFrame) -> Iterator[Block]:
     for (source, setting, task, level), rows in ours.groupby(["source", "setting", "task", "level"], sort=False):
         first = rows.iloc[0]
         theirs = beside[(beside["source"] == source) & (beside["setting"] == setting)]
-        missing = theirs[~theirs["method"].isin(rows["method"])].drop_duplicates(["method", "quantity"])
+        cells = ["method", "quantity"]
+        known = pd.MultiIndex.from_frame(theirs[cells]).isin(pd.MultiIndex.from_frame(rows[cells]))
+        missing = theirs[~known].drop_duplicates(cells)
         bare = missing.assign(ours=math.nan, ours_sem=math.nan, control=math.nan, floor=math.nan, verdict="")
         everything = pd.concat([rows, bare], ignore_index=True)
         yield Block(str(source), str(setting), first["bug"], str(task), str(level), first["match"], everything)
@@ -92,16 +99,24 @@ def similarities(results: pd.DataFrame, task: str, bug: str) -> pd.DataFrame:
     return pd.DataFrame(found, columns=[*columns, "models", "n"])
 
 
-def absent(results: pd.DataFrame, task: str, bug: str) -> dict[str, str]:
-    """The paper's methods of which a run has no numbers at a bug, and why: its own reason, or that it lacks them."""
+def absent(results: pd.DataFrame, task: str, bug: str, level: str = ANY, quantity: str = "") -> dict[str, str]:
+    """The paper's methods of which a run has no numbers at a bug, and why: its own reason, or that it lacks them.
+
+    level: of the bug, `ANY` for all; quantity: of `LIKEST`, none for all that the run measured.
+    """
     here = results[(results["task"] == task) & (results["bug"] == bug)]
+    here = here[here["level"] == level] if level else here
+    measures = (here["metric"] + "@" + here["post"]).isin(LIKEST[quantity]) if quantity else here["bug"] == bug
     reasons = {}
     for method in PAPER_METHODS:
-        rows = here[here["method"] == method]
+        mine = here["method"] == method
+        rows = here[mine & measures]
         if rows.empty:
-            reasons[method] = "not in this run"
+            reasons[method] = "not measured" if mine.any() else "not in this run"
         elif rows["verdict"].isin(OUTCOMES).all():
             reasons[method] = f"{rows['verdict'].iloc[0]}: {rows['reason'].iloc[0]}"
+        elif rows["value"].isna().all():
+            reasons[method] = "undefined of every map"
     return reasons
 
 
@@ -134,8 +149,7 @@ Line = tuple[str, str, str]
 def _data(found: Found, facts: Mapping[str, Any], pixels: Mapping[str, str]) -> Iterator[Line]:
     for source in dict.fromkeys(setting.source for setting, *_ in found):
         matches = dict.fromkeys(match for setting, _, _, match in found if setting.source == source)
-        theirs = dict.fromkeys(setting.task + (f" against {setting.level}" if setting.bug == "ood" else "")
-                               for setting, *_ in found if setting.source == source)  # fmt: skip
+        theirs = dict.fromkeys(_theirs(setting) for setting, *_ in found if setting.source == source)
         yield f"data and network, {source}", "; ".join(theirs), "; ".join(matches).replace(EXACT, "the paper's task")
     told = facts.get("pieces", {}).get("tasks", {})
     for task in dict.fromkeys(task for _, task, _, _ in found):
@@ -145,15 +159,23 @@ def _data(found: Found, facts: Mapping[str, Any], pixels: Mapping[str, str]) -> 
     yield "input size", "BVD-CNN unknown; VGG-16 224 × 224", size or "see the tasks"
 
 
+def _theirs(setting: Setting) -> str:
+    foreign = f", under {THEIR_DATA[setting.level]}" if setting.bug == "ood" else ""
+    return THEIR_DATA[setting.task] + foreign
+
+
 def _models(sources: set[str], results: pd.DataFrame, found: Found, suite: Mapping[str, Any]) -> Iterator[Line]:
     rows = _rows(results, found)
     if sources != {"Figure 7"}:
         what = "BVD-CNN: 5 convolutions, 3 dense layers, ReLU; filters, optimiser, epochs and batch unknown"
         yield "training", what, "the task's own recipe"
         yield "output", "one sigmoid unit (inferred)", "a logit a class, the explained one is the target"
-    yield "models", "one a condition, as far as is told", f"{_range(rows['seeds'])} a side, from seeds of their own"
+    given = rows["control"] == PERTURBED
+    trained = [f"{_range(rows.loc[~given, 'seeds'])} a side, from seeds of their own"] if not given.all() else []
+    draws = [f"one that is given, {_range(rows.loc[given, 'seeds'])} draws a side"] if given.any() else []
+    yield "models", "one a condition, as far as is told", "; ".join([*trained, *draws]) or "none"
     yield "explained inputs", "190", _range(rows["n"])
-    yield "standard errors", "over the 190 inputs", "over models"
+    yield "standard errors", "over the 190 inputs", "over models" + (", of what is given over draws" if draws else "")
     options = suite.get("method_options", {})
     chosen = "; ".join(f"{name} {', '.join(f'{key} {value}' for key, value in each.items())}"
                        for name, each in options.items() if name in PAPER_METHODS and each)  # fmt: skip
@@ -177,16 +199,26 @@ def _measures(sources: set[str], results: pd.DataFrame, found: Found) -> Iterato
     theirs = "unknown; inferred from the authors' earlier code: signed maps, min–max by map, channels kept, Gaussian "
     yield "SSIM", theirs + "weights, a data range of 2", ", ".join(ssim) or "not measured"
     if "Table 2" in sources:
-        calibration = "3e-06 against Gaussian maps, which were not normalised as the others"
-        yield "calibration of SSIM", calibration, "a floor between unrelated maps of the same method, post and pipeline"
+        theirs = "3e-06 of Gaussian maps; inferred: they were not normalised as the others"
+        yield (
+            "calibration of SSIM",
+            theirs,
+            "the floor of Table 2: Gaussian maps, normalised as all others",
+        )
 
 
 def _missing(results: pd.DataFrame, found: Found) -> Iterator[Line]:
-    told: dict[tuple[str, str], dict[str, None]] = {}
-    for setting, task in dict.fromkeys((setting, task) for setting, task, _, _ in found):
-        for method, reason in absent(results, task, setting.bug).items():
-            if setting.source == "Figure 7" or method in IN_TABLES:
-                told.setdefault((f"{task} / {setting.bug}", reason), {})[PAPER_METHODS[method]] = None
+    cells: dict[tuple[str, str, str], list[str]] = {}
+    for setting, task, level, _ in found:
+        cells.setdefault((setting.source, task, setting.bug), []).append(level)
+    told: dict[tuple[str, str], list[str]] = {}
+    for (source, task, bug), levels in cells.items():
+        reasons = {level: absent(results, task, bug, level) for level in levels}
+        for method in PAPER_METHODS if source == "Figure 7" else IN_TABLES:
+            for reason in dict.fromkeys(why[method] for why in reasons.values() if method in why):
+                at = [level for level, why in reasons.items() if why.get(method) == reason]
+                where = f"{task} / {bug}" + ("" if len(at) == len(levels) else f" {', '.join(at)}")
+                told.setdefault((where, reason), []).append(PAPER_METHODS[method])
     for (where, reason), names in told.items():
         yield f"methods, {where}", ", ".join(names), reason
 

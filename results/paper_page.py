@@ -11,7 +11,7 @@ import pandas as pd
 
 from attribug.results import paper, pictures, plots
 from attribug.results.figures import SYMBOLS, Pictures
-from attribug.results.narrative import number
+from attribug.results.narrative import counted, number, units
 from attribug.results.paper import IN_TABLES, QUANTITIES, SIMILARITIES
 from attribug.results.published import PAPER_METHODS, main, measured
 from attribug.results.schema import level_order
@@ -75,11 +75,13 @@ def _tables(beside: pd.DataFrame, results: pd.DataFrame) -> list[View]:
     tables: dict[str, View] = {}
     for block in paper.blocks(beside):
         title, note = CAPTIONS[block.source]
+        quantities = QUANTITIES[block.source]
         blank: View = {
-            "source": block.source, "title": title, "note": note, "quantities": list(QUANTITIES[block.source].values()),
+            "source": block.source, "title": title, "note": note, "quantities": list(quantities.values()),
             "blocks": [],
         }  # fmt: skip
-        rows, why = block.rows, paper.absent(results, block.task, block.bug)
+        rows = block.rows
+        why = {name: paper.absent(results, block.task, block.bug, block.level, name) for name in quantities}
         cells = {(row.method, row.quantity): _cell(row) for row in rows.itertuples()}
         measured_rows = rows[rows["ours"].notna()]
         tables.setdefault(block.source, blank)["blocks"].append({
@@ -87,8 +89,8 @@ def _tables(beside: pd.DataFrame, results: pd.DataFrame) -> list[View]:
             "models": int(measured_rows["models"].max()), "n": int(measured_rows["n"].max()),
             "measured_as": ", ".join(dict.fromkeys(measured_rows["measured_as"])),
             "rows": [
-                {"name": PAPER_METHODS[name], "method": name, "why": why.get(name, ""),
-                 "cells": [cells.get((name, quantity)) for quantity in QUANTITIES[block.source]]}
+                {"name": PAPER_METHODS[name],
+                 "cells": [cells[name, quantity] | {"why": why[quantity].get(name, "")} for quantity in quantities]}
                 for name in IN_TABLES
             ],
         })  # fmt: skip
@@ -125,11 +127,10 @@ def _mislabelled(
         "contaminated": "wrong label",
     }  # fmt: skip
     inputs: Sequence[Any] = list(next(iter(maps.values()))["inputs"][:EXAMPLES]) if maps else []
-    why = paper.absent(results, task, bug)
     return {
         "task": task, "level": level, "match": match, "range": [number(each) for each in RANGE],
         "methods": [PAPER_METHODS[name] for name in methods],
-        "models": int(alike["models"].max()) if len(alike) else 0, "n": int(alike["n"].max()) if len(alike) else 0,
+        "rests_on": _rests_on(alike, rows),
         "examples": [
             {"input": pictures.photograph(picture), "rows": [
                 {"title": title, "maps": [_map(maps.get(name), role, number_) for name in methods]}
@@ -139,7 +140,7 @@ def _mislabelled(
         ],
         "numbers": _similarity_rows(alike, methods),
         "lowest": _extreme(alike, min), "highest": _extreme(alike, max),
-        "absent": paper.listed(why),
+        "absent": paper.listed(paper.absent(results, task, bug, level)),
     }  # fmt: skip
 
 
@@ -190,10 +191,18 @@ def _cascade(
             for name in methods
         ],
         "svg": embed(plots.cascade(alike, PAPER_METHODS) if len(alike) else "", "paper", task, bug),
-        "measured_as": ", ".join(dict.fromkeys(alike["measured_as"])),
-        "models": int(alike["models"].max()) if len(alike) else 0, "n": int(alike["n"].max()) if len(alike) else 0,
+        "rests_on": _rests_on(alike, rows),
         "absent": paper.listed(paper.absent(results, task, bug)),
     }  # fmt: skip
+
+
+def _rests_on(alike: pd.DataFrame, rows: pd.DataFrame) -> str:
+    """Of what `paper.similarities` gave: `ssim_range2@minmax, spearman@sum; 5 models a side, 16 images`."""
+    if alike.empty:
+        return ""
+    measured_as = ", ".join(dict.fromkeys(alike["measured_as"]))
+    models, images = (int(alike[name].max()) for name in ("models", "n"))
+    return f"{measured_as}; {units(models, rows['control'])}, {counted(images, 'image')}"
 
 
 def _same(one: Mapping[str, Pictures], other: Mapping[str, Pictures]) -> bool:

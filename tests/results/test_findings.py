@@ -42,6 +42,8 @@ RANGE2 = {"metric": "ssim_range2", "post": "minmax", "value": 0.8}
 TOP = {"bug": "reinit", "level": "1", "control": "retrained", "method": "guided_backprop"}
 SSIM = {"metric": "ssim", "post": "sum_minmax"}
 LIME = {"method": "lime"}
+LACKING = dict.fromkeys(("undefined", "value", "sem", "benign", "floor", "effect", "ci_low", "ci_high"), math.nan)
+DECLINED, NOT_TAKEN = (LACKING | {"verdict": verdict} for verdict in ("unsupported", "not taken"))
 VARGRAD = SPURIOUS | {"method": "vargrad"}
 
 CASES: list[tuple[str, list[dict[str, Any]], str]] = [
@@ -73,6 +75,7 @@ CASES: list[tuple[str, list[dict[str, Any]], str]] = [
     ("wrong labels not detected", [FLIPS | BLIND], YES),
     ("wrong labels not detected", [FLIPS | INVERTED], YES),
     ("wrong labels not detected", [FLIPS], NO),
+    ("wrong labels not detected", [FLIPS | LIME, FLIPS | INVERTED], NO),  # what inverts makes up for no detection
     ("wrong labels not detected", [FLIPS | OPEN], UNDECIDED),
     ("wrong labels not detected", [FLIPS | BLIND | {"reason": "no headroom"}], UNDECIDED),
     ("mislabelled examples look alike", [FLIPS | RANGE2], YES),
@@ -98,7 +101,13 @@ CASES: list[tuple[str, list[dict[str, Any]], str]] = [
     ("out-of-domain ranks unrelated", [{"value": 0.09}], UNDECIDED),
     ("out-of-domain ranks unrelated", [{"sem": 0.1}], UNDECIDED),
     ("out-of-domain ranks unrelated", [{"method": "guided_backprop"}], ABSENT),
-    ("out-of-domain ranks unrelated", [{"value": math.nan, "verdict": "unsupported"}], ABSENT),
+    ("out-of-domain ranks unrelated", [DECLINED], "unsupported"),
+    ("out-of-domain ranks unrelated", [DECLINED | {"method": "lime"}], ABSENT),  # not one of the finding's
+    ("out-of-domain ranks unrelated", [DECLINED | {"control": "perturbed"}], ABSENT),
+    ("out-of-domain ranks unrelated", [DECLINED, {"method": "smoothgrad"}], YES),
+    ("wrong labels not detected", [FLIPS | NOT_TAKEN, FLIPS | LIME | DECLINED], "not taken"),
+    ("wrong labels not detected", [FLIPS | LACKING | {"verdict": "failed", "control": "-"}], "failed"),
+    ("GT-2 above GT-1", [GT1 | DECLINED, GT2], "unsupported"),
     ("out-of-domain ranks related", [{"method": "vargrad", "value": 0.4}], YES),
     ("out-of-domain ranks related", [{"method": "vargrad"}], NO),
     ("out-of-domain ranks related", [{"value": 0.4}], ABSENT),
@@ -113,9 +122,17 @@ def found(*rows: dict[str, Any]) -> pd.DataFrame:
     return findings(table(*rows), PRIMARY, CONTROLS).set_index("finding")
 
 
-@pytest.mark.parametrize(("name", "rows", "expected"), CASES)
-def test_findings(name: str, rows: list[dict[str, Any]], expected: str) -> None:
-    row = found(*rows).loc[name]
+@pytest.fixture(scope="module")
+def judged() -> pd.DataFrame:
+    """All cases in one table, each a task of its own."""
+    rows = [row | {"task": str(number)} for number, (_, rows, _) in enumerate(CASES) for row in rows]
+    return findings(table(*rows), PRIMARY, CONTROLS).set_index(["finding", "task"])
+
+
+@pytest.mark.parametrize("number", range(len(CASES)), ids=[f"{name}: {answer}" for name, _, answer in CASES])
+def test_findings(number: int, judged: pd.DataFrame) -> None:
+    name, _, expected = CASES[number]
+    row = judged.loc[(name, str(number))]
     assert row["agrees"] == expected, row["evidence"]
     assert bool(row["evidence"]) == (expected != ABSENT)
     assert (row["methods"] == 0) == (row["estimate"] != row["estimate"])
@@ -168,6 +185,13 @@ def test_the_interval_holds_the_mean_whatever_the_correlation(correlation: float
         narrow += abs(estimate) <= half.mean() / math.sqrt(methods)
     assert covered / times >= 0.95
     assert narrow / times < 0.95 or correlation == 0
+
+
+def test_evidence_names_rows_without_scores_by_their_outcome() -> None:
+    row = found(DECLINED, {"method": "smoothgrad"}).loc["out-of-domain ranks unrelated"]
+    assert (row["methods"], row["evidence"]) == (1, "yes: smoothgrad; unsupported: gradient")
+    row = found(SPURIOUS | NOT_TAKEN, SPURIOUS | {"level": "0.5"}).loc["spurious background detected"]
+    assert (row["agrees"], row["evidence"]) == (YES, "yes: gradient 0.5; not taken: gradient 1")
 
 
 def test_evidence_names_methods_and_levels() -> None:

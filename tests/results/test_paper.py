@@ -168,6 +168,8 @@ def test_deviations_tell_stand_ins_numbers_and_absent_methods(run: PageContents)
     found = deviations(run.results, run.facts, {"animals": "8 × 8"})
     assert tuple(found.columns) == DEVIATION_COLUMNS
     told = found.set_index("what")["ours"]
+    theirs = found.set_index("what")["paper"]
+    assert theirs["data and network, Table 3"].startswith("Fashion-MNIST, BVD-CNN, under MNIST, BVD-CNN; Fashion-MNIST")
     assert told["data and network, Table 2"] == "stand-in: animals for birds_dogs"
     assert told["data and network, Table 3"].startswith("the paper's task; stand-in: animals for birds_dogs")
     assert (told["explained inputs"], told["input size"]) == ("24", "animals 8 × 8")
@@ -184,6 +186,37 @@ def test_deviations_tell_stand_ins_numbers_and_absent_methods(run: PageContents)
     ]
     alone = deviations(run.results.query("task == 'animals'"), run.facts)
     assert "control of re-initialised layers" not in set(alone["what"])
+
+
+def test_why_numbers_are_missing_belongs_to_a_level_and_a_quantity(run: PageContents) -> None:
+    table = run.results.copy()
+    lost = (table["method"] == "vargrad") & (table["level"] == "mnist")
+    table.loc[lost, ["verdict", "reason"]] = "unsupported", "no"
+    assert paper.absent(table, "fashion", "ood") == {LACKING: "not in this run"}
+    assert paper.absent(table, "fashion", "ood", "mnist")["vargrad"] == "unsupported: no"
+    told = deviations(table, run.facts).set_index("what")["ours"]
+    assert told["methods, fashion / ood mnist"] == "unsupported: no"
+    ranks = table["metric"] == "spearman"
+    no_ranks = table[~(ranks & (table["method"] == "gradient"))]
+    assert paper.absent(no_ranks, "fashion", "ood", "mnist", "spearman")["gradient"] == "not measured"
+    assert "gradient" not in paper.absent(no_ranks, "fashion", "ood", "mnist", "ssim")
+    undefined = table.assign(value=table["value"].mask(ranks))
+    assert paper.absent(undefined, "fashion", "ood", "mnist", "spearman")["gradient"] == "undefined of every map"
+
+
+def test_published_values_stand_there_where_ours_are_missing_in_part(run: PageContents) -> None:
+    table = run.results.query("method != 'gradient' or metric != 'gt2_ssim'")
+    text = section(page(replace(run, results=table, published=beside(table, CONTROLS))))
+    ours = table.query("metric == 'gt1_ssim' and method == 'gradient'").iloc[0]
+    row = text[text.index("Grad .62 ± .01") :]
+    assert re.match(rf"Grad \.62 ± \.01 \.{round(100 * ours['value'])} .* \.83 ± \.01 not measured SGrad ", row)
+
+
+def test_models_that_are_given_are_told_by_their_draws(run: PageContents, html: str) -> None:
+    alone = run.results.query("task == 'imagenet_lite0'")
+    assert deviations(alone, run.facts).set_index("what")["ours"]["models"] == "one that is given, 5 draws a side"
+    assert "Measured as ssim_range2@minmax, spearman@sum; 5 models a side, 24 images." in section(html)
+    assert "ssim_range2@minmax, spearman@sum; this model, 5 draws a side, 24 images" in section(html)
 
 
 # ---- the page
