@@ -315,6 +315,13 @@ def test_a_plan_without_data_says_so(nothing: Path) -> None:
     assert all(cell.reason.startswith("data are missing: ") for cell in plan.cells)
 
 
+@pytest.mark.parametrize(("name", "option"), [("imagenet", "data"), ("imagenet", "network"), ("birds_dogs", "birds")])
+def test_a_number_instead_of_a_name_is_one_line(nothing: Path, name: str, option: str) -> None:
+    chosen = {"tasks": [name], "bugs": ["reinit"], "task_options": {name: {option: 3}}}
+    with pytest.raises(InputError, match=rf"^task_options\.{name}\.{option}: expected str, found 3$"):
+        planning.make(planning.load_suite("smoke", chosen))
+
+
 def test_a_plan_with_the_users_network_needs_no_other(nothing: Path, place: Path) -> None:
     options = {"network": f"{place}/net_false.py:load", "data": f"{place}/photographs", "pixels": 40}
     chosen = {
