@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -228,10 +228,10 @@ def _test_only(contrast: Contrast, task: Task) -> None:
         expect(_home([task], side.model), "expected clean models of this task as references and controls, found others")
     inputs = [_load(side.examples).inputs for side in contrast.references]
     for side in contrast.contaminated_sides:
-        home = _home([task, *_other_tasks(task)], side.model)
+        home = _home(_with_others(task), side.model)
         expect(home, "expected a clean model, of this task or another; found one that was trained or changed otherwise")
         same = all(torch.equal(_load(side.examples).inputs, each) for each in inputs)
-        if home == [task.name]:
+        if home == task.name:
             expect(not same, "expected other inputs than the references', or a model of another task; found neither")
         else:
             expect(same, "expected the references' inputs with a model of another task, found both changed")
@@ -261,19 +261,20 @@ def _root(model: ModelSpec) -> ModelSpec:
     return _root(model.base) if isinstance(model, Derived) else model
 
 
-def _home(known: list[Task], model: ModelSpec) -> list[str]:
-    """Names of the tasks whose clean model it is: one, or none."""
-    return [task.name for task in known if isinstance(model, Trained) and task.clean(model.seed) == model]
+def _home(known: Iterable[Task], model: ModelSpec) -> str:
+    """Name of the first of the tasks whose clean model it is; empty where it is of none."""
+    if not isinstance(model, Trained):
+        return ""
+    return next((task.name for task in known if not task.untrained and task.clean(model.seed) == model), "")
 
 
-def _other_tasks(task: Task) -> list[Task]:
-    """The other registered tasks whose data are here."""
-    found = []
-    for name in tasks.names():
+def _with_others(task: Task) -> Iterator[Task]:
+    """A task, and the other registered ones whose data are here: each made when it is asked for, as some take long."""
+    yield task
+    for name in dict.fromkeys([*FIRST_TASKS, *tasks.names()]):
         if name != task.name and not tasks.get(name).absent:
             with contextlib.suppress(InputError, Unsupported):  # of what nobody brought
-                found.append(small(name))
-    return found
+                yield small(name)
 
 
 @functools.lru_cache(maxsize=4)

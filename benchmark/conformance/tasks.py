@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from attribug.contracts.data import Data
     from attribug.contracts.pieces import TaskSource
 
-SMALL = {"train": 120, "test": 30, "epochs": 1, "width": 4}
+SMALL = {"train": 120, "test": 30, "most": 16, "epochs": 1, "width": 4}
 SPLITS = ("train", "test")
 VARIANTS: tuple[dict[str, Any], ...] = (
     {"share": 1.0},

@@ -29,6 +29,8 @@ def check_option(name: str, parameter: inspect.Parameter, value: Any) -> None:
     """Raises `InputError` for a value of another type than a parameter's default, and for NaN; a tensor is what a
     parameter takes whose annotation says so."""
     default = parameter.default
+    if isinstance(default, str) and parameter.annotation in {"str", str} and not isinstance(value, str):
+        raise InputError(f"{name}: expected str, found {value!r}")
     if not isinstance(default, int | float) or (type(value).__name__ == "Tensor" and takes_tensors(parameter)):
         return
     if not isinstance(value, int | float | type(default)):

@@ -200,7 +200,16 @@ def _absent(suite: Suite, task: str, bug: Bug, level: Level) -> Iterable[Cell]:
 
 
 def _missing(suite: Suite, task: str) -> str:
-    return tasks.get(task).absent_under(suite.task_options.get(task, {}))
+    """How to get a task's data under the suite's options, or an empty text; raises `InputError` for options that do not
+    exist."""
+    source, options = tasks.get(task), suite.task_options.get(task, {})
+    check_options(f"task_options.{task}", source.function, options, skip={"seed", "other"})
+    try:
+        return source.absent_under(options)
+    except InputError:
+        raise
+    except Exception as error:  # a plugin's fault
+        raise InputError(f"task {task!r}: missing: {one_line(error)}") from error
 
 
 def _tasks(suite: Suite) -> dict[str, Task | None]:
@@ -213,7 +222,6 @@ def _tasks(suite: Suite) -> dict[str, Task | None]:
             if absent := _missing(suite, name):
                 raise Unsupported(f"task {name}: data are missing: {absent}")
             options = suite.task_options.get(name, {})
-            check_options(f"task_options.{name}", source.function, options, skip={"seed", "other"})
             try:
                 made[name] = source.function(seed=suite.seed, other=task, **options)
             except TypeError as error:

@@ -78,11 +78,12 @@ def animals(
         )
     if absent := missing():
         raise InputError(absent)
+    described = content()
 
     def examples(split: str, *, share: float = 0.0, swapped: bool = False, foreground: bool = True) -> Examples:
         return Examples.of(
             compose, seed=seed, split=split, size=sizes[split], pixels=pixels, share=share, swapped=swapped,
-            foreground=foreground, content=content(),
+            foreground=foreground, content=described,
         )  # fmt: skip
 
     network = partial(headed.untrained, classes=len(CLASSES), dense=True)

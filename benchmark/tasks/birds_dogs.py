@@ -110,7 +110,7 @@ def birds_dogs(
             "seed": seed, "split": split, "sizes": tuple(sizes.items()), "pixels": pixels, "original": original,
             "share": share or 0.0, "swapped": swapped, "foreground": foreground,
         }  # fmt: skip
-        key = keys.digest("examples", composed, made, content, keys.versions(*DATA_LIBRARIES))
+        key = keys.digest("examples", composed, made, content, keys.versions(*DATA_LIBRARIES, "pillow"))
         return Examples(key, partial(composed, place=place, content=content, **made))
 
     network = partial(bvd_cnn, channels=3, classes=len(CLASSES), pixels=pixels, width=width)

@@ -13,6 +13,8 @@ import pytest
 import torch
 
 from attribug import bugs
+from attribug.conformance import bugs as conformance_of_bugs
+from attribug.conformance import tasks as conformance
 from attribug.conformance.bugs import (  # fmt: skip
     CHECKS,
     check_checks_can_be_measured,
@@ -48,6 +50,20 @@ CASES = [
 def test_bug(check: Callable[..., str | None], name: str) -> None:
     result = run_check(check, "bug", bugs.get(name))
     assert result.passed, str(result)
+
+
+def test_other_tasks_are_made_until_the_foreign_one_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some are looked at for minutes, and some train nothing."""
+    made: list[str] = []
+
+    def small(name: str) -> Task:
+        made.append(name)
+        return conformance.small(name)
+
+    task = conformance_of_bugs.task_of(bugs.get("ood"))
+    monkeypatch.setattr(conformance_of_bugs, "small", small)
+    assert conformance_of_bugs._home(conformance_of_bugs._with_others(task), conformance.small("textures").clean(0))
+    assert made == ["textures"]
 
 
 def test_shipped_bugs_name_their_paper_and_explain_themselves() -> None:

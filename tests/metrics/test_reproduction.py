@@ -181,7 +181,7 @@ def explained(request, composites):
     model = request.param()
     with torch.no_grad():
         targets = model(shown).argmax(1)
-    maps, beside = (attribug.explain(list(METHODS), model, inputs, targets) for inputs in (shown, grounds))
+    maps, beside = (attribug.explain(list(METHODS), model, inputs, targets, samples=8) for inputs in (shown, grounds))
     return {name: (maps[name].double(), beside[name].double()) for name in METHODS}, background
 
 

@@ -13,12 +13,13 @@ from PIL import Image
 from scipy.ndimage import find_objects
 from torchvision.datasets import OxfordIIITPet, Places365
 
-from attribug import tasks
+from attribug import keys, tasks
 from attribug.bugs.spurious_background import spurious_background
 from attribug.conformance.checks import run_check
 from attribug.conformance.tasks import CHECKS
 from attribug.contracts.tasks import VALIDATION, Task
 from attribug.errors import InputError, Unsupported
+from attribug.keys import version
 from attribug.tasks import cub, pets, scenes_folder
 from attribug.tasks.birds_dogs import FIRST_ID, SCENES, birds_dogs
 from attribug.tasks.cutouts import Photograph, around, cut_out
@@ -303,6 +304,16 @@ def test_wherever_they_lie_they_are_the_same(here: Path, tmp_path: Path) -> None
         "scenes": str(tmp_path / "elsewhere" / "places"),
     }  # fmt: skip
     assert task(**moved).examples("train").key == task().examples("train").key
+
+
+def test_another_pillow_which_reads_and_resizes_them_makes_other_examples(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = task().examples("train").key
+    with monkeypatch.context() as other:
+        other.setattr(keys, "version", lambda name: "another" if name.lower() == "pillow" else version(name))
+        assert task().examples("train").key != key
+    assert task().examples("train").key == key
 
 
 def test_other_files_than_were_described_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -228,7 +228,7 @@ def test_layers_are_reinitialised_from_the_top_from_the_bottom_and_alone(place: 
 
 @here("imagenet_squeezenet")
 def test_every_layer_of_squeezenet_can_be_reinitialised() -> None:
-    made = tasks.get("imagenet_squeezenet").function(seed=0, other=small, pixels=64, most=16)
+    made = tasks.get("imagenet_squeezenet").function(seed=0, other=small, pixels=64, most=8)
     assert made.given is not None
     count = len(layers(load(made.given.spec), made.given.layers))
     assert count == 26
@@ -313,6 +313,13 @@ def test_a_plan_without_data_says_so(nothing: Path) -> None:
     plan = planning.make(planning.load_suite("smoke", chosen))
     assert {cell.task: cell.verdict for cell in plan.cells} == {"imagenet": "unsupported", "birds_dogs": "unsupported"}
     assert all(cell.reason.startswith("data are missing: ") for cell in plan.cells)
+
+
+@pytest.mark.parametrize(("name", "option"), [("imagenet", "data"), ("imagenet", "network"), ("birds_dogs", "birds")])
+def test_a_number_instead_of_a_name_is_one_line(nothing: Path, name: str, option: str) -> None:
+    chosen = {"tasks": [name], "bugs": ["reinit"], "task_options": {name: {option: 3}}}
+    with pytest.raises(InputError, match=rf"^task_options\.{name}\.{option}: expected str, found 3$"):
+        planning.make(planning.load_suite("smoke", chosen))
 
 
 def test_a_plan_with_the_users_network_needs_no_other(nothing: Path, place: Path) -> None:

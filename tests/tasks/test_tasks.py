@@ -15,7 +15,7 @@ from attribug.contracts.shapes import spatial
 from attribug.contracts.tasks import Task
 from attribug.errors import InputError
 
-SMALL = {"train": 90, "test": 40, "epochs": 1}
+SMALL = {"train": 90, "test": 40, "most": 16, "epochs": 1}
 SPLITS = ("train", "test")
 MEASURED = {"iris_cancer"}  # standardised, not shown
 
