@@ -18,7 +18,7 @@ from attribug.data_places import data_folder
 from attribug.data_sources import SOURCES
 from attribug.errors import InputError
 
-SAME = sorted(set(SOURCES) & set(tasks.names()) - {"digits", "mnist"})  # these two are made of more than one
+SAME = sorted(set(SOURCES) & set(tasks.names()) - {"digits", "imagenet", "mnist"})  # made of more than one
 
 
 @pytest.fixture(autouse=True)

@@ -155,10 +155,9 @@ def _explained(
             raise Unsupported(f"task {name} has no background apart from its subject")
         return looked.photographs.examples(_half(looked.labels, seed, split), looked.labels)
 
-    test = examples("test")
     model = GivenModel(
-        looked.spec, looked.sigma, test, Examples.of(first, base=test, count=LOOKED_AT), (0.0,) * 3, (1.0,) * 3,
-        len(looked.classes), looked.layers, looked.known, resizes=True,
+        looked.spec, looked.sigma, examples("test"), looked.some, (0.0,) * 3, (1.0,) * 3, len(looked.classes),
+        looked.layers, looked.known, resizes=True,
     )  # fmt: skip
     untrained = f"task {name} explains a network as it is: nothing is trained on its photographs"
     return Task(
@@ -175,7 +174,8 @@ def of_pictures(*, name: str, pixels: int) -> nn.Module:
 
     Raises `InputError` where its weights are not there, and where nobody says how its pictures are prepared.
     """
-    mine = own(name, _kept(name))
+    with torch.random.fork_rng(devices=[]):  # a network is drawn before it is given its weights
+        mine = own(name, _kept(name))
     scale = scale_of(mine.transform)
     if mine.weights == RANDOM or scale is None:
         expected = "published weights" if mine.weights == RANDOM else "a preparation of known mean and std"
@@ -233,12 +233,6 @@ def photographs(*, read: Photographs, rows: Sequence[int], labels: Sequence[int]
         raise InputError(f"photographs: expected those that were described in {read.place}, found others")
     index = torch.tensor(rows)
     return Data(found.inputs[index], torch.tensor(labels)[index], index + FIRST_ID)
-
-
-def first(*, base: Examples, count: int) -> Data:
-    """The first of some examples."""
-    data = base.load()
-    return data.select(torch.arange(min(count, len(data))))
 
 
 @functools.lru_cache(maxsize=2)
@@ -304,6 +298,8 @@ class Looked:
     classes: tuple[str, ...]
     photographs: Photographs
     labels: tuple[int, ...]
+    some: Examples
+    """Those that noise was searched for on."""
     known: Examples | None
     lines: tuple[str, ...]
 
@@ -323,7 +319,7 @@ def _looked(network: str, place: str, pixels: int, most: int) -> Looked:
     labels = tuple(said if name is None else name for name, said in zip(named, predicted, strict=True))
     found = Photographs(place, pixels, most, keys.digest(read.inputs))
     known = [row for row, name in enumerate(named) if name is not None]
-    spread = torch.linspace(0, len(read.inputs) - 1, min(LOOKED_AT, len(read.inputs))).long()  # over all kinds
+    spread = torch.linspace(0, len(read.inputs) - 1, min(LOOKED_AT, len(read.inputs))).long().tolist()  # over all kinds
     try:
         control = noise(spec, read.inputs[spread], DRAWS)
     except Unsupported as error:
@@ -331,7 +327,7 @@ def _looked(network: str, place: str, pixels: int, most: int) -> Looked:
     lines = (*_facts(network, read.inputs, known, labels, predicted), in_words(control))
     layers = running_order(model, read.inputs[:ORDERED])
     examples = found.examples(known, labels) if known else None
-    return Looked(spec, control.sigma, layers, classes, found, labels, examples, lines)
+    return Looked(spec, control.sigma, layers, classes, found, labels, found.examples(spread, labels), examples, lines)
 
 
 def _facts(

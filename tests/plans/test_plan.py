@@ -118,7 +118,7 @@ def test_the_suite_of_fixes_plans_and_counts() -> None:
     assert all("validation" in reason for reason in declined.values())
     swept = [cell for cell in made.cells if cell.bug.endswith("+rrr")]
     sizes = {cell.task: len(cell.trials) for cell in swept}
-    assert sizes == dict.fromkeys(loaded.tasks, 1) | {"decoy_mnist": 1 + len(loaded.sweeps["rrr"])}
+    assert sizes == dict.fromkeys(loaded.tasks, 1) | dict.fromkeys(loaded.swept_tasks, 1 + len(loaded.sweeps["rrr"]))
     needed = {t.key for cell in made.cells for trial in cell.trials for t in trainings(trial.model)}
     assert needed <= set(made.trainings)
 
