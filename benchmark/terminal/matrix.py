@@ -120,10 +120,11 @@ def _declined(results: pd.DataFrame) -> list[str]:
 def matrix(task: str, run: Run) -> Table:
     """Methods × bugs: symbol and effect; what explains nothing last."""
     controls = main_controls(run.plan)
-    title = Text(f"{run.plan.suite.name}: {task}, {units(run.plan.suite.seeds, controls.values())}")
+    places = list(dict.fromkeys((cell.bug, cell.level) for cell in run.plan.cells if cell.task == task))
+    mine = dict.fromkeys(controls[bug] for bug, _ in places)
+    title = Text(f"{run.plan.suite.name}: {task}, {units(run.plan.suite.seeds, mine)}")
     table = Table(title=title, title_justify="left")
     table.add_column("method", no_wrap=True)
-    places = list(dict.fromkeys((cell.bug, cell.level) for cell in run.plan.cells if cell.task == task))
     for bug, level in places:
         name = bug.replace(MENDED, f"\n{MENDED}")
         table.add_column(f"{name}\n{level}\n{run.plan.bugs[bug].primary}", justify="center", overflow="fold")
