@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from attribug import bugs
-from attribug.bugs.damage import damaged
+from attribug.bugs.damage import damaged, sketch
 from attribug.contracts.contrasts import Contrast
 from attribug.contracts.tasks import GivenModel, Level, Task
 from attribug.errors import InputError, Unsupported
@@ -30,9 +30,7 @@ def batchnorm_mode(task: Task, level: Level, seed: int, seeds: Sequence[int]) ->
     if level not in {0, *LEVELS}:
         raise InputError(f"batchnorm_mode: expected {' or '.join(LEVELS)}, found {level!r}")
     network = task.recipe.network if task.given is None else task.given.spec.source
-    with torch.device("meta"):
-        found = normalisations(network())
-    if not found:
+    if not normalisations(sketch(network, given=task.given is not None)):
         raise Unsupported("the network has no batch normalisation")
     if level == "training" and task.given is not None:
         _expect_statistics(task.given)

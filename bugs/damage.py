@@ -6,6 +6,7 @@ of a model that is given, copies with slightly other weights.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 
 import torch
@@ -25,6 +26,12 @@ RETRAINING_EPOCHS = 6  # a few layers on top of trained ones converge quickly; a
 Choice = Callable[[nn.Module], list[str]]
 """Of a network, to the names of its modules that are damaged."""
 Change = Callable[[nn.Module, torch.Generator], None]
+
+
+def sketch(network: Callable[[], nn.Module], *, given: bool) -> nn.Module:
+    """A network of which layers are looked at: without values, unless it is given, for then it comes with them."""
+    with contextlib.nullcontext() if given else torch.device("meta"):
+        return network()
 
 
 def damaged(

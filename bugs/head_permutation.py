@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from attribug import bugs
-from attribug.bugs.damage import damaged, head
+from attribug.bugs.damage import damaged, head, sketch
 from attribug.contracts.contrasts import Contrast
 from attribug.contracts.tasks import Task
 from attribug.errors import InputError, Unsupported
@@ -28,8 +28,7 @@ def head_permutation(task: Task, level: float, seed: int, seeds: Sequence[int]) 
     if not 0 <= level <= 1:
         raise InputError(f"head_permutation: expected a share from 0 to 1, found {level:g}")
     network, last = (task.recipe.network, "") if task.given is None else (task.given.spec.source, task.given.layers[-1])
-    with torch.device("meta"):
-        model = network()
+    model = sketch(network, given=task.given is not None)
     last, classes = last or head(model), len(task.classes) if task.given is None else task.given.classes
     rows = [tuple(each.shape) for each in model.get_submodule(last).parameters(recurse=False)]
     if not any(len(shape) > 1 and shape[0] == classes for shape in rows):

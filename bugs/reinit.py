@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -11,7 +10,7 @@ import torch
 from torch import nn
 
 from attribug import bugs
-from attribug.bugs.damage import Choice, damaged
+from attribug.bugs.damage import Choice, damaged, sketch
 from attribug.contracts.contrasts import Contrast
 from attribug.contracts.tasks import Level, Task
 from attribug.errors import InputError, Unsupported
@@ -78,8 +77,7 @@ def _checked(task: Task, bug: str, level: Level) -> int:
 
 @functools.lru_cache(maxsize=8)
 def _count(network: Callable[[], nn.Module], order: Order) -> int:
-    with torch.device("meta") if order is None else contextlib.nullcontext():  # a given one comes with its weights
-        return len(layers(network(), order))
+    return len(layers(sketch(network, given=order is not None), order))
 
 
 def layers(model: nn.Module, order: Order = None) -> list[list[str]]:

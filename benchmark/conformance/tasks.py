@@ -168,9 +168,10 @@ def small(name: str, seed: int = 0) -> Task:
 
 def _make(source: TaskSource, seed: int) -> Task:
     known = inspect.signature(source.function).parameters
-    task: Task = source.function(
-        seed=seed, other=small, **{option: value for option, value in SMALL.items() if option in known}
-    )
+    options = {option: value for option, value in SMALL.items() if option in known}
+    if "model" in known:  # what somebody brings is found by all that was said of it
+        options.pop("most", None)
+    task: Task = source.function(seed=seed, other=small, **options)
     return task
 
 
