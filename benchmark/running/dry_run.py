@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from attribug import tasks
 from attribug.errors import Missing
-from attribug.plans.plan import Plan
+from attribug.plans.plan import Cell, Plan
 from attribug.running.engine import JobFailed, WorkerDied
 from attribug.running.jobs import Block, Calibrate, Train, Write
 from attribug.running.local_engine import LocalEngine
@@ -62,8 +62,22 @@ class DryRun:
                 f"models, {cost.peak_gigabytes:g} GB a worker, {cost.disk_megabytes:g} MB on disk"
             )
         lines += [f"not measured: {reason}" for reason in self.plan.refusals]
-        lines += [f"{cell.verdict}: {cell.name}: {cell.reason}" for cell in self.plan.cells if cell.verdict]
-        return [*lines, *self.missing]
+        return [*lines, *_declined(self.plan), *self.missing]
+
+
+def _declined(plan: Plan) -> list[str]:
+    """Cells that nothing can be made of: all of a task that one reason keeps away in a line."""
+    alike: dict[tuple[str, str, str], list[Cell]] = {}
+    for cell in plan.cells:
+        if cell.verdict:
+            alike.setdefault((cell.verdict, cell.task, cell.reason), []).append(cell)
+    lines = []
+    for (verdict, task, reason), cells in alike.items():
+        places = ", ".join(dict.fromkeys(f"{cell.bug} {cell.level}" for cell in cells))
+        seeds = dict.fromkeys(cell.seed for cell in cells)
+        of = "" if len(seeds) == plan.suite.seeds else f" / seed {', '.join(map(str, seeds))}"
+        lines.append(f"{verdict}: {task} / {places}{of}: {reason}")
+    return lines
 
 
 def _told(estimate: Estimate, workers: int, seconds: float) -> list[str]:

@@ -6,6 +6,7 @@ import random
 import re
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from attribug.plans.plan import Plan
-from attribug.plans.planning import make
+from attribug.plans.planning import load_suite, make
 from attribug.plugins import load_plugin
 from attribug.running import estimate
+from attribug.running.dry_run import _declined
 from attribug.running.estimate import makespan
 from attribug.running.jobs import Block, Explain, Job, MeasureChecks, Train
 from attribug.suites.suite import load
@@ -193,3 +195,12 @@ class TestTiny:
             f"from attribug import methods\n\n@methods.register('broken')\ndef broken(query):\n    'No.'\n    {body}\n"
         )
         assert any(line.startswith(found) for line in lines("--plugin", str(path), calibrated=True))
+
+
+def test_what_one_reason_keeps_away_is_told_once() -> None:
+    plan = make(load_suite("right-reasons", {"tasks": ["iris_cancer"], "fixes": ["rrr", "dfr", "p_clarc"], "seeds": 3}))
+    (line,) = _declined(plan)
+    assert line.startswith("unsupported: iris_cancer / shortcut+dfr 1, shortcut+p_clarc 1: expected balanced examples")
+    (line,) = _declined(replace(plan, cells=tuple(cell for cell in plan.cells if cell.seed != 1)))
+    assert " / seed 0, 2: expected" in line
+    assert not _declined(replace(plan, cells=tuple(cell for cell in plan.cells if not cell.verdict)))
