@@ -211,7 +211,7 @@ def _extract(archive: Path, folder: Path) -> None:
     try:
         if tarfile.is_tarfile(archive):
             if not hasattr(tarfile, "data_filter"):
-                raise InputError(f"{archive.name}: unpacking it safely takes Python 3.11.4 or later; fetch it with that")
+                raise InputError(f"{archive.name}: unpacking it safely takes Python 3.11.4 or later")
             with tarfile.open(archive) as tar:
                 tar.extractall(folder, filter="data")
         elif zipfile.is_zipfile(archive):
