@@ -59,8 +59,12 @@ def ood(task: Task, level: Level, seed: int, seeds: Sequence[int]) -> Contrast:
 
 def _enough(task: Task) -> float:
     """The accuracy with which a model knows a task."""
-    chance = 1 / len(task.classes)
-    return chance + KNOWS_ITS_OWN * (1 - chance)
+    return _above(1 / len(task.classes), KNOWS_ITS_OWN)
+
+
+def _above(chance: float, part: float) -> float:
+    """The accuracy that is so large a part of the way from chance to always right."""
+    return chance + part * (1 - chance)
 
 
 def _given_stranger(task: Task, foreign: Task, given: GivenModel, seed: int) -> tuple[ModelSpec, Examples, float]:
@@ -109,5 +113,4 @@ def _knows(stranger: Task, seed: int) -> list[Check]:
 def _learnt(test: Examples) -> float:
     """The accuracy of a model that has learnt something: see `LEARNT`."""
     labels = test.load().labels
-    chance = float(labels.bincount().max()) / len(labels)
-    return chance + LEARNT * (1 - chance)
+    return _above(float(labels.bincount().max()) / len(labels), LEARNT)
