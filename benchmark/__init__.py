@@ -12,7 +12,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from attribug import bugs, fixes, methods, metrics, tasks
+    from attribug import bugs, fixes, methods, metrics, panels, tasks
     from attribug.api import Replicated, Run, replicate, run
     from attribug.errors import InputError, Unsupported
     from attribug.maps.explain import explain
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 __version__ = version("attribug")
 __all__ = [
     "InputError", "Replicated", "Run", "Unsupported", "__version__", "bugs", "compare", "explain", "fixes",
-    "fold_study", "measure", "methods", "metrics", "randomisation_study", "replicate", "run", "show", "tasks",
+    "fold_study", "measure", "methods", "metrics", "panels", "randomisation_study", "replicate", "run", "show", "tasks",
 ]  # fmt: skip
 
 _HOMES = {
@@ -45,7 +45,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    if name in {"bugs", "fixes", "methods", "metrics", "tasks"}:
+    if name in {"bugs", "fixes", "methods", "metrics", "panels", "tasks"}:
         return importlib.import_module(f"attribug.{name}")
     if name in _HOMES:
         return getattr(importlib.import_module(_HOMES[name]), name)

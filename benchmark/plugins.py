@@ -59,8 +59,8 @@ _LOADED: dict[str, dict[str, list[str]]] = {}
 
 
 def all_registries() -> dict[str, Registry[Any]]:
-    """Every registry by kind: task, bug, fix, method, metric."""
-    for name in ("tasks", "bugs", "fixes", "methods", "metrics"):
+    """Every registry by kind: task, bug, fix, panel, method, metric."""
+    for name in ("tasks", "bugs", "fixes", "panels", "methods", "metrics"):
         importlib.import_module(f"attribug.{name}")
     return REGISTRIES
 

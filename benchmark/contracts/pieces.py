@@ -83,6 +83,13 @@ class Fix(Entry):
 
 
 @dataclass(frozen=True)
+class Panel(Entry):
+    """A registered panel: `function(ask, *, seed, seeds, **options)` yields `Subject`s, and `Lacking` for those that
+    cannot be asked; `ask(name, **options)` gives a task, `seeds` are those of models that are trained alike. It trains
+    nothing."""
+
+
+@dataclass(frozen=True)
 class Method(Entry):
     """A registered method: `function(query, **parameters)` gives signed, unreduced attributions, or its `output`."""
 
