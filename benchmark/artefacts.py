@@ -19,7 +19,7 @@ CODE: dict[str, tuple[Definitions, ...]] = {
     "examples": (),
     "model": (("attribug.models.training", "trained"), WORKER),
     "derived model": (("attribug.models.training", "derived"),),
-    "check": (("attribug.models.checks", "figure"), ("attribug.models.lab", "Lab"), WORKER),
+    "check": (("attribug.models.checks", "figure", "tested"), ("attribug.models.lab", "Lab"), WORKER),
     "trial": (("attribug.models.trials", "figures"), ("attribug.models.lab", "Lab"), WORKER),
     "record": (("attribug.scores.blocks", "score_block"), WORKER),
     "kept map": (("attribug.maps.asked", "asked"), ("attribug.maps.kept", "explained", "KeptMaps"), WORKER),

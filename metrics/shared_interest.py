@@ -187,10 +187,12 @@ def cases(maps: Tensor, masks: Tensor, correct: Tensor, rule: Rule = above_devia
         raise InputError(f"correct: expected ({len(maps)},) torch.bool, found {tuple(correct.shape)} {correct.dtype}")
     shares = coverages(maps, masks, rule)
     numbers = zip(*(values.tolist() for values in shares.values()), correct.tolist(), strict=True)
-    return [_case(*row) for row in numbers]
+    return [case_of(*row) for row in numbers]
 
 
-def _case(iou: float, covered: float, salient: float, correct: bool) -> Case | None:
+def case_of(iou: float, covered: float, salient: float, correct: bool) -> Case | None:
+    """The case of an example by its IoU, ground-truth and saliency coverage, and whether the model was right: see
+    `cases`; NaN is none."""
     if iou >= HIGH:
         return "human aligned" if correct else "confuser"
     if covered <= LOW and salient >= HIGH:

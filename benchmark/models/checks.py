@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from attribug.contracts.contrasts import Check
+    from attribug.contracts.data import Examples
     from attribug.models.lab import Lab
 
 
@@ -26,6 +27,12 @@ def figure(check: Check, lab: Lab) -> float:
         return float(torch.stack([accuracy(a, b.argmax(1)) for a in outputs for b in others]).mean())
     subtracted = float(torch.stack([accuracy(o, labels) for o in others]).mean()) if others else 0.0
     return float(torch.stack([accuracy(o, labels) for o in outputs]).mean()) - subtracted
+
+
+def tested(examples: Examples, lab: Lab) -> dict[str, float]:
+    """How many labelled examples an accuracy rests on, and that of always saying their commonest label."""
+    labels = lab.data(examples).labels
+    return {"tested": float(len(labels)), "chance": float(labels.bincount().amax() / len(labels))}
 
 
 def _variation(a: Tensor, b: Tensor) -> Tensor:

@@ -11,19 +11,23 @@ from attribug import artefacts, keys, metrics, tasks
 from attribug.contracts import outputs
 from attribug.contracts.contrasts import Contrast, Trial
 from attribug.contracts.models import Trained
-from attribug.contracts.pieces import Bug, Fix, Method, Metric, metric_and_post
+from attribug.contracts.pieces import Bug, Fix, Method, Metric, Panel, metric_and_post
 from attribug.scores.records import Settings
 from attribug.suites.suite import Suite
 
 if TYPE_CHECKING:
+    from attribug.contracts.subjects import Subject
     from attribug.contracts.tasks import Level
 
 LIBRARIES = ("torch", "torchvision", "captum", "zennit", "numpy", "scipy", "scikit-image", "mlxtend")
+ACCURACY = "accuracy"
+"""The check of a subject, which has no bounds: it is told, not judged."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One contaminated model's place in the table: task × bug × level × seed."""
+    """One contaminated model's place in the table: task × bug × level × seed; of a subject, in the same fields, panel ×
+    model × data × seed."""
 
     task: str
     bug: str
@@ -35,6 +39,8 @@ class Cell:
     reason: str = ""
     trials: tuple[Trial, ...] = ()
     """Mended models that are measured; the first one is the one that is explained. Of a bug itself: its own model."""
+    subject: Subject | None = None
+    """Of a panel: the model that is held against masks; its contrast has neither references nor controls."""
 
     @cached_property
     def key(self) -> str:
@@ -60,6 +66,7 @@ class Plan:
     measured: tuple[tuple[Metric, str], ...]
     settings: Settings
     fixes: Mapping[str, Fix] = field(default_factory=dict)
+    panels: Mapping[str, Panel] = field(default_factory=dict)
     trainings: Mapping[str, Trained] = field(default_factory=dict)
     """By content key; what a training starts from comes before it."""
     features: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -68,6 +75,32 @@ class Plan:
     """Content keys of models that somebody brings, by task."""
     notes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """What was found about models and data that somebody brings, by task."""
+
+    @property
+    def contrasted(self) -> list[tuple[int, Cell]]:
+        """Cells of bugs, with their numbers."""
+        return [(n, cell) for n, cell in enumerate(self.cells) if cell.task not in self.panels]
+
+    @property
+    def panelled(self) -> list[tuple[int, Cell]]:
+        """Cells of panels, with their numbers."""
+        return [(n, cell) for n, cell in enumerate(self.cells) if cell.task in self.panels]
+
+    def methods_of(self, cell: Cell) -> tuple[tuple[Method, Mapping[str, Any]], ...]:
+        """The methods that a cell is explained by: all, or, of a panel, those that explain and that the suite names for
+        it."""
+        if cell.task not in self.panels:
+            return self.methods
+        named = self.suite.panel_methods.get(cell.task)
+        return tuple(
+            (method, options) for method, options in self.methods
+            if not method.is_bare and (named is None or method.name in named)
+        )  # fmt: skip
+
+    def measured_in(self, cell: Cell) -> tuple[tuple[Metric, str], ...]:
+        """The metrics and posts that a cell is measured by."""
+        applying = tuple(pair for pair in self.measured if pair[0].applies(cell.contrast))
+        return applying if cell.subject is None else tuple(p for p in applying if p[0].kind == "alignment")
 
     def record_key(self, cell: Cell, method: str) -> str:
         """Content key of a record: all that determines its numbers, code and library versions included."""
@@ -85,13 +118,14 @@ class Plan:
                 metric.beside,
                 metric.images,
             )
-            for metric, post in self.measured
-            if metric.reads == chosen.output and metric.applies(cell.contrast)
+            for metric, post in self.measured_in(cell)
+            if metric.reads == chosen.output
         ]
+        asked = () if cell.subject is None else (cell.subject.regions, cell.subject.tested is None)
         return keys.digest(
             "record", replace(cell.contrast, checks=()), chosen.name, chosen.function,
             outputs.get(chosen.output).content, chosen.needs, chosen.conserves, dict(parameters),
-            yardsticks, self.settings, self.device, artefacts.code("record"),
+            yardsticks, asked, self.settings, self.device, artefacts.code("record"),
             keys.versions(*LIBRARIES),
         )  # fmt: skip
 
@@ -120,7 +154,8 @@ class Plan:
     @cached_property
     def key(self) -> str:
         """Content key of the whole table."""
-        records = [self.record_key(cell, m.name) for cell in self.cells if cell.contrast for m, _ in self.methods]
+        records = [self.record_key(cell, m.name)
+                   for cell in self.cells if cell.contrast for m, _ in self.methods_of(cell)]  # fmt: skip
         outcomes = [(cell.name, cell.verdict, cell.reason, cell.contrast and cell.key) for cell in self.cells]
         trials = [(t.fix, t.setting, self.trial_key(t)) for cell in self.cells for t in cell.trials]
         contrasts = [cell.contrast for cell in self.cells]
@@ -133,7 +168,13 @@ class Plan:
     def _facts(self) -> list[Any]:
         """Everything that the run's pieces say of themselves: tables, run.json and pages repeat it."""
         told = [tasks.get(name) for name in dict.fromkeys(self.suite.tasks)]
-        pieces = [*told, *self.bugs.values(), *self.fixes.values(), *(method for method, _ in self.methods)]
+        pieces = [
+            *told,
+            *self.panels.values(),
+            *self.bugs.values(),
+            *self.fixes.values(),
+            *(method for method, _ in self.methods),
+        ]
         return [*((piece.facts, piece.summary) for piece in pieces),
                 *((metric.facts, metric.summary, post) for metric, post in self.measured)]  # fmt: skip
 
@@ -158,13 +199,13 @@ class Plan:
         explained = sum(
             self.queries(cell.contrast, method)
             for cell in self.cells
-            for method, _ in self.methods
+            for method, _ in self.methods_of(cell)
             if cell.contrast is not None
         )
         return {
             "trainings": len(self.trainings),
             "contrasts": contrasts,
-            "records": contrasts * len(self.methods),
+            "records": sum(len(self.methods_of(cell)) for cell in self.cells if cell.contrast is not None),
             "sides": sides,
             "explanations": explained * self.settings.examples,
         }

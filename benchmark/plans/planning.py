@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from attribug import bugs, keys, methods, metrics, tasks
+from attribug import bugs, keys, methods, metrics, panels, tasks
 from attribug.contracts import outputs
 from attribug.contracts.contrasts import Contrast
 from attribug.contracts.models import Trained, trainings
@@ -13,7 +13,9 @@ from attribug.contracts.options import check_options
 from attribug.contracts.pieces import metric_and_post
 from attribug.contracts.tasks import Task
 from attribug.errors import InputError, Unsupported, near_misses, one_line
+from attribug.plans.asking import Tasks
 from attribug.plans.mending import Chosen, chosen, expect_mended, mended_bugs, with_fixes
+from attribug.plans.panelling import panel_cells
 from attribug.plans.plan import Cell, Plan, level_text
 from attribug.registry import REGISTRIES
 from attribug.scores.records import Settings
@@ -55,6 +57,8 @@ def load_suite(
         update["levels"] = {bug: levels for bug, levels in loaded.levels.items() if bug in loaded.bugs}
     if "methods" in changes:
         update["method_options"] = {m: options for m, options in loaded.method_options.items() if m in loaded.methods}
+    if {"panels", "methods"} & set(changes):
+        update |= _of_panels(loaded)
     if "fixes" in changes:
         kept = loaded.fixes
         update["fix_options"] = {name: options for name, options in loaded.fix_options.items() if name in kept}
@@ -71,6 +75,15 @@ def load_suite(
     return loaded.model_copy(update=update)
 
 
+def _of_panels(loaded: suite.Suite) -> dict[str, Any]:
+    """What a changed suite still says of its panels."""
+    there = {name: [m for m in chosen if m in loaded.methods] for name, chosen in loaded.panel_methods.items()}
+    return {
+        "panel_options": {name: options for name, options in loaded.panel_options.items() if name in loaded.panels},
+        "panel_methods": {name: chosen for name, chosen in there.items() if chosen and name in loaded.panels},
+    }
+
+
 def make(suite: Suite, device: str = "cpu") -> Plan:
     """Resolves a suite; raises `InputError` for names, levels or options that do not exist."""
     chosen_methods = tuple((methods.get(name), _method_options(suite, name)) for name in dict.fromkeys(suite.methods))
@@ -85,7 +98,8 @@ def make(suite: Suite, device: str = "cpu") -> Plan:
     for task_name, its_bugs in suite.task_levels.items():
         _refuse_unknown(f"task_levels.{task_name}", its_bugs, suite.bugs)
     _refuse_unknown("swept_tasks", suite.swept_tasks, suite.tasks)
-    chosen_tasks = _tasks(suite)
+    ask = Tasks(suite)
+    chosen_tasks = {name: None if ask.missing(name) else ask(name) for name in dict.fromkeys(suite.tasks)}
     chosen_fixes = {name: chosen(suite, name) for name in chosen_tasks}
     cells = [
         cell
@@ -94,22 +108,26 @@ def make(suite: Suite, device: str = "cpu") -> Plan:
         if bug.name in suite.task_levels.get(name, chosen_bugs)
         for level in _levels(suite, name, bug)
         for cell in (
-            _absent(suite, name, bug, level)
+            _absent(suite, name, bug, level, ask)
             if task is None
             else _cells(task, bug, level, suite.model_seeds, chosen_fixes[name])
         )
     ]
-    if not cells:
+    if not cells and not suite.panels:
         raise InputError("task_levels: expected one of the bugs on one of the tasks, found none")
     expect_mended(suite, cells)
+    panelled = list(panel_cells(suite, ask))
     measured, there = tuple(_measured(suite)), [task for task in chosen_tasks.values() if task is not None]
     _refuse_without_rows(chosen_methods, measured, cells)
+    _refuse_without_alignment(chosen_methods, measured, panelled)
+    cells += panelled
     return Plan(
         suite=suite,
         device=device,
         cells=tuple(cells),
         bugs=chosen_bugs | mended_bugs(chosen_bugs, cells),
         fixes={each.fix.name: each.fix for each in chosen(suite)},
+        panels={name: panels.get(name) for name in suite.panels},
         methods=chosen_methods,
         measured=measured,
         settings=Settings(suite.seed, suite.examples, suite.chunk, suite.rows, suite.maps),
@@ -162,6 +180,17 @@ def _refuse_without_rows(
         raise InputError(f"metrics: expected one that reads what these methods and bugs give, {found}")
 
 
+def _refuse_without_alignment(
+    chosen: Iterable[tuple[Method, Any]], measured: Iterable[tuple[Metric, str]], cells: Sequence[Cell]
+) -> None:
+    """Panels hold maps against masks: without a metric that does, or without a map, there is nothing to tell."""
+    given = {method.output for method, _ in chosen if not method.is_bare}
+    if cells and not any(metric.kind == "alignment" and metric.reads in given for metric, _ in measured):
+        raise InputError(
+            "metrics: expected one of alignment for panels, as iou or pointing_game, and a method, found none"
+        )
+
+
 def _cells(
     task: Task, bug: Bug, level: Level, seeds: tuple[int, ...], chosen_fixes: Sequence[Chosen]
 ) -> Iterable[Cell]:
@@ -193,46 +222,10 @@ def _all_trainings(cells: Iterable[Cell]) -> dict[str, Trained]:
     return needed
 
 
-def _absent(suite: Suite, task: str, bug: Bug, level: Level) -> Iterable[Cell]:
+def _absent(suite: Suite, task: str, bug: Bug, level: Level, ask: Tasks) -> Iterable[Cell]:
     """The cells of a task whose data are not on this machine."""
-    reason = f"data are missing: {_missing(suite, task)}"
+    reason = f"data are missing: {ask.missing(task)}"
     return [Cell(task, bug.name, level_text(level), seed, None, "unsupported", reason) for seed in suite.model_seeds]
-
-
-def _missing(suite: Suite, task: str) -> str:
-    """How to get a task's data under the suite's options, or an empty text; raises `InputError` for options that do not
-    exist."""
-    source, options = tasks.get(task), suite.task_options.get(task, {})
-    check_options(f"task_options.{task}", source.function, options, skip={"seed", "other"})
-    try:
-        return source.absent_under(options)
-    except InputError:
-        raise
-    except Exception as error:  # a plugin's fault
-        raise InputError(f"task {task!r}: missing: {one_line(error)}") from error
-
-
-def _tasks(suite: Suite) -> dict[str, Task | None]:
-    """The tasks by name; None of one whose data are not on this machine."""
-    made: dict[str, Task] = {}
-
-    def task(name: str) -> Task:
-        if name not in made:
-            source = tasks.get(name)
-            if absent := _missing(suite, name):
-                raise Unsupported(f"task {name}: data are missing: {absent}")
-            options = suite.task_options.get(name, {})
-            try:
-                made[name] = source.function(seed=suite.seed, other=task, **options)
-            except TypeError as error:
-                raise InputError(f"task_options.{name}: {one_line(error)}") from error
-            except InputError:
-                raise
-            except Exception as error:  # a plugin's fault; without a task there is nothing to plan
-                raise InputError(f"task {name!r}: {one_line(error)}") from error
-        return made[name]
-
-    return {name: None if _missing(suite, name) else task(name) for name in dict.fromkeys(suite.tasks)}
 
 
 def _method_options(suite: Suite, name: str) -> Mapping[str, Any]:

@@ -26,7 +26,7 @@ from attribug.models.lab import Lab, logits
 from attribug.models.training import initialised, train
 from attribug.models.trials import figures
 from attribug.query.query import Query
-from attribug.running.estimate import Rates, cell_of, chunk_size, cost_group, cost_place
+from attribug.running.estimate import Rates, cell_of, chunk_size, cost_group, cost_place, usual_side
 from attribug.running.jobs import Block, MeasureChecks, Train, Try, Write
 from attribug.running.outcome import Outcome
 from attribug.running.resources import peak_megabytes
@@ -158,7 +158,7 @@ class _Bench:
 
     def time_methods(self, cell: Cell, contrast: Contrast, names: Sequence[str]) -> None:
         """A chunk of one side, with passes shared as in a block."""
-        group, side = cost_group(cell), contrast.controls[0]
+        group, side = cost_group(cell), usual_side(contrast)
         chosen = [pair for pair in self.plan.methods if pair[0].name in names]
         if all(f"explain {group} {method.name}" in self.rates for method, _ in chosen):
             return
@@ -196,10 +196,18 @@ class _Bench:
         if place in self.records:
             return
         plan, data = self.plan, self.data(contrast.contaminated.examples)
-        of_output = {method.output: method for method, _ in plan.methods}
+        of_output = {method.output: method for method, _ in plan.methods_of(cell)}
         free: list[tuple[Method, Mapping[str, Any]]] = [(_costless(method), {}) for method in of_output.values()]
         settings = replace(plan.settings, examples=chunk_size(plan), chunk=chunk_size(plan))
-        work = partial(score_block, replace(contrast, keep=None), free, plan.measured, self.lab, settings)
+        work = partial(
+            score_block,
+            replace(contrast, keep=None),
+            free,
+            plan.measured_in(cell),
+            self.lab,
+            settings,
+            subject=cell.subject,
+        )
         work()  # loads and derives models
         started = time.perf_counter()
         self.records[place] = work()
@@ -235,7 +243,7 @@ class _Bench:
         for number, cell in enumerate(plan.cells):
             records = self.records.get(cost_place(cell), {})
             outcome.figures[number] = {}
-            for method, _ in plan.methods:
+            for method, _ in plan.methods_of(cell):
                 if cell.contrast is not None and method.output in records and outcome.stored is not None:
                     key, name = plan.record_key(cell, method.name), f"bytes {cost_place(cell)} {method.output}"
                     record, folder = self.as_of(records[method.output], cell), outcome.stored.folder.parent
@@ -251,7 +259,7 @@ class _Bench:
         chunks = -(-int(self.rates[f"examples {cost_place(cell)}"]) // chunk_size(self.plan))
         scores = pd.concat([record.scores.assign(example=record.scores["example"] + number * ID_STEP)
                             for number in range(chunks)], ignore_index=True)  # fmt: skip
-        for role in ("seed", "reference", "control_seed"):
+        for role in ("seed", "reference", "control_seed") if cell.subject is None else ():
             seed = scores[role]
             turned = seed - seed % units + (seed + cell.seed - first) % units
             scores[role] = turned.where(seed >= 0, seed)

@@ -179,9 +179,14 @@ def cost_place(cell: Cell) -> str:
 
 def cost_group(cell: Cell) -> str:
     """What cells share in which a method takes as long for a chunk: task and network."""
-    first = None if cell.contrast is None else chain(cell.contrast.controls[0].model)[0]
+    first = None if cell.contrast is None else chain(usual_side(cell.contrast).model)[0]
     network = first.recipe.network if isinstance(first, Trained) else first
     return f"{cell.task} {keys.digest(network)}"
+
+
+def usual_side(contrast: Contrast) -> Side:
+    """A side that costs what others do: a control's, or of a subject its own."""
+    return (contrast.controls or (contrast.contaminated,))[0]
 
 
 def chunk_size(plan: Plan) -> int:

@@ -14,7 +14,7 @@ Kind = Literal["text", "names", "integer", "number", "numbers", "pairs", "list",
 """How the command line spells an option: a text; names separated by commas; a number; numbers separated by commas;
 KEY=VALUE, or texts, as often as one likes; nothing but its name."""
 ENGINES = ("local", "ray")
-OF_THE_SUITE = ("methods", "bugs", "fixes", "metrics", "tasks", "seeds", "seed", "examples", "visible")
+OF_THE_SUITE = ("methods", "bugs", "fixes", "panels", "metrics", "tasks", "seeds", "seed", "examples", "visible")
 """Options that are keys of the suite. `changes` and `plugins` reach it as well, and a GPU computes other last bits; all
 other options change no number."""
 OF_A_GIVEN_MODEL = (
@@ -38,6 +38,7 @@ class RunOptions:
     """From Python also plain functions f(model, inputs, targets)."""
     bugs: Sequence[str] | None = _option("names", "Only these, a,b,…")
     fixes: Sequence[str] | None = _option("names", "Mend what can be mended with these, a,b,…")
+    panels: Sequence[str] | None = _option("names", "Only these, a,b,…")
     metrics: Sequence[str] | None = _option("names", "Only these, a,b@post,…")
     tasks: Sequence[str] | None = _option("names", "Only these, a,b,…")
     seeds: int | None = _option("integer", "Number of models a side.", metavar="N")

@@ -114,8 +114,9 @@ class Schedule:
             measure = MeasureChecks(number)
             self.waiting[measure] = needed
             needed = {measure}
+        asked = {method.name for method, _ in self.plan.methods_of(cell)}
         for bundle in self.plan.bundles:
-            missing = tuple(method for method in bundle if not self._stored(number, cell, method))
+            missing = tuple(method for method in bundle if method in asked and not self._stored(number, cell, method))
             if missing:
                 self.waiting[Block(number, missing)] = set(needed)
 

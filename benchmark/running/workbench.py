@@ -87,9 +87,11 @@ class Workbench:
     def _measure(self, job: MeasureChecks) -> dict[str, float]:
         cell = self.plan.cells[job.cell]
         checks = cell.contrast.checks if cell.contrast is not None else ()
-        from attribug.models.checks import figure
+        from attribug.models.checks import figure, tested
 
         figures = {check.name: figure(check, self.lab) for check in checks}
+        if cell.subject is not None and cell.subject.tested is not None:
+            figures |= tested(cell.subject.tested.examples, self.lab)
         self.records.save_checks(self.plan.check_key(cell), figures)
         return figures
 
@@ -124,8 +126,9 @@ class Workbench:
         cell, contrast, failures = self.plan.cells[job.cell], self._contrast(job), {}
         self.maps.noted.clear()
         records = score_block(
-            contrast, self._methods(job), self.plan.measured, self.lab, self.plan.settings, kept=self.maps, report=event
-        )
+            contrast, self._methods(job), self.plan.measured_in(cell), self.lab, self.plan.settings, kept=self.maps,
+            subject=cell.subject, report=event,
+        )  # fmt: skip
         for name, files in self.maps.noted.items():  # first, so that no record with kept maps lacks them
             self.records.save_map_files(self.plan.record_key(cell, name), files)
         for name, record in records.items():

@@ -15,18 +15,20 @@ from attribug.contracts import outputs
 from attribug.contracts.contrasts import Side
 from attribug.contracts.data import Data
 from attribug.contracts.pieces import Metric
-from attribug.contracts.shapes import KINDS, channel_axis
+from attribug.contracts.shapes import KINDS
 from attribug.errors import StorageError, Unsupported, one_line
 from attribug.maps.asked import asked
 from attribug.maps.kept import explained
 from attribug.metrics.shared import Shared
 from attribug.query.query import Query
+from attribug.scores.aligned import Aligned, Held, masks_of, pictured, told_of
 from attribug.scores.measurement import Measurement, gaussian_maps
 from attribug.scores.records import SHOWN, Record
 
 if TYPE_CHECKING:
     from attribug.contracts.contrasts import Contrast
     from attribug.contracts.pieces import Method
+    from attribug.contracts.subjects import Subject
     from attribug.maps.asked import Queries
     from attribug.maps.kept import KeptMaps
     from attribug.models.lab import Lab
@@ -55,9 +57,13 @@ def score_block(
     settings: Settings,
     *,
     kept: KeptMaps | None = None,
+    subject: Subject | None = None,
     report: OnWork = lambda stage, amount: None,
 ) -> dict[str, Record]:
     """Explains and scores a contrast with several methods that share their passes; one record a method, by name.
+
+    `subject`: whose contrast it is, where it is of a panel: maps are then held against its masks, and scores have the
+    columns of `attribug.scores.aligned`.
 
     A method that raises fails alone. What `kept` holds is not explained again. `report` is told of every side explained
     and every method scored.
@@ -65,7 +71,14 @@ def score_block(
     positions = explained_positions(contrast, lab, settings.examples)
     if not len(positions):
         return {method.name: Record(verdict="failed", reason="no example is left to explain") for method, _ in methods}
-    work = {method.name: _Work(contrast, method, measured, settings, len(positions), kept) for method, _ in methods}
+    try:
+        held = None if subject is None else (masks_of(subject, lab, positions), told_of(subject, lab, positions))
+    except Unsupported as reason:
+        return {method.name: Record(verdict="unsupported", reason=str(reason)) for method, _ in methods}
+    work = {
+        method.name: _Work(contrast, method, measured, settings, len(positions), kept, held and Held(*held))
+        for method, _ in methods
+    }
     versions = sorted({version for job in work.values() for version in job.versions})
     for start in range(0, len(positions), settings.chunk):
         chunk = positions[start : start + settings.chunk]
@@ -159,7 +172,9 @@ class _Work:
         settings: Settings,
         count: int,
         kept: KeptMaps | None,
+        held: Held | None = None,
     ) -> None:
+        self.held = held
         self.contrast = contrast
         self.method = method
         self.output = outputs.get(method.output)
@@ -167,6 +182,8 @@ class _Work:
         self.rows = settings.rows
         self.measurements = [
             Measurement(contrast, metric, post, count=count)
+            if held is None
+            else Aligned(contrast, metric, post, count=count, masks=held.masks)
             for metric, post in measured
             if metric.reads == method.output and metric.applies(contrast)
         ]
@@ -230,12 +247,12 @@ class _Work:
             measurement.attempt(step, *arguments)
 
     def remember(self, side: Side, maps: Tensor) -> None:
-        """Keeps the first few examples' channel sums for the gallery, in [−1, 1]: float16 ends at 65,504."""
+        """Keeps what the gallery shows: of the first few examples, or what a subject's needs."""
+        if self.held is not None:
+            self.held.remember(maps)
+            return
         if self.output.gallery and maps.ndim in KINDS:
-            sums, axis = maps[:SHOWN].double(), channel_axis(maps.shape)
-            sums = sums if axis is None else sums.sum(axis)
-            largest = sums.abs().flatten(1).amax(1).reshape(-1, *[1] * (sums.ndim - 1))
-            self.shown.setdefault(side, torch.where(largest > 0, sums / largest, sums).half())
+            self.shown.setdefault(side, pictured(maps[:SHOWN]))
 
     def gallery(self, data: Data) -> dict[str, Tensor]:
         """Inputs and maps of one reference, another control and the contaminated model, as far as there are any."""
@@ -255,9 +272,12 @@ class _Work:
         frames = [measurement.rows(ids) for measurement in self.measurements if not measurement.verdict]
         frames = [frame for frame in frames if len(frame)]
         if frames:
-            self.record.scores = pd.concat(frames, ignore_index=True)
+            scores = pd.concat(frames, ignore_index=True)
+            self.record.scores = scores if self.held is None else self.held.finished(scores)
         lost = [measurement for measurement in self.measurements if measurement.verdict]
         self.record.lost = {f"{m.metric.name}@{m.post}": (m.verdict, m.reason) for m in lost}
-        self.record.gallery = self.gallery(data)
+        self.record.gallery = (
+            self.gallery(data) if self.held is None else self.held.gallery(self.record.scores, data) if frames else {}
+        )
         self.record.maps_kept = self.kept is not None and self.kept.keep
         return self.record

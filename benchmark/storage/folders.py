@@ -18,10 +18,11 @@ __all__ = [
 ]  # fmt: skip
 RESULTS, SCORES, COSTS, RUN = "results.csv", "scores.parquet", "costs.csv", "run.json"
 FIXES = "fixes.csv"
+ALIGNMENT, ALIGNMENT_CASES, ALIGNMENT_SCORES = "alignment.csv", "alignment_cases.csv", "alignment.parquet"
 ANALYSIS, FIGURES, REPORT = "analysis", "figures", "report.html"
 REPLICATION, REPLICATION_NOTES = "replication.csv", "replication.json"
 """Names of a run's files and folders."""
-TABLES = (RESULTS, SCORES, COSTS, FIXES, REPORT, RUN)
+TABLES = (RESULTS, SCORES, COSTS, FIXES, ALIGNMENT, ALIGNMENT_CASES, ALIGNMENT_SCORES, REPORT, RUN)
 """Files that lie in a run's folder itself."""
 CONTENT = ("records", "galleries", "maps")
 """Folders of a run whose files are named by what determines them."""

@@ -44,8 +44,8 @@ class Suite(BaseModel):
 
     name: Name
     description: str = ""
-    tasks: list[Name] = Field(min_length=1)
-    bugs: list[Name] = Field(min_length=1)
+    tasks: list[Name] = []
+    bugs: list[Name] = []
     methods: list[Name] = Field(min_length=1)
     metrics: list[Name] = Field(min_length=1)
     levels: dict[Name, list[float | int | str]] = {}
@@ -61,6 +61,12 @@ class Suite(BaseModel):
     """Further values of the parameter of a fix that is worth a curve: their models are measured, not explained."""
     swept_tasks: list[Name] = []
     """The tasks on which sweeps are made; none: all."""
+    panels: list[Name] = []
+    """Models that are held against masks, without any bug: see `attribug.panels`. A suite of panels alone needs neither
+    tasks nor bugs."""
+    panel_options: dict[Name, dict[str, Any]] = {}
+    panel_methods: dict[Name, list[Name]] = {}
+    """The methods, of those of the suite, that a panel is explained by; of one that is not named here: all."""
     posts: list[str] = []
     """Posts to measure every attribution metric with, instead of each metric's own, unless it is named with one;
     those a metric cannot take are left out for it, and said so."""
@@ -86,7 +92,7 @@ class Suite(BaseModel):
         return tuple(self.seed * 1000 + number for number in range(self.seeds))
 
 
-LISTED = ("tasks", "bugs", "methods", "metrics", "fixes", "posts")
+LISTED = ("tasks", "bugs", "methods", "metrics", "fixes", "panels", "posts")
 """Keys whose names may be separated by commas where one is changed."""
 
 
@@ -113,6 +119,11 @@ def load(suite: str, changes: Mapping[str, Any] | None = None) -> Suite:
         _change(values, key, value)
     if changes:
         values.pop("cost", None)
+    for key in ("tasks", "bugs") if not values.get("panels") else ():
+        if not values.get(key, True):
+            raise InputError(f"suite {suite}: key {key!r}: expected at least one name, found none")
+        if key not in values:
+            raise InputError(f"suite {suite}: key {key!r} is missing")
     try:
         return Suite.model_validate(values)
     except pydantic.ValidationError as error:

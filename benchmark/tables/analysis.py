@@ -161,7 +161,7 @@ def bare_methods(plan: Plan) -> list[str]:
 
 def main_controls(plan: Plan) -> dict[str, str]:
     """Name of the control by bug that its verdict is about."""
-    controls = {cell.bug: cell.contrast.control for cell in reversed(plan.cells) if cell.contrast is not None}
+    controls = {cell.bug: cell.contrast.control for _, cell in reversed(plan.contrasted) if cell.contrast is not None}
     return {name: controls.get(name, NO_CONTROL) for name in plan.bugs}
 
 

@@ -78,7 +78,7 @@ def _gallery(**facts: Any) -> bytes:
 def _galleries(outcome: Outcome, rows: pd.DataFrame, galleries: Tensors) -> Iterator[tuple[str, Drawing]]:
     """One a task, bug and level, from the first seed in which the bug took."""
     plan, done = outcome.plan, set()
-    for number, cell in enumerate(plan.cells):
+    for number, cell in plan.contrasted:
         place = (cell.task, cell.bug, cell.level)
         if place in done or cell.contrast is None or not outcome.took(number):
             continue

@@ -82,7 +82,7 @@ def _rows(outcome: Outcome, folder: Path) -> Iterator[dict[str, Any]]:
     if not there or outcome.stored is None:
         return
     for cell in plan.cells:
-        for method, _ in plan.methods if cell.contrast is not None else ():
+        for method, _ in plan.methods_of(cell) if cell.contrast is not None else ():
             files: dict[tuple[str, str], list[MapFile]] = {}
             for file in outcome.stored.load_map_files(plan.record_key(cell, method.name)) or ():
                 if file.name in there:

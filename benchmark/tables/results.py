@@ -39,8 +39,8 @@ def results_of(outcome: Outcome, estimates: pd.DataFrame) -> pd.DataFrame:
 def _outcomes(outcome: Outcome) -> Iterator[dict[str, Any]]:
     """Rows without numbers: bugs that took in no model, methods that declined or failed."""
     plan = outcome.plan
-    for number, cell in enumerate(plan.cells):
-        cells = [n for n, other in enumerate(plan.cells) if place_of(other) == place_of(cell)]
+    for number, cell in plan.contrasted:
+        cells = [n for n, other in plan.contrasted if place_of(other) == place_of(cell)]
         taken = [n for n in cells if outcome.took(n)]
         broken = cell.verdict or ("failed" if (number, "") in outcome.failures else "")
         for method, _ in plan.methods:
@@ -63,7 +63,7 @@ def _outcomes(outcome: Outcome) -> Iterator[dict[str, Any]]:
 
 def _planned(outcome: Outcome) -> Iterator[dict[str, Any]]:
     """Every row that the plan promises, as it stands where the models are too few for a single triple."""
-    for cell in outcome.plan.cells:
+    for _, cell in outcome.plan.contrasted:
         for method, _ in outcome.plan.methods:
             yield from _empty_rows(outcome.plan, cell, method, "inconclusive", "these models only", 0)
 
@@ -93,7 +93,7 @@ def _mark_constructed(results: pd.DataFrame, plan: Plan) -> pd.DataFrame:
     bare = {metric.name: metric for metric, _ in plan.measured if not outputs.get(metric.reads).explains}
     constructed = {
         (cell.bug, name)
-        for cell in plan.cells
+        for _, cell in plan.contrasted
         for name, metric in bare.items()
         if cell.contrast is not None and _is_checked(plan.bugs[cell.bug], cell.contrast, metric)
     }

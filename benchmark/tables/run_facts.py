@@ -66,7 +66,7 @@ def run_facts(outcome: Outcome, results: pd.DataFrame) -> dict[str, Any]:
 
 def _checks(outcome: Outcome) -> Iterator[dict[str, Any]]:
     """Every check of every cell, with its figure where it was measured; those of mended bugs are the bugs' own."""
-    for number, cell in enumerate(outcome.plan.cells):
+    for number, cell in outcome.plan.contrasted:
         if MENDED in cell.bug:
             continue
         for check in cell.contrast.checks if cell.contrast is not None else ():
@@ -118,6 +118,7 @@ def _pieces(plan: Plan) -> dict[str, dict[str, dict[str, Any]]]:
             for metric, _ in plan.measured
         },
         "tasks": {tasks.get(name): _of_task(plan, name) for name in plan.suite.tasks},
+        "panels": {panel: {"notes": list(plan.notes.get(panel.name, ()))} for panel in plan.panels.values()},
     }  # fmt: skip
     return {
         kind: {entry.name: {"summary": entry.summary, "paper": entry.paper, **facts} for entry, facts in pieces.items()}
@@ -138,7 +139,9 @@ def _of_task(plan: Plan, name: str) -> dict[str, Any]:
 
 def _explained(plan: Plan, bug: str) -> dict[str, str | None]:
     """For which class a bug's examples are explained, and where relevance is expected."""
-    contrast = next((cell.contrast for cell in plan.cells if cell.bug == bug and cell.contrast is not None), None)
+    contrast = next(
+        (cell.contrast for _, cell in plan.contrasted if cell.bug == bug and cell.contrast is not None), None
+    )
     return {} if contrast is None else {"target": contrast.target, "truth": contrast.truth}
 
 

@@ -11,7 +11,20 @@ from typing import TYPE_CHECKING
 from attribug.errors import InputError, StorageError
 from attribug.results.schema import SCHEMA_VERSION
 from attribug.storage.files import checksum, read_json, storing, write_json
-from attribug.storage.folders import ANALYSIS, COSTS, FIGURES, FIXES, MAPS_INDEX, RESULTS, RUN, SCORES, claimed
+from attribug.storage.folders import (
+    ALIGNMENT,
+    ALIGNMENT_CASES,
+    ALIGNMENT_SCORES,
+    ANALYSIS,
+    COSTS,
+    FIGURES,
+    FIXES,
+    MAPS_INDEX,
+    RESULTS,
+    RUN,
+    SCORES,
+    claimed,
+)
 from attribug.tables import kept_maps
 
 if TYPE_CHECKING:
@@ -83,5 +96,6 @@ def finished(place: Location, plan: Plan, *, with_maps: bool = False) -> bool:
 def checksums(out: Path) -> dict[str, str]:
     """Checksums of tables, figures and the index of kept maps: a damaged or missing one makes the run unfinished."""
     folders = [path for folder in (ANALYSIS, FIGURES) for path in sorted((out / folder).glob("*"))]
-    paths = [*(out / name for name in (RESULTS, SCORES, COSTS, FIXES, MAPS_INDEX)), *folders]
+    tables = (RESULTS, SCORES, COSTS, FIXES, ALIGNMENT, ALIGNMENT_CASES, ALIGNMENT_SCORES, MAPS_INDEX)
+    paths = [*(out / name for name in tables), *folders]
     return {path.name: checksum(path) for path in paths if path.is_file()}

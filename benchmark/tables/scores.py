@@ -25,7 +25,7 @@ def scores_of(outcome: Outcome) -> Iterator[pd.DataFrame]:
     cells in which the bug took and no method failed."""
     plan = outcome.plan
     places: dict[tuple[str, str, str], list[int]] = {}
-    for number, cell in enumerate(plan.cells):
+    for number, cell in plan.contrasted:
         if outcome.took(number):
             places.setdefault(place_of(cell), []).append(number)
     for place, numbers in places.items():

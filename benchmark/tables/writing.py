@@ -13,6 +13,7 @@ from attribug.errors import one_line
 from attribug.results.schema import KEYS, SCORE_COLUMNS, read_results, results_csv
 from attribug.storage.files import make_folder, write_atomically, write_json
 from attribug.storage.folders import ANALYSIS, COSTS, RESULTS, RUN, SCORES
+from attribug.tables.alignment import write_alignment
 from attribug.tables.analysis import Distilled, analyses, distilled, joined
 from attribug.tables.costs import costs_of
 from attribug.tables.figures import draw
@@ -37,6 +38,7 @@ def write(outcome: Outcome, out: Path) -> pd.DataFrame:
     _write_csv(costs_of(outcome), out / COSTS)
     write_atomically(out / RESULTS, partial(Path.write_bytes, data=results_csv(results)))
     write_fixes(outcome, out)
+    write_alignment(outcome, out)
     write_index(outcome, out)
     unanalysed = _analyse(known, results, outcome.plan, out / ANALYSIS)
     facts = run_facts(outcome, results)

@@ -114,7 +114,7 @@ def test_wrong_values_are_told_with_key_expected_and_found(tmp_path: Path, text:
 @pytest.mark.parametrize(("old", "new", "expected"), [
     ("tasks: [digits]\n", "", "key 'tasks' is missing"),
     ("name: mine\n", "", "key 'name' is missing"),
-    ("tasks: [digits]", "tasks: []", "key 'tasks': expected it should have at least 1 item"),
+    ("tasks: [digits]", "tasks: []", "key 'tasks': expected at least one name, found none"),
     ("methods: [gradient]", "methods: gradient", "key 'methods': expected a valid list, found 'gradient'"),
     ("bugs: [reinit]", "bugs: [[reinit]]", "key 'bugs.0': expected a valid string, found ['reinit']"),
     ("name: mine", "name: 3", "key 'name': expected a valid string, found 3"),
