@@ -75,6 +75,14 @@ class Subject:
     """The model that answers, and labelled examples on which it is right or not; None: nobody knows the labels."""
     target: Target = "own"
     """Which class is explained: the model's `own` prediction, or the `label`."""
+    draw: int | None = None
+    """Which of several that are alike, where they share the explained model and differ in the one that is tested; None:
+    its seed tells them apart."""
+
+    @property
+    def unit(self) -> int:
+        """What tells alike subjects apart."""
+        return self.side.seed if self.draw is None else self.draw
 
 
 @dataclass(frozen=True)

@@ -63,7 +63,7 @@ def _cell(panel: str, told: Subject | Lacking) -> Cell:
     )
     keys.digest(contrast, told.regions)  # raises here, not in the middle of the plan
     trainings(told.side.model)
-    return Cell(panel, told.model, told.data, told.side.seed, contrast, subject=told)
+    return Cell(panel, told.model, told.data, told.unit, contrast, subject=told)
 
 
 def _expect_each_once(cells: list[Cell]) -> None:
