@@ -134,7 +134,7 @@ def run(name: str | None = None, *, reporter: Reporter | None = None, **options:
     fresh, keep_maps = request.options.fresh, request.options.keep_maps
     with request.used(cache), run_folder.prepare(place, cache, plan):
         if not fresh and run_folder.finished(place, plan, with_maps=keep_maps):
-            return Run(place.folder, read_results(place.folder / RESULTS), plan, None, url)
+            return Run(place.folder, read_results(place.folder / RESULTS, empty=not plan.contrasted), plan, None, url)
         request.fetch_given()
         stored = Models(cache.folder, device=plan.device).cache
         exchange = Exchange(place, cache, stored, fresh=fresh)

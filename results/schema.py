@@ -128,8 +128,9 @@ def results_csv(frame: pd.DataFrame) -> bytes:
     return buffer.getvalue().encode("utf-8", "backslashreplace")
 
 
-def read_results(path: str | Path) -> pd.DataFrame:
-    """Read what `results_csv` made; nothing else passes.
+def read_results(path: str | Path, *, empty: bool = False) -> pd.DataFrame:
+    """Read what `results_csv` made; nothing else passes. `empty`: whether it may have no row, as where nothing but
+    panels ran.
 
     A cut at the end of a line leaves a table that is whole in itself: only a comparison with the plan shows it.
 
@@ -139,7 +140,7 @@ def read_results(path: str | Path) -> pd.DataFrame:
     """
     place = Path(path)
     try:
-        return sort_results(typed(_parse(_text(place))))
+        return sort_results(typed(_parse(_text(place), empty=empty)))
     except TableError as error:
         raise TableError(f"{place}: {error}") from None
 
@@ -170,7 +171,7 @@ def _text(path: Path) -> str:
     return text
 
 
-def _parse(text: str) -> pd.DataFrame:
+def _parse(text: str, *, empty: bool) -> pd.DataFrame:
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     try:
         header = next(reader)
@@ -178,7 +179,7 @@ def _parse(text: str) -> pd.DataFrame:
         rows = [_row(fields, reader.line_num) for fields in reader]
     except csv.Error as error:
         raise TableError(f"expected comma-separated fields, found {error} in line {reader.line_num}") from error
-    if not rows:
+    if not rows and not empty:
         raise TableError("expected at least one row, found none")
     return pd.DataFrame(rows, columns=list(RESULT_COLUMNS))
 

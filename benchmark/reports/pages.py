@@ -118,7 +118,7 @@ def _analysis(path: Path) -> pd.DataFrame | None:
 
 def _galleries(galleries: Tensors, costs: pd.DataFrame, facts: Mapping[str, Any]) -> dict[Place, dict[str, Any]]:
     """By place: the maps of the first model in which the bug took, as in the run's own figures."""
-    records = costs[costs["kind"] == "record"]
+    records = costs[(costs["kind"] == "record") & costs["task"].isin(facts["pieces"]["tasks"])]
     by_place: dict[Place, dict[str, Any]] = {}
     for (*names, seed), part in records.groupby([*PLACE, "seed"], sort=True):
         place: Place = (str(names[0]), str(names[1]), str(names[2]))

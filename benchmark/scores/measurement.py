@@ -66,7 +66,7 @@ class Measurement:
             return
         try:
             with settings_restored():
-                step(self, *arguments)
+                getattr(self, step.__name__)(*arguments)  # as a kind of measurement takes it
         except Exception as error:  # foreign code: whatever it raises costs its own rows only
             self.lose(error)
 
