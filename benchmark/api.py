@@ -76,6 +76,18 @@ class Run:
         path = self.folder / FIXES
         return read_fixes(path) if path.is_file() else None
 
+    @property
+    def alignment(self) -> pd.DataFrame | None:
+        """How far explanations agree with masks, one row a model, data, mask, method and metric; None without panels."""
+        path = self.folder / ALIGNMENT
+        return read_alignment(path) if path.is_file() else None
+
+    @property
+    def cases(self) -> pd.DataFrame | None:
+        """How often each of Shared Interest's cases is, one row a model, data, mask, method and case; None likewise."""
+        path = self.folder / ALIGNMENT_CASES
+        return read_cases(path) if path.is_file() else None
+
     def maps(
         self,
         method: str,

@@ -79,6 +79,9 @@ class Subject:
     """Which of several that are alike, where they share the explained model and differ in the one that is tested; None:
     its seed tells them apart."""
 
+    classes: tuple[str, ...] = ()
+    """Names of its outputs, where galleries shall tell them."""
+
     @property
     def unit(self) -> int:
         """What tells alike subjects apart."""

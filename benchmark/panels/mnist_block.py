@@ -8,7 +8,7 @@ from attribug import bugs, panels
 from attribug.contracts.contrasts import Side
 from attribug.contracts.subjects import Ask, Regions, Subject
 
-DATA = {"correlated": "biased", "decorrelated": "decorrelated"}
+DATA = {"decorrelated": "decorrelated", "correlated": "biased"}
 """Names of test sets in tables, and in a contrast."""
 
 

@@ -53,7 +53,7 @@ def smile_bias(ask: Ask, *, seed: int, seeds: Sequence[int], dataset: str = "ani
                     group = label * len(known.said) + number
                     side = Side(model, Examples.of(of_group, base=whole, group=group))
                     masks = Regions.told(side.examples, **known.masks)
-                    yield Subject(name, f"{kind}, {said}", side, masks, tested=side)
+                    yield Subject(name, f"{kind}, {said}", side, masks, tested=side, classes=task.classes)
 
 
 def of_group(*, base: Examples, group: int) -> Data:

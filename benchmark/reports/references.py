@@ -69,7 +69,7 @@ def _load(path: Path, name: str, kind: type[Facts]) -> ComparedTable:
     scores = table.with_name(SCORES) if facts and notes.name == RUN else None
     scores = scores if scores is not None and scores.exists() else None  # a run may be kept without them
     try:
-        rows = read_results(table, empty=bool(facts["suite"].get("panels")) and not facts["suite"].get("bugs"))
+        rows = read_results(table, empty=panels_alone(facts))
         for file in (table, scores):
             if facts and file is not None:
                 expect_file(file, facts)
@@ -78,3 +78,9 @@ def _load(path: Path, name: str, kind: type[Facts]) -> ComparedTable:
         raise InputError(str(error)) from error
     except (OSError, pa.ArrowException) as error:
         raise InputError(f"{scores}: {one_line(error)}") from error
+
+
+def panels_alone(facts: dict[str, object]) -> bool:
+    """Whether a run's suite has panels and no bugs, so that its results have no rows."""
+    suite = facts.get("suite")
+    return isinstance(suite, dict) and bool(suite.get("panels")) and not suite.get("bugs")

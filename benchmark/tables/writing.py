@@ -44,7 +44,9 @@ def write(outcome: Outcome, out: Path) -> pd.DataFrame:
     facts = run_facts(outcome, results)
     missing = {"undrawn": draw(outcome, results, facts["pieces"], out), "unanalysed": unanalysed}
     write_json(out / RUN, facts | {"files": checksums(out), **missing})
-    return read_results(out / RESULTS, empty=not outcome.plan.contrasted)  # rounded as in the file, so that everyone reads the same numbers
+    return read_results(
+        out / RESULTS, empty=not outcome.plan.contrasted
+    )  # rounded as in the file, so that everyone reads the same numbers
 
 
 def _write_scores(outcome: Outcome, path: Path, parts: list[Distilled]) -> None:

@@ -62,7 +62,7 @@ def _number(text: str) -> float:
 
 
 DONE, FAILED_CHECK, WRONG_INPUT, INCOMPLETE = 0, 1, 2, 3
-KINDS = ("methods", "bugs", "fixes", "metrics", "tasks", "suites")
+KINDS = ("methods", "bugs", "fixes", "metrics", "tasks", "panels", "suites")
 app = typer.Typer(
     name="attribug", add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
     help="Which explanation method reveals which bug in a machine-learning model?",
@@ -255,7 +255,7 @@ def _numbers(flag: str, text: str | None) -> tuple[float, ...] | None:
 @app.command("list")
 def list_(
     kind: Annotated[
-        str | None, typer.Argument(help="methods, bugs, fixes, metrics, tasks or suites; default: all.")
+        str | None, typer.Argument(help="methods, bugs, fixes, metrics, tasks, panels or suites; default: all.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
     plugin: Annotated[list[str] | None, typer.Option(metavar="FILE|MODULE", help="Adds what it registers.")] = None,

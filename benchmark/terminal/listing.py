@@ -1,4 +1,4 @@
-"""What there is: methods, bugs, metrics, tasks, suites, read without importing torch where it is shipped."""
+"""What there is: methods, bugs, metrics, tasks, panels, suites, read without importing torch where it is shipped."""
 
 from __future__ import annotations
 
