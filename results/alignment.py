@@ -32,6 +32,10 @@ ACCURACY = ("panel", "model", "data", "unit", "accuracy", "tested")
 LACKING = ("panel", "model", "data", "method", "reason")
 CASE_COLUMNS = ("panel", "model", "data", "mask", "method", "case", "correct", "n", "share")
 IOU, POINTING = "iou", "pointing_game"
+MAIN = (POINTING, IOU)
+"""Metrics of which pages and terminals show every row."""
+FAMILIAR = ("gradient", "integrated_gradients", "smoothgrad", "grad_cam", "input_x_gradient")
+"""Methods that are shown first, where not all can be."""
 ABOVE, BELOW, UNDECIDED = "above", "below", "open"
 CASES = {
     "human aligned": 1, "sufficient subset": 1, "sufficient context": 1, "context dependent": 1,
@@ -179,11 +183,33 @@ def disagreements(table: pd.DataFrame) -> list[str]:
     return sentences
 
 
-def chosen(table: pd.DataFrame, preferred: Sequence[str], most: int, leave: Iterable[str] = ("random",)) -> list[str]:
+def chosen(
+    table: pd.DataFrame, most: int, preferred: Sequence[str] = FAMILIAR, leave: Iterable[str] = ("random",)
+) -> list[str]:
     """Some methods of a table, the preferred ones first, then as they come; `leave`: those that explain nothing."""
     there = table.loc[table["metric"] != "", "method"]
     names = dict.fromkeys([*(name for name in preferred if name in set(there)), *there])
-    return [name for name in names if name not in set(leave)][:most]
+    return [name for name in names if name not in {*leave}][:most]
+
+
+def told_metrics(table: pd.DataFrame) -> list[str]:
+    """The two metrics that stand for the others: pointing game and IoU, or the first ones where these are absent."""
+    there = list(dict.fromkeys(table.loc[table["metric"] != "", "metric"]))
+    return [*(name for name in (POINTING, IOU) if name in there), *(name for name in there if name not in MAIN)][:2]
+
+
+def ranked(rows: pd.DataFrame) -> str:
+    """Masks in the order of what they gain over random, with the ranks that stay open: `1 block, 2–3 digit`; empty for
+    one mask. rows: of one model, data, method, metric and post."""
+    known = rows.dropna(subset="mask_rank_low")
+    known = known.assign(gain=known["value"] - known["random"])
+    by = ["mask_rank_low", "mask_rank_high", "gain", "mask"]
+    ordered = known.sort_values(by, ascending=[True, True, False, True])[[*by[:2], "mask"]]
+    return ", ".join(f"{_range(low, high)} {mask}" for low, high, mask in ordered.itertuples(index=False, name=None))
+
+
+def _range(low: float, high: float) -> str:
+    return f"{low:.0f}" if low == high else f"{low:.0f}–{high:.0f}"
 
 
 def _expect(frame: pd.DataFrame, columns: Sequence[str], name: str) -> None:

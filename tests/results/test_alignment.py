@@ -354,8 +354,26 @@ def test_metrics_that_disagree_for_certain_are_told() -> None:
 
 
 def test_some_methods_are_chosen_in_order(table: pd.DataFrame) -> None:
-    assert chosen(table, ("integrated_gradients", "lime"), 2) == ["integrated_gradients", "grad_cam"]
-    assert chosen(table, (), 9, leave=()) == sorted(set(table["method"]) - {"", "lrp_epsilon"})
+    assert chosen(table, 2, ("integrated_gradients", "lime")) == ["integrated_gradients", "grad_cam"]
+    assert chosen(table, 2) == ["gradient", "integrated_gradients"]
+    assert chosen(table, 9, (), leave=()) == sorted(set(table["method"]) - {"", "lrp_epsilon"})
+
+
+def test_masks_are_told_in_order() -> None:
+    draw = np.random.default_rng(11)
+    values = [np.clip(draw.normal(level, 0.1, (1, 40)), 0, 1) for level in (0.3, 0.7, 0.32)]
+    assert alignment.ranked(alignment.table(masks(*values), *NOTHING)) in {
+        "1 k1, 2–3 k2, 2–3 k0",
+        "1 k1, 2–3 k0, 2–3 k2",
+    }
+    assert alignment.ranked(alignment.table(masks(values[0]), *NOTHING)) == ""
+
+
+def test_two_metrics_stand_for_all(table: pd.DataFrame) -> None:
+    assert alignment.told_metrics(table) == ["pointing_game", "iou"]
+    assert alignment.told_metrics(alignment.table(scores([[0.1, 0.2]], metric="mass_accuracy"), *NOTHING)) == [
+        "mass_accuracy"
+    ]
 
 
 def test_ranks_of_a_study_tell_the_shortcut(table: pd.DataFrame) -> None:
