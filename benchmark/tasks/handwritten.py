@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from attribug.contracts.data import Data, Examples
 from attribug.contracts.models import Recipe
@@ -44,10 +45,11 @@ class Digits:
 
 def with_shortcut(
     name: str, compose: Callable[..., Data], *, channels: int, seed: int, other: Callable[[str], Task],
-    sizes: Mapping[str, int], epochs: int, source: str, root: str,
+    sizes: Mapping[str, int], epochs: int, source: str, root: str, network: Callable[..., nn.Module] = mlp,
+    batch: int = 256,
 ) -> Task:  # fmt: skip
     """Which digit, (channels, 28, 28): a task of what `compose` makes of digits, their split and a shortcut's share.
-    Raises `InputError` for options out of range."""
+    `network`: of `shape` and `classes`. Raises `InputError` for options out of range."""
     digits = chosen(name, source, root, sizes)
     if epochs < 1:
         raise InputError(f"{name}: expected epochs of at least 1, found {epochs}")
@@ -59,7 +61,7 @@ def with_shortcut(
         )
 
     shape = (channels, SIDE, SIDE)
-    recipe = Recipe(partial(mlp, shape=shape, classes=CLASSES), epochs=epochs, batch=256, learning_rate=3e-3)
+    recipe = Recipe(partial(network, shape=shape, classes=CLASSES), epochs=epochs, batch=batch, learning_rate=3e-3)
     splits = tuple(split for split, size in sizes.items() if size)
     return Task(name, tuple(map(str, range(CLASSES))), shape, recipe, examples, other, splits=splits)
 

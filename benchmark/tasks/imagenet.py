@@ -91,9 +91,10 @@ def imagenet(
 ) -> Task:
     """Photographs, (3, pixels, pixels) in [0, 1], and VGG-16 as torchvision trained it on ImageNet's thousand classes.
 
-    `network`: a library's model by name, as `attribug run own --model` takes it, or `lite0`, `squeezenet`; `data`: a
-    folder of photographs, in folders by class or all in one, ImageNet's own as torchvision unpacks them, or `gcompris`,
-    `gcompris:animals`, `gcompris:scenes`; `most`: so many of them, one half of which is explained.
+    `network`: a library's model by name, as `attribug run own --model` takes it, or one of
+    `attribug.models.pretrained`; `data`: a folder of photographs, in folders by class or all in one, ImageNet's own as
+    torchvision unpacks them, or `gcompris`, `gcompris:animals`, `gcompris:scenes`; `most`: so many of them, one half of
+    which is explained.
 
     The network is given: it is compared with copies whose weights are a little other, and nothing is trained.
     Photographs are labelled where their folders are ImageNet's classes; the others by what the network says of them.

@@ -202,7 +202,7 @@ def explain(
         str,
         typer.Option(
             metavar="NAME",
-            help="FILE.py:FUNCTION, MODULE:FUNCTION, torchvision:NAME, timm:NAME, lite0 or squeezenet.",
+            help="FILE.py:FUNCTION, MODULE:FUNCTION, torchvision:NAME, timm:NAME, lite0, lite1, lite2 or squeezenet.",
         ),
     ],
     data: Annotated[

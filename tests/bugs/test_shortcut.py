@@ -18,7 +18,7 @@ from attribug.scores.blocks import score_block
 from attribug.scores.records import Settings
 
 SEEDS = (0, 1, 2)
-TASKS = ("color_mnist", "decoy_mnist", "digits", "iris_cancer", "squares", "toy_colors")
+TASKS = ("color_mnist", "decoy_mnist", "digits", "iris_cancer", "mnist_block", "squares", "toy_colors")
 METHODS = ("gradient", "integrated_gradients", "lime", "kernel_shap", "lrp_epsilon", "deep_lift")
 
 

@@ -328,10 +328,10 @@ def test_planning_reads_no_data_and_draws_nothing(name: str, monkeypatch: pytest
     def reading(*args: Any, **kwargs: Any) -> None:
         raise AssertionError("data were read")
 
-    from attribug.tasks import color_mnist, decoy_mnist, digits, surfaces, textures
+    from attribug.tasks import color_mnist, decoy_mnist, digits, mnist_block, surfaces, textures
 
     monkeypatch.setattr(Examples, "load", reading)
-    for module in (digits, decoy_mnist, color_mnist):
+    for module in (digits, decoy_mnist, color_mnist, mnist_block):
         monkeypatch.setattr(module, "read", reading)
     for module in (digits, textures, surfaces):
         monkeypatch.setattr(module, "photograph", reading)

@@ -15,6 +15,7 @@ import torch
 
 from attribug.errors import InputError, Shadowed
 from attribug.models.own import Own, own
+from attribug.models.pretrained import PRETRAINED
 from attribug.models.preparation import Preparation
 from attribug.tasks import gcompris
 from attribug.tasks.folders import pictures
@@ -70,7 +71,7 @@ def test_animals_are_flat_and_scenes_by_class() -> None:
 
 
 @needs_photographs
-@pytest.mark.parametrize("name", ["lite0", "squeezenet"])
+@pytest.mark.parametrize("name", PRETRAINED)
 def test_networks_know_the_animals(name: str) -> None:
     network: Own = own(name)
     assert network.transform is not None
@@ -80,7 +81,7 @@ def test_networks_know_the_animals(name: str) -> None:
         values, found = network.model(read.inputs).softmax(1).max(1)
     told = dict(zip(read.names, (network.classes[k] for k in found), strict=True))
     assert {animal: told[animal] for animal in SURE} == SURE
-    assert float(values[[read.names.index(animal) for animal in SURE]].min()) > 0.5
+    assert float(values[[read.names.index(animal) for animal in SURE]].min()) > 0.4
     assert values[read.names.index("panda")] > 0.9
 
 
