@@ -172,7 +172,8 @@ def some(whole: Examples, first: int) -> Examples:
 
 
 def _content(whole: Examples | Regions) -> str:
-    content: str = whole.build.keywords["content"]  # type: ignore[attr-defined]
+    build: Any = whole.build
+    content: str = build.keywords["content"]
     return content
 
 
