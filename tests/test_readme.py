@@ -61,12 +61,14 @@ def folder(tmp_path):
     torch.save(bvd_cnn(pixels=64, width=2).state_dict(), tmp_path / "mine.pt")
     (tmp_path / "names.txt").write_text("\n".join(map(str, range(1000))))
     for kind in ("cat", "coffee"):
-        for place in ("photos", "masks"):
-            (tmp_path / place / kind).mkdir(parents=True)
+        (tmp_path / "photos" / kind).mkdir(parents=True)
         picture = Image.fromarray(getattr(data, kind)())
         for name, turned in {"one": picture, "two": picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)}.items():
             turned.save(tmp_path / "photos" / kind / f"{name}.jpg")
-            turned.convert("L").point(lambda grey: 255 * (grey > 99)).save(tmp_path / "masks" / kind / f"{name}.png")
+            mask = turned.convert("L").point(lambda grey: 255 * (grey > 99))
+            for place in ("masks", "parts/ears", "parts/eyes"):
+                (tmp_path / place / kind).mkdir(parents=True, exist_ok=True)
+                mask.save(tmp_path / place / kind / f"{name}.png")
     return tmp_path
 
 

@@ -13,6 +13,8 @@ from attribug.errors import Unsupported
 if TYPE_CHECKING:
     from torch import nn
 
+    from attribug.contracts.subjects import Regions
+
 Level = float | int | str
 VALIDATION = "validation"
 """The split that neither trains models nor tests them."""
@@ -40,6 +42,8 @@ class GivenModel:
     """Examples whose labels somebody says: on these the model is right, or not; None: nobody says any."""
     resizes: bool = False
     """Whether it takes pictures of any size: other models' tasks may ask it about theirs."""
+    called: str = ""
+    """What people call it."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,8 @@ class Task:
     """Whether the shortcut tells the label of clean examples, too: such a task knows none without it."""
     untrained: str = ""
     """Why nothing can be trained on this task, if so."""
+    regions: Regions | None = None
+    """What people marked on the given model's examples, in their order, by name; None: nothing."""
 
     def trained(self, examples: Examples, seed: int) -> Trained:
         """The model of a seed, trained on some examples as this task trains. Raises `Unsupported` where it cannot."""

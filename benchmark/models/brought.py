@@ -16,11 +16,14 @@ from torch import nn
 from attribug import keys
 from attribug.contracts.data import Data, Examples
 from attribug.contracts.models import Given
+from attribug.contracts.subjects import Regions
 from attribug.errors import InputError, one_line
 from attribug.models.given import digest_of
 from attribug.plugin_files import pickled_for_others
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from attribug.contracts.tasks import GivenModel
 
 LIBRARIES = ("torch", "torchvision", "timm")
@@ -86,6 +89,8 @@ class Brought:
     """A second model, of another domain."""
     foreign: Brought | None = None
     """A second data set, of another domain, and what of the model learns it."""
+    regions: Regions | None = None
+    """What people marked on the examples, in their order, by name; None: nothing."""
     shape: tuple[int, ...] = ()
     """Of an input."""
     features: tuple[str, ...] = ()
@@ -97,6 +102,7 @@ class Brought:
 REMEMBERED = 8
 _PICKLED: dict[Source | Function, bytes] = {}
 _DATA: dict[str, Data] = {}
+_MASKS: dict[str, Mapping[str, Tensor]] = {}
 _BROUGHT: dict[str, Brought] = {}
 
 
@@ -147,13 +153,27 @@ def examples(data: Data) -> Examples:
     return Examples.of(part, content=content, first=None)
 
 
+def regions(masks: Mapping[str, Tensor]) -> Regions:
+    """A handle to masks that were brought, by the names of their regions, (N, *spatial) bool each, the main one first;
+    known by their content."""
+    content = keys.digest("brought masks", masks)
+    _MASKS[content] = dict(masks)
+    return Regions.of(masks, marked, content=content)
+
+
+def marked(*, content: str) -> Mapping[str, Tensor]:
+    """Brought masks by the names of their regions."""
+    return _MASKS[content]
+
+
 def some(whole: Examples, first: int) -> Examples:
     """The first of brought examples."""
     return Examples.of(part, content=_content(whole), first=first)
 
 
-def _content(whole: Examples) -> str:
-    content: str = whole.build.keywords["content"]  # type: ignore[attr-defined]
+def _content(whole: Examples | Regions) -> str:
+    build: Any = whole.build
+    content: str = build.keywords["content"]
     return content
 
 
@@ -181,6 +201,8 @@ def register(name: str, brought: Brought) -> None:
             del _PICKLED[source]
         for content in set(_DATA) - contents:
             del _DATA[content]
+        for content in set(_MASKS) - {_content(each.regions) for each in _BROUGHT.values() if each.regions is not None}:
+            del _MASKS[content]
 
 
 def find(options: Mapping[str, Any], seed: int) -> Brought | None:
@@ -193,7 +215,8 @@ def shipped(own: Brought) -> bytes:
     chosen = {name: each for name, each in _BROUGHT.items() if each is own}
     pickled = {source: _PICKLED[source] for source in _sources(own)}
     data = {_content(each): _DATA[_content(each)] for each in _handles(own)}
-    content: bytes = cloudpickle.dumps((chosen, pickled, data))
+    masks = {} if own.regions is None else {_content(own.regions): own.regions.load()}
+    content: bytes = cloudpickle.dumps((chosen, pickled, data, masks))
     return content
 
 
@@ -214,10 +237,11 @@ def _handles(brought: Brought) -> list[Examples]:
 def unload(shipment: bytes) -> None:
     """Takes what another process shipped."""
     if shipment:
-        chosen, sources, data = pickle.loads(shipment)
+        chosen, sources, data, masks = pickle.loads(shipment)
         _BROUGHT.update(chosen)
         _PICKLED.update(sources)
         _DATA.update(data)
+        _MASKS.update(masks)
 
 
 def _able(model: nn.Module) -> nn.Module:

@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from attribug.errors import InputError, one_line
+
 Transform = Callable[[Any], Tensor]
 """Of a picture of Pillow's, to what the model takes, (C, H, W)."""
 
@@ -43,3 +45,16 @@ def square(picture: Any, pixels: int) -> Any:
     side = min(picture.size)
     left, top = ((length - side) / 2 for length in picture.size)
     return picture.resize((pixels, pixels), Image.Resampling.BILINEAR, box=(left, top, left + side, top + side))
+
+
+def applied(prepare: Transform, picture: Any, name: str) -> Tensor:
+    """What a transform makes of a picture, (C, H, W), float32; `name`: the picture's, of which a message speaks. Raises
+    `InputError` where it makes something else."""
+    try:
+        made = prepare(picture)
+    except Exception as error:
+        raise InputError(f"data {name}: the model's transform raises {one_line(error)}") from error
+    if not isinstance(made, Tensor) or made.ndim != 3:
+        found = f"shape {tuple(made.shape)}" if isinstance(made, Tensor) else type(made).__name__
+        raise InputError(f"data {name}: expected a tensor (C, H, W) from the model's transform, found {found}")
+    return made.detach().float()

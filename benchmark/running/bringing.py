@@ -127,14 +127,15 @@ def _brought(suite: Suite, asked: Mapping[str, Any], objects: Objects) -> Brough
     labels = looked.labels
     given_labels = looked.outputs.argmax(1) if labels is None else labels
     order = _order(torch.tensor(looked.read.labels) if looked.read.labels else given_labels, suite.seed)
-    masks = looked.read.masks
-    data = Data(looked.read.inputs[order], given_labels[order], order, None if masks is None else masks[order])
+    marked = {name: masks[order] for name, masks in looked.read.regions.items()}
+    data = Data(looked.read.inputs[order], given_labels[order], order, next(iter(marked.values()), None))
     whole = brought.examples(data)
     mine_given, lines = _given(looked, whole, suite)
     trained = [] if fit is None else [f"where a bug needs training, copies are trained by your function {fit.name}"]
     found = Brought(
         mine_given, whole, looked.classes, shape=tuple(data.inputs.shape[1:]), features=looked.read.features,
-        fit=fit, lines=(*looked.lines, *lines, *trained), **_lesson(looked, data, mine_given, suite),
+        fit=fit, regions=brought.regions(marked) if marked else None,
+        lines=(*looked.lines, *lines, *trained), **_lesson(looked, data, mine_given, suite),
     )  # fmt: skip
     return _beside(found, looked, asked, objects, suite) if asked["against"] else found
 
@@ -148,7 +149,10 @@ def _given(looked: Looked, whole: Examples, suite: Suite) -> tuple[GivenModel, l
     if not layers:
         raise InputError(f"model {looked.mine.name!r}: expected weights that its outputs depend on, found none")
     mean, std = looked.scale or (None, None)
-    model = GivenModel(spec, found.sigma, whole, some, mean, std, len(looked.classes), layers)
+    known = None if looked.labels is None else whole
+    model = GivenModel(
+        spec, found.sigma, whole, some, mean, std, len(looked.classes), layers, known, called=looked.mine.name
+    )
     return model, _told(found, suite)
 
 

@@ -53,8 +53,10 @@ class RunOptions:
         "text", "Yours: pictures by class or all in one, .npz, .safetensors.", metavar="PLACE"
     )
     """From Python also inputs (N, *shape), or (inputs, labels)."""
-    masks: str | Path | Any = _option("text", "Pictures of the same names, not black on the object.", metavar="FOLDER")
-    """From Python also an array (N, *spatial)."""
+    masks: str | Path | Any = _option(
+        "text", "Pictures of the same names, not black on the object; or a folder of them a region.", metavar="FOLDER"
+    )
+    """From Python also an array (N, *spatial), or several by the names of their regions."""
     classes: str | Path | Sequence[str] | None = _option("text", "A name a line, for each output.", metavar="FILE")
     pixels: int | None = _option("integer", "Squares of so many, instead of the model's own transform.", metavar="N")
     mean: Sequence[float] | None = _option("numbers", "Of the channels, values in [0, 1].", metavar="X[,X,X]")
@@ -62,7 +64,7 @@ class RunOptions:
     bgr: bool = _option("flag", "Channels in reverse order.", False)
     output: str | None = _option("text", "Which of several outputs of your model are its logits.", metavar="NAME")
     most: int | None = _option("integer", "So many of your examples, spread over the classes.", metavar="N")
-    strict: bool = _option("flag", "Refuse files that are no picture.", False)
+    strict: bool = _option("flag", "Refuse files that are no picture, and masks that do not fit.", False)
     against: str | Path | Any = _option(
         "text", "Of another domain: a second model, as --model, or labelled data to train one on.", metavar="NAME|PLACE"
     )

@@ -13,11 +13,14 @@ from torch import Tensor
 from attribug.contracts.shapes import KINDS
 from attribug.errors import InputError, near_misses, one_line
 from attribug.tasks.folders import Prepared
+from attribug.tasks.masks import OBJECT, in_order
 
 SUFFIXES = (".npz", ".safetensors")
 NAMES = ("inputs", "labels", "masks", "features")
 """What a file may hold: (N, *shape); (N,) whole numbers; (N, *spatial), not 0 where the object is; names of a vector's
 entries."""
+REGION = "masks_"
+"""Before the name of a region, in the name of its masks."""
 
 
 def read(place: str | Path) -> Prepared:
@@ -30,8 +33,9 @@ def read(place: str | Path) -> Prepared:
     except Exception as error:  # whatever a damaged file makes of its reader
         raise InputError(f"data {path}: expected arrays in a file {path.suffix}: {one_line(error)}") from error
     for name in held:
-        if name not in NAMES:
-            raise InputError(f"data {path}: expected arrays named {', '.join(NAMES)}, found {name!r}{_close(name)}")
+        if name not in NAMES and not (name.startswith(REGION) and name != REGION):
+            known = ", ".join((*NAMES, f"{REGION}NAME"))
+            raise InputError(f"data {path}: expected arrays named {known}, found {name!r}{_close(name)}")
     if "inputs" not in held:
         raise InputError(f"data {path}: expected an array 'inputs', found {', '.join(held) or 'none'}")
     return given(held, str(path))
@@ -66,19 +70,41 @@ def given(held: Mapping[str, Any], where: str) -> Prepared:
     features = tuple(str(name) for name in np.asarray(held.get("features", ())).tolist())
     if features and inputs.shape[1:] != (len(features),):
         raise InputError(f"{place}: features: expected {tuple(inputs.shape[1:])} names, found {len(features)}")
-    masks = None if held.get("masks") is None else mask_array(held["masks"], inputs, place)
+    regions = mask_arrays(_regions(held, place), inputs, f"{place}: masks")
     names = tuple(str(number) for number in range(len(inputs)))
-    return Prepared(inputs.float(), (), names, (), labels, masks=masks, features=features)
+    return Prepared(inputs.float(), (), names, (), labels, regions=regions, features=features)
 
 
-def mask_array(masks: Any, inputs: Tensor, place: str) -> Tensor:
+def _regions(held: Mapping[str, Any], place: str) -> dict[str, Any]:
+    """Masks by the name of their region, of arrays by theirs."""
+    named = {name.removeprefix(REGION): held[name] for name in sorted(held) if name.startswith(REGION)}
+    if held.get("masks") is None:
+        return named
+    if OBJECT in named:
+        raise InputError(f"{place}: masks: expected masks or {REGION}{OBJECT}, which are the same, found both")
+    return {OBJECT: held["masks"], **named}
+
+
+def mask_arrays(masks: Any, inputs: Tensor, what: str) -> dict[str, Tensor]:
+    """Masks by region, (N, *spatial), bool, the main one first: those of a mapping, or an array, whose region is
+    `object`. `what`: of what a message speaks. Raises `InputError` for other names than texts, and other sizes."""
+    if not isinstance(masks, Mapping):
+        return {OBJECT: mask_array(masks, inputs, what)}
+    for name in masks:
+        if not isinstance(name, str) or not name.strip():
+            raise InputError(f"{what}: expected the names of regions, texts, found {name!r}")
+    called = {name: what if name == OBJECT else f"{what} of {name}" for name in in_order(masks)}
+    return {name: mask_array(masks[name], inputs, called[name]) for name in called}
+
+
+def mask_array(masks: Any, inputs: Tensor, what: str) -> Tensor:
     """Masks as (N, *spatial), bool. Raises `InputError` for another size."""
-    found = _numbers(masks, f"{place}: masks") != 0
+    found = _numbers(masks, what) != 0
     spatial = inputs.shape[2:] if inputs.ndim > 2 else inputs.shape[1:]
     if found.ndim == len(spatial) + 2 and found.shape[1] == 1:
         found = found[:, 0]
     if found.shape != (len(inputs), *spatial):
-        raise InputError(f"{place}: masks: expected {(len(inputs), *spatial)}, found {tuple(found.shape)}")
+        raise InputError(f"{what}: expected {(len(inputs), *spatial)}, found {tuple(found.shape)}")
     return found
 
 

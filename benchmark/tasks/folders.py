@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import functools
-import os
-from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +13,11 @@ import torch
 from torch import Tensor
 
 from attribug.errors import InputError, one_line, warn_of_shadow
-from attribug.models.preparation import Preparation, Transform, square
+from attribug.models.preparation import Preparation, Transform, applied, square
 from attribug.tasks.gcompris import photographs
+from attribug.tasks.masks import Marks
+from attribug.tasks.picture_files import SUFFIXES, files, written
 
-SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 PACKAGED = "gcompris:"
 """Before a group of a Debian package's photographs."""
 SEE_THROUGH = {"RGBA", "LA", "PA", "RGBa", "La"}
@@ -41,10 +41,17 @@ class Prepared:
     """Places in `folders`; none of a flat folder. Where there are no folders: numbers of outputs."""
     skipped: tuple[tuple[str, str], ...] = ()
     """Files that are no picture, each with the reason."""
-    masks: Tensor | None = None
-    """(N, *spatial), bool, where the object is; None where nobody says."""
+    regions: Mapping[str, Tensor] = field(default_factory=dict)
+    """(N, *spatial), bool, by name, where people marked something, the main region first; none where nobody did."""
     features: tuple[str, ...] = ()
     """Names of a vector's entries."""
+    noted: tuple[str, ...] = ()
+    """What does not fit of the masks, in words."""
+
+    @property
+    def masks(self) -> Tensor | None:
+        """(N, *spatial), bool, where the object is, or what else is the main region; None where nobody says."""
+        return next(iter(self.regions.values()), None)
 
 
 @dataclass(frozen=True)
@@ -72,18 +79,18 @@ def pictures(
     package (`attribug.tasks.gcompris`): flat, called by the animals, and in four classes.
 
     `most`: of so many, spread evenly over the classes; no others are opened. `masks`: a folder of pictures of the same
-    names below it, not black where the object is, cropped and resized as the pictures are. `shown`: whether what people
-    see is kept beside what the model takes. What Pillow cannot read is skipped and named, or refused with `strict`.
-    Raises `InputError` where there is no picture, and where pictures differ in shape.
+    names below it, or below a subfolder for each region, not black where something is marked, cropped and resized as
+    the pictures are (`attribug.tasks.masks`). `shown`: whether what people see is kept beside what the model takes.
+    What Pillow cannot read is skipped and named, masks that do not fit are counted and told; both are refused with
+    `strict`. Raises `InputError` where there is no picture, and where pictures differ in shape.
     """
     if most is not None and most < 1:
         raise InputError(f"--most: expected at least 1, found {most}")
     found = _found(folder)
     classes = sorted({each.kind for each in found} - {""})
-    if masks is not None and not Path(masks).is_dir():
-        raise InputError(f"--masks {masks}: expected a folder of masks, found no folder")
+    marks = None if masks is None else Marks(masks, [each.name for each in found], strict=strict)
     chosen = _some(found, most)
-    inputs, objects = _Rows(len(chosen)), _Rows(len(chosen))
+    inputs, regions = _Rows(len(chosen)), {name: _Rows(len(chosen)) for name in (marks.names if marks else ())}
     seen, names, labels, skipped = [], [], [], []
     for each in chosen:
         try:
@@ -95,13 +102,14 @@ def pictures(
                 raise InputError(f"data {folder}: {each.name}: no picture: {one_line(error)}") from error
             skipped.append((each.name, one_line(error)))
             continue
-        tensor = _tensor(prepare, picture, each.name)
+        tensor = applied(prepare, picture, each.name)
         if inputs.shape not in {None, tensor.shape}:
             shapes = f"{tuple(inputs.shape or ())} and {tuple(tensor.shape)} ({each.name})"
             raise InputError(f"data {folder}: expected pictures of one shape, found {shapes}; --pixels N makes them so")
         inputs.append(tensor)
-        if masks is not None:
-            objects.append(_mask(prepare, Path(masks), Path(each.name), picture.size))
+        if marks is not None:
+            for name, mask in marks.of(each.name, picture.size, prepare).items():
+                regions[name].append(mask)
         if shown:
             ours = prepare if isinstance(prepare, Preparation) else None
             seen.append(as_seen(tensor) if ours is None else np.asarray(square(picture, ours.pixels)))
@@ -111,7 +119,8 @@ def pictures(
         others = f"; {len(skipped)} could not be read, {': '.join(skipped[0])}" if skipped else ""
         raise InputError(f"data {folder}: expected pictures ({', '.join(SUFFIXES)}), found none{others}")
     texts = tuple(names), tuple(classes), tuple(labels), tuple(skipped)
-    return Prepared(inputs.filled, tuple(seen), *texts, None if masks is None else objects.filled)
+    marked = {name: rows.filled for name, rows in regions.items()}
+    return Prepared(inputs.filled, tuple(seen), *texts, marked, noted=marks.lines() if marks else ())
 
 
 class _Rows:
@@ -140,29 +149,6 @@ class _Rows:
         self._count += 1
 
 
-def _mask(prepare: Transform, folder: Path, name: Path, size: tuple[int, int]) -> Tensor:
-    """Where the object is, (H, W), bool: what the preparation makes of the mask is nearer to white than to black."""
-    from PIL import Image
-
-    found = [path for path in (folder / name.parent).glob("*") if path.stem == name.stem and path.is_file()]
-    if len(found) != 1:
-        counted = "none" if not found else f"{len(found)} ({', '.join(path.name for path in found)})"
-        raise InputError(f"--masks {folder}: expected one mask named {name.with_suffix('')}.*, found {counted}")
-    try:
-        with Image.open(found[0]) as mask:
-            given = Image.fromarray((np.asarray(mask.convert("L")) > 0).astype(np.uint8) * 255)
-    except Exception as error:  # whatever a damaged file makes of its reader
-        raise InputError(f"--masks {found[0]}: no picture: {one_line(error)}") from error
-    if given.size != size:
-        ours, theirs = ("{} × {}".format(*each) for each in (given.size, size))
-        raise InputError(f"--masks {found[0]}: expected the size of its picture, {theirs}, found {ours}")
-    pictures = (Image.new("RGB", size, "black"), Image.new("RGB", size, "white"), given.convert("RGB"))
-    low, high, seen = (_tensor(prepare, each, str(name)).double().mean(0) for each in pictures)
-    if torch.equal(low, high) or not torch.equal(high, _tensor(prepare, pictures[1], str(name)).double().mean(0)):
-        raise InputError("--masks: expected a transform that does the same to every picture; --pixels N is one")
-    return (seen - low).abs() > (high - low).abs() / 2
-
-
 def _found(place: str | Path) -> list[_Found]:
     """The pictures of a folder, or of a name that stands for some, sorted by name."""
     folder = Path(place)
@@ -173,7 +159,7 @@ def _found(place: str | Path) -> list[_Found]:
     if not folder.is_dir():
         there = "a file" if folder.exists() else "nothing there"
         raise InputError(f"data {folder}: expected a folder of pictures, found {there}")
-    paths = _files(folder)
+    paths = files(folder)
     classes = sorted({_kind(parts) for parts in paths} - {""})
     loose = [parts for parts in paths if len(parts) == 1]
     if classes and loose:
@@ -181,18 +167,7 @@ def _found(place: str | Path) -> list[_Found]:
             f"data {folder}: expected pictures in folders by class or all in one, found {len(loose)} beside "
             f"{len(classes)} folders ({loose[0][0]}, {classes[0]}/)"
         )
-    return [_Found(_name(parts), _kind(parts), functools.partial(_read, folder, parts)) for parts in paths]
-
-
-def _files(folder: Path) -> list[tuple[str, ...]]:
-    """Of each picture below a folder the parts of its path, sorted; what is hidden stays aside."""
-    found: list[tuple[str, ...]] = []
-    for place, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        below = Path(place).relative_to(folder).parts
-        shown = (name for name in files if not name.startswith("."))
-        found += [(*below, name) for name in shown if os.path.splitext(name)[1].lower() in SUFFIXES]
-    return sorted(found)
+    return [_Found(written(parts), _kind(parts), functools.partial(_read, folder, parts)) for parts in paths]
 
 
 def _packaged(group: str) -> list[_Found]:
@@ -203,11 +178,6 @@ def _packaged(group: str) -> list[_Found]:
         _Found(name if flat else f"{label}/{name}", "" if flat else label, picture.copy)
         for name, label, picture in held
     ]
-
-
-def _name(parts: tuple[str, ...]) -> str:
-    """The path below the folder, as text that can be written."""
-    return "/".join(parts).encode(errors="replace").decode()
 
 
 def _kind(parts: tuple[str, ...]) -> str:
@@ -249,17 +219,6 @@ def _read(folder: Path, parts: tuple[str, ...]) -> Any:
         if turned.mode in {"F", "I"}:
             raise ValueError(f"expected 8 or 16 bits a channel, found 32 ({turned.mode})")
         return turned.convert("RGB")
-
-
-def _tensor(prepare: Transform, picture: Any, name: str) -> Tensor:
-    try:
-        made = prepare(picture)
-    except Exception as error:
-        raise InputError(f"data {name}: the model's transform raises {one_line(error)}") from error
-    if not isinstance(made, Tensor) or made.ndim != 3:
-        found = f"shape {tuple(made.shape)}" if isinstance(made, Tensor) else type(made).__name__
-        raise InputError(f"data {name}: expected a tensor (C, H, W) from the model's transform, found {found}")
-    return made.detach().float()
 
 
 def as_seen(tensor: Tensor) -> Any:

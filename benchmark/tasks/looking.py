@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -18,7 +18,7 @@ from attribug.models.own import Own
 from attribug.models.preparation import Preparation, Transform
 from attribug.models.preprocessing import OTHERS, raw
 from attribug.models.wrapped import Picked, TwoLogits, names
-from attribug.tasks import arrays, folders
+from attribug.tasks import arrays, folders, masks
 from attribug.tasks.folders import Prepared
 
 CLOSE_TO_ONE = 1e-3
@@ -90,10 +90,12 @@ def look(mine: Own, data: str | Path | Prepared, asked: Asked) -> Looked:
         folder = asked.masks if isinstance(asked.masks, str | Path) else None
         read = folders.pictures(data, prepare, strict=asked.strict, most=asked.most, masks=folder, shown=asked.shown)
         if asked.masks is not None and folder is None:
-            read = replace(read, masks=arrays.mask_array(asked.masks, read.inputs, "masks"))
+            read = _marked(read, asked.masks)
     else:
         read = _few(_arrays(data, asked), asked.most)
         scale = _scale_of_arrays(read, asked)
+    if not (are_pictures(data) and isinstance(asked.masks, str | Path)):
+        read = replace(read, noted=masks.empties(read.regions, read.names))
     mine, outputs = _logits(mine, read, asked.output)
     classes = _class_names(asked.classes, mine, read, outputs.shape[1])
     looked = Looked(mine, read, outputs, tuple(classes), scale)
@@ -189,7 +191,14 @@ def _arrays(data: str | Path | Prepared, asked: Asked) -> Prepared:
     if isinstance(asked.masks, str | Path):
         place = "Python" if isinstance(data, Prepared) else str(data)
         raise InputError(f"--masks {asked.masks}: expected masks beside the inputs in {place}, or an array from Python")
-    return replace(read, masks=arrays.mask_array(asked.masks, read.inputs, "masks"))
+    return _marked(read, asked.masks)
+
+
+def _marked(read: Prepared, given: Any) -> Prepared:
+    """Examples with masks from Python: an array, or a mapping of them. Raises `InputError` for others."""
+    if isinstance(given, Mapping) and not given:
+        raise InputError("masks: expected those of a region or more, by name, found none")
+    return replace(read, regions=arrays.mask_arrays(given, read.inputs, "masks"))
 
 
 def _scale_of_arrays(read: Prepared, asked: Asked) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
@@ -213,7 +222,7 @@ def _few(read: Prepared, most: int | None) -> Prepared:
     return replace(
         read, inputs=read.inputs[kept], names=tuple(read.names[row] for row in kept),
         labels=tuple(read.labels[row] for row in kept) if read.labels else (),
-        masks=None if read.masks is None else read.masks[kept],
+        regions={name: each[kept] for name, each in read.regions.items()},
     )  # fmt: skip
 
 
@@ -309,6 +318,7 @@ def _facts(looked: Looked) -> list[str]:
     if read.skipped:
         count, names = len(read.skipped), ", ".join(name for name, _ in read.skipped[:NAMED])
         lines.append(f"{count} {'file' if count == 1 else 'files'} skipped, no picture: {names}")
+    lines += [*read.noted, *masks.uses(read.regions)]
     if _alike(looked.outputs):
         lines.append("the outputs are nearly the same for all of them: is the model trained, are the weights in it?")
     labels = looked.labels

@@ -102,6 +102,9 @@ def _task(
             return part
         mean, std = _scale(found)
         kinds = tuple((learnt or asked_about).load().labels.unique().tolist())  # of all classes, those that occur
+        if learnt is not None and not reason and not bool(_marked(learnt.load()).all()):
+            kinds = _kinds([half(base=learnt, split=each) for each in ("train", "test")])
+            part = Examples.of(with_objects, base=part, kinds=kinds)
         return Examples.of(on_scenes, base=part, seed=seed, kinds=kinds, mean=mean, std=std, **SCENE | scene)
 
     start = found.start or found.given.spec
@@ -112,7 +115,7 @@ def _task(
     head = partial(only, layer=found.last) if tune == "head" and found.fit is None else None
     return Task(
         name, found.kinds or found.classes, found.shape, recipe, examples, other, found.features, start=start,
-        trainable=head, given=found.given, untrained=reason,
+        trainable=head, given=found.given, untrained=reason, regions=found.regions,
     )  # fmt: skip
 
 
@@ -131,6 +134,29 @@ def _scale(found: brought.Brought) -> tuple[tuple[float, ...], tuple[float, ...]
     if len(found.shape) != 3 or given.mean is None or given.std is None:
         raise Unsupported("expected pictures of known mean and std, to put objects on other backgrounds")
     return given.mean, given.std
+
+
+def _marked(data: Data) -> torch.Tensor:
+    """Which examples have an object, (N,) bool."""
+    if data.masks is None:
+        raise ValueError("expected examples with masks")
+    return data.masks.flatten(1).any(1)
+
+
+def _kinds(halves: Sequence[Data]) -> tuple[int, ...]:
+    """Of all classes, those of which every half shows an object. Raises `Unsupported` for too few."""
+    kinds = tuple(sorted(set.intersection(*(set(data.labels[_marked(data)].tolist()) for data in halves))))
+    if len(kinds) < FEWEST:
+        few = f"masks show objects of {len(kinds)} in each half of the examples"
+        raise Unsupported(f"expected objects of {FEWEST} classes or more, to put them on other backgrounds: {few}")
+    return kinds
+
+
+def with_objects(*, base: Examples, kinds: Sequence[int]) -> Data:
+    """The examples of some classes in which there is an object to be seen."""
+    data = base.load()
+    shown = _marked(data) & torch.isin(data.labels, torch.tensor(kinds))
+    return data.select(shown.nonzero().flatten())
 
 
 def on_scenes(

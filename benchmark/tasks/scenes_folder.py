@@ -16,7 +16,7 @@ import torch
 
 from attribug.errors import InputError, one_line
 from attribug.tasks.cutouts import Values
-from attribug.tasks.folders import SUFFIXES
+from attribug.tasks.picture_files import SUFFIXES
 
 BELOW = ("", "data_256", "data_256_standard", "data_large", "data_large_standard", "train", "val")
 HEAPS = ("val_256", "val_large")

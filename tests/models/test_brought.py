@@ -6,6 +6,7 @@ import copy
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -179,7 +180,8 @@ def a_brought(model: nn.Module) -> Brought:
     data = Data(torch.rand(6, 1, 8, 8), torch.arange(6) % 2, torch.arange(6))
     whole, spec = brought.examples(data), describe(model)
     given = GivenModel(spec, 0.1, whole, brought.some(whole, 3))
-    return Brought(given, whole, ("a", "b"), start=spec, taught=whole)
+    regions = brought.regions({"left": torch.ones(6, 8, 8).bool(), "right": torch.zeros(6, 8, 8).bool()})
+    return Brought(given, whole, ("a", "b"), start=spec, taught=whole, regions=regions)
 
 
 UNLOAD = """
@@ -191,6 +193,7 @@ found = brought.find({"model": "mine"}, 0)
 x = torch.load("x.pt")
 print(found.given.spec.key, torch.equal(found.given.spec.source().eval()(x), torch.load("y.pt")))
 print(len(found.given.examples.load()), len(found.given.looked.load()), found.classes)
+print({name: (tuple(each.shape), bool(each.all())) for name, each in found.regions.load().items()})
 print(brought.find({"model": "mine"}, 1), brought.find({"model": "another"}, 0))
 """
 
@@ -202,7 +205,9 @@ def test_a_fresh_process_gets_what_was_shipped(net: Callable[..., nn.Module], tm
     (tmp_path / "shipment").write_bytes(brought.shipped(found))
     torch.save(x, tmp_path / "x.pt")
     torch.save(model(x).detach(), tmp_path / "y.pt")
-    assert python(UNLOAD, tmp_path).splitlines() == [f"{found.given.spec.key} True", "6 3 ('a', 'b')", "None None"]
+    masks = "{'left': ((6, 8, 8), True), 'right': ((6, 8, 8), False)}"
+    expected = [f"{found.given.spec.key} True", "6 3 ('a', 'b')", masks, "None None"]
+    assert python(UNLOAD, tmp_path).splitlines() == expected
 
 
 def test_what_cannot_be_pickled_is_told_in_one_line(tmp_path: Path) -> None:
@@ -224,3 +229,20 @@ def test_data_are_known_by_content() -> None:
     assert len(set(keys)) == 3
     assert brought.some(brought.examples(one), 2).load().ids.tolist() == [0, 1]
     assert len(brought.some(brought.examples(one), 9).load()) == 4
+
+
+def test_regions_are_known_by_name_and_content_and_forgotten_with_what_was_brought() -> None:
+    marked = {"left": torch.ones(2, 3, 3).bool(), "right": torch.zeros(2, 3, 3).bool()}
+    changes = [{}, {"left": marked["right"]}, {"top": marked["left"]}]
+    keys = [brought.regions({**marked, **each}).key for each in changes]
+    assert brought.regions(dict(marked)).key == keys[0]
+    assert len({*keys, brought.regions(dict(reversed(marked.items()))).key}) == 4, "the first one is the main one"
+    found = a_brought(nn.Sequential(nn.Flatten(), nn.Linear(64, 2)))
+    assert found.regions is not None
+    brought.register(brought.key({"model": "held"}, 0), found)
+    for number in range(brought.REMEMBERED - 1):
+        brought.register(brought.key({"model": number}, 0), replace(found, regions=None))
+    assert found.regions.load()["left"].all()
+    brought.register(brought.key({"model": "one more"}, 0), replace(found, regions=None))
+    with pytest.raises(KeyError):
+        found.regions.load()

@@ -158,6 +158,26 @@ def no_mask(folder: Path) -> None:
     (folder / "masks" / "a" / "0.png").unlink()
 
 
+def empty_mask(folder: Path) -> None:
+    Image.new("L", (12, 14)).save(folder / "masks" / "a" / "0.png")
+
+
+def strange_mask(folder: Path) -> None:
+    shutil.copy(folder / "masks" / "a" / "0.png", folder / "masks" / "a" / "9.png")
+
+
+def bad_mask(folder: Path) -> None:
+    (folder / "masks" / "a" / "0.png").write_text("no picture")
+
+
+def two_masks(folder: Path) -> None:
+    Image.new("L", (12, 14), 255).save(folder / "masks" / "a" / "0.gif")
+
+
+def regions_too(folder: Path) -> None:
+    shutil.copytree(folder / "masks" / "a", folder / "masks" / "mouth" / "a")
+
+
 def other_weights(folder: Path) -> None:
     torch.save(nn.Linear(2, 2).state_dict(), folder / "weights.pt")
 
@@ -177,6 +197,8 @@ def arrays(**changes: Any) -> Callable[[Path], None]:
 NAN = np.full((12, 3, 12, 12), np.nan, np.float32)
 PHOTOS = ("--model", "net.py:load", "--data", "photos", "--pixels", "12")
 ARRAYS = ("--model", "net.py:load", "--data", "data.npz")
+STRICT = (*PHOTOS, "--masks", "masks", "--strict")
+MASKS = np.ones((12, 12, 12), bool)
 
 
 def of(name: str) -> tuple[str, ...]:
@@ -191,8 +213,17 @@ MISTAKES: dict[str, tuple[Callable[[Path], None] | None, tuple[str, ...], str]] 
     "probabilities": (None, of("probabilities"), r"model .*: expected logits, found probabilities; .* softmax away"),
     "a probability": (None, of("sigmoid"), r"model .*: expected a logit, found a probability; .* sigmoid away"),
     "transparency": (rgba, PHOTOS, r"picture 7.png: expected 1 or 3 channels, found one of transparency.*"),
-    "mask of another size": (other_mask, (*PHOTOS, "--masks", "masks"), r"--masks masks/a/0.png: .*14, found 3 × 3"),
-    "missing mask": (no_mask, (*PHOTOS, "--masks", "masks"), r"--masks masks: expected one mask .*a/0.*, found none"),
+    "mask of another size": (other_mask, STRICT, r"--masks masks/a/0.png: .*, 12 × 14, found 3 × 3"),
+    "missing mask": (no_mask, STRICT, r"--masks masks: expected one mask .*a/0.*, found none"),
+    "empty mask": (empty_mask, STRICT, r"--masks masks/a/0.png: expected a mask that shows something .*, found none"),
+    "mask of no picture": (strange_mask, STRICT, r"--masks masks/a/9.png: expected a picture of this name .*none"),
+    "mask that is none": (bad_mask, STRICT[:-1], r"--masks masks/a/0.png: no picture: UnidentifiedImageError.*"),
+    "masks of others": (None, (*PHOTOS, "--masks", "flat"), r"--masks flat: expected masks .*, .* none of 2 .*"),
+    "two masks": (two_masks, STRICT[:-1], r"--masks masks: expected one mask named a/0.*2 \(0.gif, 0.png\)"),
+    "masks of two kinds": (
+        regions_too, STRICT[:-1],
+        r"--masks masks: expected masks named as the pictures, or .*, found both \(a/0, mouth/a/0\)",
+    ),
     "masks nowhere": (None, (*PHOTOS, "--masks", "mask"), r"--masks mask: expected a folder of masks, found no folder"),
     "masks of arrays": (None, (*ARRAYS, "--masks", "masks"), r"--masks masks: expected masks beside .* data.npz, .*"),
     "another network's weights": (other_weights, (*PHOTOS, "--weights", "weights.pt"), r"weights .*: do not fit .*"),
@@ -212,6 +243,11 @@ MISTAKES: dict[str, tuple[Callable[[Path], None] | None, tuple[str, ...], str]] 
     "unknown array": (arrays(label=np.arange(12)), ARRAYS, r"data .*found 'label'; did you mean 'labels'\?"),
     "complex": (arrays(inputs=NAN * 1j), ARRAYS, r"data .*: inputs: expected real numbers, found torch.complex.*"),
     "objects": (arrays(inputs=np.array([None] * 12)), ARRAYS, r"data data.npz: expected arrays in a file .npz: .*"),
+    "region of another size": (
+        arrays(masks_mouth=np.ones((12, 3))), ARRAYS, r"data .*: masks of mouth: expected .*, found \(12, 3\)"),
+    "the object twice": (
+        arrays(masks=MASKS, masks_object=MASKS), ARRAYS, r"data .*: expected masks or masks_object, .*, found both"),
+    "a region without name": (arrays(masks_=MASKS), ARRAYS, r"data .*: expected arrays named .*, found 'masks_'.*"),
     "other masks": (arrays(masks=np.ones((12, 3))), ARRAYS, r"data .*: masks: expected .*, found \(12, 3\)"),
     "one dimension": (arrays(inputs=np.ones(12)), ARRAYS, r"data .*: inputs: expected \(N, C, H, W\), .* shape .*"),
     "not a number": (None, (*PHOTOS[:4], "--pixels", "many"), r"Invalid value for '--pixels': .*found 'many' .*"),
@@ -277,6 +313,9 @@ VECTORS = torch.rand(12, 4), torch.arange(12) % 2
 FROM_PYTHON: dict[str, tuple[dict[str, Any], str]] = {
     "a list": ({"data": [*VECTORS]}, r"data: expected inputs, or a tuple \(inputs, labels\), found a list.*"),
     "texts": ({"data": (VECTORS[0], ["a"] * 12)}, r"data: labels: expected numbers: .*"),
+    "no region": ({"masks": {}}, r"masks: expected those of a region or more, by name, found none"),
+    "a region of no name": ({"masks": {3: np.ones((12, 4))}}, r"masks: expected the names of regions, texts, found 3"),
+    "a region of another size": ({"masks": {"mouth": np.ones((12, 3))}}, r"masks of mouth: expected \(12, 4\), .*3\)"),
     "masks in a folder": ({"masks": "masks"}, r"--masks masks: expected masks beside the inputs.*"),
     "a number as model": ({"model": 3}, r"model: expected a torch.nn.Module or a name as FILE.py:FUNCTION, found int"),
     "a model to compare": ({"against": Bare()}, r"--against: expected a model's name, or data, found the module Bare"),
@@ -399,6 +438,55 @@ def test_a_folder_is_read_again_with_the_noise_that_was_found(
     assert stored.read_bytes() == content, "searched for again"
     monkeypatch.setattr(perturbed, "largest", None)
     assert planned("own", **QUICK, **asked).key == first.key, "not searched for again"
+
+
+def test_what_does_not_fit_of_masks_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    for kind in ("a", "b"):
+        shutil.copytree(f"masks/{kind}", f"parts/mouth/{kind}")
+        shutil.copytree(f"masks/{kind}", f"parts/hair/{kind}")
+    Path("parts/mouth/a/0.png").unlink()
+    Image.new("L", (24, 28), 255).save("parts/hair/b/1.png")
+    plan = planned("own", model="net.py:load", data="photos", masks="parts", pixels=12, bugs=["reinit"], **QUICK)
+    notes = [line for line in plan.notes["own"] if "mask" in line or "background" in line]
+    assert notes == [
+        "1 mask of another size was fitted to its picture, e.g. 24 × 28 for 12 × 14 (hair/b/1.png)",
+        "1 of 12 pictures has no mask of mouth: a/0.png",
+        "masks of hair, mouth; where a bug needs the object, hair stands for it",
+    ]
+    found = brought.find(asked_for(plan.suite.task_options["own"]), plan.suite.seed)
+    assert found is not None
+    assert found.regions is not None
+    data, masks = found.examples.load(), found.regions.load()
+    assert found.regions.names == tuple(masks) == ("hair", "mouth")
+    assert torch.equal(data.masks, masks["hair"])  # type: ignore[arg-type]
+    named = sorted(str(path) for path in Path("photos").glob("*/*.png"))
+    empty = (~masks["mouth"].flatten(1).any(1)).nonzero().flatten()
+    assert [named[row] for row in data.ids[empty].tolist()] == ["photos/a/0.png"], "in the examples' order"
+    assert masks["hair"][data.ids == named.index("photos/b/1.png")].all()
+    task = tasks.get("own").function(seed=plan.suite.seed, other=None, **plan.suite.task_options["own"])
+    assert task.regions == found.regions
+
+
+def test_regions_of_arrays_follow_their_examples(folder: Path) -> None:
+    data = mine.bars(0, 12)
+    numbered = torch.zeros(12, 12, 12, dtype=torch.bool)
+    numbered.view(12, -1)[range(12), range(12)] = True
+    model = mine.network()
+    for masks in ({"mouth": numbered, "object": data.masks}, None):
+        held = {"inputs": data.inputs, "labels": data.labels, "masks": data.masks, "masks_mouth": numbered}
+        np.savez(folder / "bars.npz", **{name: np.asarray(each) for name, each in held.items()})
+        given: Any = folder / "bars.npz" if masks is None else (data.inputs, data.labels)
+        plan = planned("own", model=model, data=given, masks=masks, bugs=["reinit"], **QUICK)
+        found = brought.find(asked_for(plan.suite.task_options["own"]), plan.suite.seed)
+        assert found is not None
+        assert found.regions is not None
+        assert found.regions.names == ("object", "mouth"), "the object first"
+        ids, read = found.examples.load().ids, found.regions.load()
+        assert torch.equal(read["mouth"], numbered[ids])
+        assert torch.equal(read["object"], data.masks[ids])  # type: ignore[index]
+        assert found.given.called.startswith("Sequential ")
+        assert found.given.known == found.examples
 
 
 def test_a_suite_may_name_what_is_brought(folder: Path, monkeypatch: pytest.MonkeyPatch, empty_cache: None) -> None:

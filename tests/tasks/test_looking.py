@@ -99,8 +99,29 @@ def test_tables_name_their_features() -> None:
 
 def test_masks_may_have_a_channel() -> None:
     masks = torch.rand(3, 1, 4, 5) > 0.5
-    assert torch.equal(arrays.mask_array(masks, torch.rand(3, 2, 4, 5), ""), masks[:, 0])
-    assert arrays.mask_array(np.ones((3, 7)), torch.rand(3, 7), "").shape == (3, 7)
+    assert torch.equal(arrays.mask_array(masks, torch.rand(3, 2, 4, 5), "masks"), masks[:, 0])
+    assert arrays.mask_array(np.ones((3, 7)), torch.rand(3, 7), "masks").shape == (3, 7)
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".safetensors"])
+def test_a_file_may_hold_regions(tmp_path: Path, suffix: str) -> None:
+    place, inputs = tmp_path / f"held{suffix}", np.zeros((3, 1, 2, 2), np.float32)
+    held = {f"masks_{name}": np.full((3, 2, 2), number) for number, name in enumerate(("nose", "hair", "object"))}
+    save: Any = (
+        np.savez
+        if suffix == ".npz"
+        else lambda path, **each: save_file({name: torch.from_numpy(values) for name, values in each.items()}, path)
+    )
+    save(place, inputs=inputs, **held)
+    found = arrays.read(place)
+    assert tuple(found.regions) == ("object", "hair", "nose")
+    assert {name: bool(masks.all()) for name, masks in found.regions.items()} == {
+        "object": True, "hair": True, "nose": False,
+    }  # fmt: skip
+    assert found.masks is found.regions["object"]
+    looked = look(Own("one", nn.Sequential(nn.Flatten(), nn.Linear(4, 2))), place, Asked(most=2))
+    assert [len(masks) for masks in looked.read.regions.values()] == [2, 2, 2]
+    assert "2 of 2 masks of nose show nothing to the model: 0, 1" in looked.lines
 
 
 class Mean(nn.Module):

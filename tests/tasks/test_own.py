@@ -129,3 +129,38 @@ def test_without_masks_or_scale_there_are_no_scenes() -> None:
     brought_as(given=replace(found.given, mean=None, std=None))
     with pytest.raises(Unsupported, match="mean and std"):
         own(seed=SEED, other=other).examples("train", share=1.0)
+
+
+def partly_marked(*rows: int) -> brought.Brought:
+    """What the task finds where these rows have no object."""
+    data = mine.register(SEED).examples.load()
+    assert data.masks is not None
+    masks = data.masks.clone()
+    masks[list(rows)] = False
+    whole = brought.examples(replace(data, masks=masks))
+    return brought_as(examples=whole, taught=whole)
+
+
+def test_examples_without_an_object_stay_out_of_scenes() -> None:
+    partly_marked(1, 4, 5)
+    task = own(seed=SEED, other=other)
+    for split in ("train", "test"):
+        plain, scenes = task.examples(split).load(), task.examples(split, share=1.0).load()
+        assert scenes.masks is not None
+        assert scenes.masks.flatten(1).any(1).all()
+        assert scenes.ids.tolist() == [row for row in plain.ids.tolist() if row not in {1, 4, 5}]
+    assert len(plain) == 30
+    contrast = spurious_background(task, 1.0, 0, (0, 1))
+    ids = contrast.contaminated.examples.load().ids
+    assert all(torch.equal(examples.load().ids, ids) for examples in contrast.extra.values())
+
+
+def test_classes_without_objects_have_no_scenes() -> None:
+    labels = mine.bars(SEED).labels
+    partly_marked(*(labels == 2).nonzero().flatten().tolist())
+    scenes = own(seed=SEED, other=other).examples("train", share=0.0).load()
+    assert set(scenes.labels.tolist()) == {0, 1}
+    partly_marked(*(labels > 0).nonzero().flatten().tolist())
+    reason = r"expected objects of 2 classes or more, .*: masks show objects of 1 in each"
+    with pytest.raises(Unsupported, match=reason):
+        own(seed=SEED, other=other).examples("train", share=0.0)
