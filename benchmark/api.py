@@ -12,6 +12,7 @@ import pandas as pd
 
 from attribug.errors import InputError
 from attribug.plans.plan import Plan, level_text
+from attribug.results.alignment import read_alignment
 from attribug.results.mending import read_fixes
 from attribug.results.schema import read_results
 from attribug.running import runner
@@ -23,7 +24,7 @@ from attribug.running.request import requested
 from attribug.running.resources import default_workers
 from attribug.storage import locations, shared_models
 from attribug.storage.files import read_json
-from attribug.storage.folders import ANALYSIS, FIXES, RESULTS, RUN, SCORES, is_url
+from attribug.storage.folders import ALIGNMENT, ALIGNMENT_CASES, ANALYSIS, FIXES, RESULTS, RUN, SCORES, is_url
 from attribug.storage.models import Models
 from attribug.tables import analysis, kept_maps, replication, run_folder, writing
 from attribug.tables.analysis import read_analysis
@@ -78,7 +79,7 @@ class Run:
 
     @property
     def alignment(self) -> pd.DataFrame | None:
-        """How far explanations agree with masks, one row a model, data, mask, method and metric; None without panels."""
+        """How far explanations agree with masks, a row a model, data, mask, method and metric; None without panels."""
         path = self.folder / ALIGNMENT
         return read_alignment(path) if path.is_file() else None
 
@@ -86,7 +87,7 @@ class Run:
     def cases(self) -> pd.DataFrame | None:
         """How often each of Shared Interest's cases is, one row a model, data, mask, method and case; None likewise."""
         path = self.folder / ALIGNMENT_CASES
-        return read_cases(path) if path.is_file() else None
+        return pd.read_csv(path, keep_default_na=False) if path.is_file() else None
 
     def maps(
         self,

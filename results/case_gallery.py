@@ -48,8 +48,7 @@ class Shown:
 def case_gallery(
     path: Path | BinaryIO, rows: Mapping[str, Sequence[Shown]], shares: Mapping[str, str], title: str
 ) -> None:
-    """Draws some examples of every case. shares: how often a case is, in words, by case; a case of another name is drawn
-    last, under that name."""
+    """Draws some examples of every case. shares: how often a case is, in words; cases of other names come last."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

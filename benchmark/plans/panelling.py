@@ -19,13 +19,15 @@ if TYPE_CHECKING:
     from attribug.suites.suite import Suite
 
 NO_CONTROL = "-"
+OWN = "own"
+"""The panel of what somebody brings: a suite may say how it would be asked."""
 
 
 def panel_cells(suite: Suite, ask: Ask) -> Iterator[Cell]:
     """The cells of a suite's panels. Raises `InputError` for names and options that do not exist."""
     for key, given in (("panel_options", suite.panel_options), ("panel_methods", suite.panel_methods)):
         for name in given:
-            if name not in suite.panels:
+            if name not in {*suite.panels, OWN}:
                 raise InputError(f"{key}: unknown name {name!r}{near_misses(name, suite.panels)}")
     for name, chosen in suite.panel_methods.items():
         for method in chosen:

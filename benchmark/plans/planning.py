@@ -15,7 +15,7 @@ from attribug.contracts.tasks import Task
 from attribug.errors import InputError, Unsupported, near_misses, one_line
 from attribug.plans.asking import Tasks
 from attribug.plans.mending import Chosen, chosen, expect_mended, mended_bugs, with_fixes
-from attribug.plans.panelling import panel_cells
+from attribug.plans.panelling import OWN, panel_cells
 from attribug.plans.plan import Cell, Plan, level_text
 from attribug.registry import REGISTRIES
 from attribug.scores.records import Settings
@@ -79,9 +79,18 @@ def _of_panels(loaded: suite.Suite) -> dict[str, Any]:
     """What a changed suite still says of its panels."""
     there = {name: [m for m in chosen if m in loaded.methods] for name, chosen in loaded.panel_methods.items()}
     return {
-        "panel_options": {name: options for name, options in loaded.panel_options.items() if name in loaded.panels},
-        "panel_methods": {name: chosen for name, chosen in there.items() if chosen and name in loaded.panels},
+        "panel_options": {
+            name: options for name, options in loaded.panel_options.items() if name in {*loaded.panels, OWN}
+        },
+        "panel_methods": {name: chosen for name, chosen in there.items() if chosen and name in {*loaded.panels, OWN}},
     }
+
+
+def with_own_panel(loaded: suite.Suite) -> suite.Suite:
+    """A suite of panels for what somebody brings: the panel `own` in the place of all others."""
+    options = {OWN: loaded.panel_options[OWN]} if OWN in loaded.panel_options else {}
+    named = {OWN: loaded.panel_methods[OWN]} if OWN in loaded.panel_methods else {}
+    return loaded.model_copy(update={"panels": [OWN], "panel_options": options, "panel_methods": named, "cost": None})
 
 
 def make(suite: Suite, device: str = "cpu") -> Plan:

@@ -94,7 +94,7 @@ def from_python(options: RunOptions) -> tuple[RunOptions, Objects]:
 
 def bring(suite: Suite, objects: Objects) -> Brought | None:
     """Reads and looks at what a suite's task `own` names; None of a suite without it. Raises `InputError`."""
-    if TASK not in suite.tasks:
+    if TASK not in {*suite.tasks, *suite.panels}:
         return None
     source = tasks.get(TASK).function
     given = suite.task_options.get(TASK, {})

@@ -86,9 +86,14 @@ def requested(suite: str | None, options: RunOptions) -> Request:
     options, objects = from_python(replace(options, methods=names))
     name = suite or (OWN if options.model or options.data else DEFAULT)
     chosen = planning.load_suite(name, options.of_the_suite(), loaded)
-    if OWN not in chosen.tasks and options.of_a_given_model:
+    if chosen.panels and options.of_a_given_model:  # what somebody brings is asked in the place of the suite's models
+        chosen = planning.with_own_panel(chosen)
+    if OWN not in {*chosen.tasks, *chosen.panels} and options.of_a_given_model:
         flag = next(iter(options.of_a_given_model))
-        raise InputError(f"--{flag}: expected a suite with the task own, as `attribug run own`, found {name}")
+        expected = (
+            "expected a suite with the task own, as `attribug run own`, or with panels, as `attribug run alignment`"
+        )
+        raise InputError(f"--{flag}: {expected}, found {name}")
     own = bring(chosen, objects)
     plan = planning.resolved(chosen, options.device)
     place = locations.at(Path("runs") / plan.suite.name if options.out is None else options.out, "--out ")

@@ -16,6 +16,7 @@ from attribug.results.narrative import units
 from attribug.results.power import sentence
 from attribug.results.schema import MENDED
 from attribug.tables.analysis import is_shown, main_controls
+from attribug.terminal import aligned
 from attribug.terminal.mended import tables
 
 if TYPE_CHECKING:
@@ -33,12 +34,10 @@ def print_run(run: Run) -> None:
     console = Console(width=None if sys.stdout.isatty() else 200, highlight=False, markup=False)
     for task in dict.fromkeys(run.headline["task"]):
         console.print(matrix(str(task), run))
-    console.print(
-        "  ".join(f"{symbol} {verdict}" for verdict, symbol in SYMBOLS.items())
-        + "\nnumber: effect, the probability that the explanation tells the bug from its control (.5 = cannot)"
-        + "\n* true by construction: the bug was confirmed on these predictions",
-        style="dim",
-    )
+    for table in () if run.alignment is None else aligned.tables(run.alignment):
+        console.print(table)
+    if len(run.results):
+        _print_legend(console)
     for table in () if run.fixes is None else tables(run.fixes):
         console.print(table)
     power = run.analysis.get("power")  # an older run has none
@@ -48,11 +47,30 @@ def print_run(run: Run) -> None:
         console.print(f"nothing to do: {run.name} holds this run already")
     for line in _faults(run):
         console.print(line, soft_wrap=True)
-    files = (
+    console.print(_files(run), soft_wrap=True)
+
+
+def _print_legend(console: Console) -> None:
+    """What symbols and numbers of the matrix mean."""
+    console.print(
+        "  ".join(f"{symbol} {verdict}" for verdict, symbol in SYMBOLS.items())
+        + "\nnumber: effect, the probability that the explanation tells the bug from its control (.5 = cannot)"
+        + "\n* true by construction: the bug was confirmed on these predictions",
+        style="dim",
+    )
+
+
+def _files(run: Run) -> str:
+    """Where everything is."""
+    if run.alignment is not None and not len(run.results):
+        return (
+            f"{len(run.alignment)} rows in {run.name}/alignment.csv; alignment_cases.csv has Shared Interest's cases, "
+            "run.json has what failed, figures/ the galleries"
+        )
+    return (
         f"{len(run.results)} rows in {run.name}/results.csv; analysis/ ranks, adds and compares; run.json has every "
         "check, figures/ the galleries"
     )
-    console.print(files, soft_wrap=True)
 
 
 def _faults(run: Run) -> list[str]:

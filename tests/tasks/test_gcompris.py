@@ -15,8 +15,8 @@ import torch
 
 from attribug.errors import InputError, Shadowed
 from attribug.models.own import Own, own
-from attribug.models.pretrained import PRETRAINED
 from attribug.models.preparation import Preparation
+from attribug.models.pretrained import PRETRAINED
 from attribug.tasks import gcompris
 from attribug.tasks.folders import pictures
 from attribug.tasks.gcompris import missing, photographs
