@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-import torch
-
 from attribug import bugs, panels
 from attribug.contracts.contrasts import Side
 from attribug.contracts.data import Data, Examples
@@ -33,12 +31,14 @@ BIASED = {
 
 
 @panels.register("smile_bias", paper="Bang et al. 2024 (Explanation Alignment), smiles and hair on CelebA")
-def smile_bias(ask: Ask, *, seed: int, seeds: Sequence[int], dataset: str = "animals") -> Iterator[Subject]:
+def smile_bias(
+    ask: Ask, *, seed: int, seeds: Sequence[int], dataset: str = "animals", pictures: int = 16
+) -> Iterator[Subject]:  # fmt: skip
     """In training a feature tells the label to one model and nothing to the other: who looks where, group by group?
 
     `dataset`: `animals` (birds in the sky, mammals in greenery), or `celeba` (smiles with black hair, others blond).
     Test examples in which the feature tells nothing, in groups of label and feature; each model is asked for the class
-    that it predicts.
+    that it predicts. `pictures`: explained ones of each group; accuracy is told of the whole group.
     """
     if dataset not in BIASED:
         raise InputError(f"panel_options.smile_bias.dataset: unknown name {dataset!r}{near_misses(dataset, BIASED)}")
@@ -51,17 +51,18 @@ def smile_bias(ask: Ask, *, seed: int, seeds: Sequence[int], dataset: str = "ani
             for label, kind in enumerate(task.classes):
                 for number, said in enumerate(known.said):
                     group = label * len(known.said) + number
-                    side = Side(model, Examples.of(of_group, base=whole, group=group))
+                    side = Side(model, Examples.of(of_group, base=whole, group=group, most=pictures))
+                    tested = Side(model, Examples.of(of_group, base=whole, group=group, most=0))
                     masks = Regions.told(side.examples, **known.masks)
-                    yield Subject(name, f"{kind}, {said}", side, masks, tested=side, classes=task.classes)
+                    yield Subject(name, f"{kind}, {said}", side, masks, tested=tested, classes=task.classes)
 
 
-def of_group(*, base: Examples, group: int) -> Data:
-    """The examples of a group. Raises `InputError` where there are none."""
+def of_group(*, base: Examples, group: int, most: int) -> Data:
+    """The examples of a group, the first `most` of them; 0: all. Raises `InputError` where there are none."""
     data = base.load()
     if data.groups is None:
         raise ValueError("expected examples with groups")
     rows = (data.groups == group).nonzero().flatten()
     if not len(rows):
         raise InputError(f"panel smile_bias: expected examples of every group, found none of group {group}")
-    return data.select(torch.as_tensor(rows))
+    return data.select(rows[:most] if most else rows)
