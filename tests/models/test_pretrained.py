@@ -104,7 +104,9 @@ def test_a_package_that_is_not_installed_is_named(name: str, monkeypatch: pytest
     )
 
 
-@pytest.mark.parametrize(("name", "extra"), [("lite0", "pretrained"), ("lite2", "pretrained"), ("timm:resnet18", "timm")])
+@pytest.mark.parametrize(
+    ("name", "extra"), [("lite0", "pretrained"), ("lite2", "pretrained"), ("timm:resnet18", "timm")]
+)
 def test_without_timm_the_extra_is_named(name: str, extra: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(InputError, match=rf"timm, which is not installed: pip install 'attribug\[{extra}\]'$"):

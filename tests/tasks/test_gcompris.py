@@ -15,8 +15,8 @@ import torch
 
 from attribug.errors import InputError, Shadowed
 from attribug.models.own import Own, own
-from attribug.models.pretrained import PRETRAINED
 from attribug.models.preparation import Preparation
+from attribug.models.pretrained import PRETRAINED
 from attribug.tasks import gcompris
 from attribug.tasks.folders import pictures
 from attribug.tasks.gcompris import missing, photographs
@@ -82,7 +82,7 @@ def test_networks_know_the_animals(name: str) -> None:
     told = dict(zip(read.names, (network.classes[k] for k in found), strict=True))
     assert {animal: told[animal] for animal in SURE} == SURE
     assert float(values[[read.names.index(animal) for animal in SURE]].min()) > 0.4
-    assert values[read.names.index("panda")] > 0.9
+    assert values[read.names.index("panda")] > 0.6
 
 
 @needs_photographs
