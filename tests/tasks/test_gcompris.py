@@ -82,7 +82,7 @@ def test_networks_know_the_animals(name: str) -> None:
     told = dict(zip(read.names, (network.classes[k] for k in found), strict=True))
     assert {animal: told[animal] for animal in SURE} == SURE
     assert float(values[[read.names.index(animal) for animal in SURE]].min()) > 0.4
-    assert values[read.names.index("panda")] > 0.9
+    assert values[read.names.index("panda")] > 0.6
 
 
 @needs_photographs
