@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from attribug.results import findings, mending_page, narrative, paper_page, pictures, plots, power
+from attribug.results import alignment_page, findings, mending_page, narrative, paper_page, pictures, plots, power
 from attribug.results.figures import CONTROL_NAMES, ROLES, SYMBOLS, Pictures, bars_told, reference_name
 from attribug.results.headline import PLACE, at, headline, places
 from attribug.results.narrative import counted, number
@@ -49,6 +49,12 @@ class PageContents:
     """As `mending.read_fixes` gives it; None where nothing was mended."""
     replication: Replication | None = None
     """What further suite seeds say; None where there are none."""
+    alignment: pd.DataFrame | None = None
+    """As `alignment.read_alignment` gives it; None where no model was held against masks."""
+    alignment_cases: pd.DataFrame | None = None
+    """As `alignment.cases` gives it; None where no prediction is known to be right or wrong."""
+    alignment_galleries: Mapping[str, str] = field(default_factory=dict)
+    """Pictures of examples as PNG data URIs, by a name that begins with its panel's: `mnist_block: distracted`."""
 
 
 def page(run: PageContents) -> str:
@@ -83,6 +89,9 @@ def page(run: PageContents) -> str:
         paper=None if run.published is None else _paper(run, run.published), replication=_replication(run.replication),
         mended=[] if run.fixes is None else mending_page.views(run.fixes, rows, facts, _embedded, anchor),
         cheaper=mending_page.cost_sentence(run.costs),
+        aligned=alignment_page.views(
+            run.alignment, run.alignment_cases, facts["pieces"], run.alignment_galleries, _embedded, anchor
+        ),
         opened=_opened(run.analysis.get("power"), rows),
         unmeasured=_unmeasured(rows, facts["pieces"], everything),
     )  # fmt: skip

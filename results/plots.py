@@ -6,7 +6,7 @@ import io
 import math
 import re
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from itertools import product
 from typing import Any
@@ -221,6 +221,49 @@ def _cascade_key(figure: Any, width: float, height: float) -> None:
     layout = {"ncols": 5, "frameon": False, "fontsize": 7, "columnspacing": 1.2, "handlelength": 1.8}
     figure.legend(handles=keys, loc="lower left", bbox_to_anchor=(0.45 / width, 0.0), **layout)
     figure.text(0.5 / width, 0.24 / height, "layers re-initialised, from the top", fontsize=7)
+
+
+def alignment_scatter(rows: pd.DataFrame, metrics: Sequence[str]) -> str:
+    """Accuracy against alignment, rows of `alignment.table` of one panel, mask and method: a panel a metric, a point a
+    model and data with its intervals; a dashed line where random maps lie."""
+    several = rows["data"].nunique() > 1
+    wide, left, gap = 2.9, 0.5, 0.35
+    width, height = left + (wide + gap) * len(metrics), 2.7
+
+    def draw(figure: Any) -> None:
+        for panel, metric in enumerate(metrics):
+            start = left + (wide + gap) * panel
+            axes = _axes(figure, start, width - start - wide, 0.1, 0.45)
+            part = rows[rows["metric"] == metric].sort_values(["accuracy", "model", "data"])
+            axes.set(xlim=(-0.02, 1.02), ylim=(-0.03, 1.05), xlabel=shown(metric))
+            axes.axvline(float(part["random"].mean()), color=INK, linewidth=0.7, linestyle="--", zorder=0)
+            lines = {"color": "#0072B2", "linewidth": 0.9, "alpha": 0.7, "zorder": 1}
+            axes.hlines(part["accuracy"], part["ci_low"], part["ci_high"], **lines)
+            axes.vlines(part["value"], part["accuracy_low"], part["accuracy_high"], **lines)
+            axes.plot(part["value"], part["accuracy"], "o", color="#0072B2", markersize=4, zorder=2)
+            names = part["model"] + (", " + part["data"] if several else "")
+            for x, y, low, name in zip(part["value"], part["accuracy"], _spaced(part["accuracy"]), names, strict=True):
+                near = {"ha": "left"} if x < 0.6 else {"ha": "right"}
+                away = 0.015 if x < 0.6 else -0.015
+                axes.plot([x, x + away], [y, low], color=INK, linewidth=0.4, zorder=1)
+                axes.text(x + away, low, shown(str(name)), va="bottom", fontsize=7, **near)
+            if not panel:
+                axes.set_ylabel("accuracy")
+            _bare(axes, "bottom", "left")
+
+    return _drawn(width, height, draw)
+
+
+def _spaced(heights: Iterable[float], apart: float = 0.065) -> list[float]:
+    """Heights of labels for ascending points, none too near to the one below, and all of them within the axes."""
+    spaced: list[float] = []
+    for height in heights:
+        spaced.append(max(height, spaced[-1] + apart) if spaced else height)
+    top = 1.05 - apart
+    for at in range(len(spaced) - 1, -1, -1):
+        spaced[at] = min(spaced[at], top)
+        top = spaced[at] - apart
+    return spaced
 
 
 def embedded(svg: str, prefix: str) -> str:

@@ -12,12 +12,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from attribug.results import narrative, pictures
+from attribug.results import alignment, narrative, pictures
 from attribug.results.findings import FINDING_COLUMNS
 from attribug.results.headline import headline, places
 from attribug.results.html_page import PageContents, anchor, page
 from attribug.results.published import BESIDE_COLUMNS
 from attribug.results.replication import Replication, contradictions, counted_cells, paired
+from doubles import aligned
 
 Made = Callable[..., PageContents]
 VOID = {"meta", "link", "img", "br", "wbr", "input"}
@@ -298,6 +299,14 @@ def test_two_tasks_have_a_matrix_each(made_run: Made) -> None:
     found = page(made_run(tasks=("digits", "animals")))
     assert faults(found) == []
     assert found.count('<table class="matrix">') == 2
+
+
+def test_a_page_with_alignment_is_whole(run: PageContents) -> None:
+    found = aligned.study()
+    told = {"alignment": alignment.table(*found), "alignment_cases": alignment.cases(found[0])}
+    html = page(replace(run, **told))  # type: ignore[arg-type]
+    assert faults(html) == []
+    assert 'href="#aligned"' in html
 
 
 def test_published_values_are_shown_where_there_are_any(run: PageContents) -> None:
