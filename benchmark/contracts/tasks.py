@@ -13,7 +13,7 @@ from attribug.errors import Unsupported
 if TYPE_CHECKING:
     from torch import nn
 
-    from attribug.contracts.subjects import Regions
+    from attribug.contracts.regions import Regions
 
 Level = float | int | str
 VALIDATION = "validation"

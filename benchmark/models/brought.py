@@ -16,7 +16,7 @@ from torch import nn
 from attribug import keys
 from attribug.contracts.data import Data, Examples
 from attribug.contracts.models import Given
-from attribug.contracts.subjects import Regions
+from attribug.contracts.regions import Regions
 from attribug.errors import InputError, one_line
 from attribug.models.given import digest_of
 from attribug.plugin_files import pickled_for_others

@@ -13,7 +13,7 @@ from attribug.errors import Unsupported
 
 if TYPE_CHECKING:
     from attribug.contracts.models import ModelSpec
-    from attribug.contracts.subjects import Regions
+    from attribug.contracts.regions import Regions
     from attribug.contracts.tasks import Task
 
 YOURS, RANDOM, SECOND = "yours", "random weights", "against"

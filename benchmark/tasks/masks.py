@@ -133,7 +133,7 @@ class Marks:
 
         try:
             with Image.open(path) as mask:
-                wide = mask.mode.startswith(("I", "F"))  # whose conversion would lose small numbers
+                wide = mask.mode.startswith(("I", "F"))  # whose conversion rounds small numbers to 0
                 given = Image.fromarray((np.asarray(mask if wide else mask.convert("L")) > 0).astype(np.uint8) * 255)
         except Exception as error:  # whatever a damaged file makes of its reader
             raise InputError(f"--masks {path}: no picture: {one_line(error)}") from error

@@ -39,7 +39,8 @@ def given(**changes: Any) -> GivenModel:
     """A model that knows its bars, with the labels that tell it."""
     found = mine.register(SEED).given
     spec = brought.describe(mine.trained())
-    return replace(found, **{"spec": spec, "known": found.examples, "called": "net.py:load"} | changes)
+    known: dict[str, Any] = {"spec": spec, "known": found.examples, "called": "net.py:load"}
+    return replace(found, **known | changes)
 
 
 def asked(marked: bool = True, **changes: Any) -> list[Subject | Lacking]:

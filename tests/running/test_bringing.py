@@ -475,7 +475,8 @@ def test_regions_of_arrays_follow_their_examples(folder: Path) -> None:
     model = mine.network()
     for masks in ({"mouth": numbered, "object": data.masks}, None):
         held = {"inputs": data.inputs, "labels": data.labels, "masks": data.masks, "masks_mouth": numbered}
-        np.savez(folder / "bars.npz", **{name: np.asarray(each) for name, each in held.items()})
+        arrays: dict[str, Any] = {name: np.asarray(each) for name, each in held.items()}
+        np.savez(folder / "bars.npz", **arrays)
         given: Any = folder / "bars.npz" if masks is None else (data.inputs, data.labels)
         plan = planned("own", model=model, data=given, masks=masks, bugs=["reinit"], **QUICK)
         found = brought.find(asked_for(plan.suite.task_options["own"]), plan.suite.seed)

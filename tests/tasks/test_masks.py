@@ -204,7 +204,7 @@ def test_what_is_no_picture_is_refused(tmp_path: Path, strict: bool) -> None:
         read(tmp_path, strict=strict)
 
 
-@pytest.mark.parametrize("kind", ["uint8", "uint16", "int32", "bool", "palette", "pgm"])
+@pytest.mark.parametrize("kind", ["uint8", "uint16", "int32", "float32", "bool", "palette", "pgm"])
 def test_small_numbers_of_any_kind_mark(tmp_path: Path, kind: str) -> None:
     photos(tmp_path, "anna.png")
     values = np.zeros((8, 12), np.uint8)
@@ -213,9 +213,11 @@ def test_small_numbers_of_any_kind_mark(tmp_path: Path, kind: str) -> None:
         image = Image.fromarray(values, "P")
         image.putpalette([0, 0, 0, 128, 0, 0])
     else:
-        image = Image.fromarray(values if kind == "pgm" else values.astype(kind))
+        strength = 0.4 if kind == "float32" else 1
+        image = Image.fromarray((values * strength).astype("uint8" if kind == "pgm" else kind))
     (tmp_path / "masks").mkdir()
-    image.save(tmp_path / "masks" / ("anna.pgm" if kind == "pgm" else "anna.tif" if kind == "int32" else "anna.png"))
+    suffix = {"pgm": ".pgm", "int32": ".tif", "float32": ".tif"}.get(kind, ".png")
+    image.save(tmp_path / "masks" / f"anna{suffix}")
     found = read(tmp_path).masks
     assert found is not None
     assert torch.equal(found[0], bar(4, 6))
