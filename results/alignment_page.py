@@ -182,7 +182,7 @@ def _cases(cases: pd.DataFrame, methods: Sequence[str]) -> View:
 def _coarse(rows: pd.DataFrame, methods: Sequence[str]) -> list[View]:
     """Methods whose maps are too coarse for a mask: their grain exceeds its side, both in pixels."""
     known = rows[rows["method"].isin(methods) & rows["grain"].notna() & rows["mask_side"].notna()]
-    coarse = known[[not aligned.readable(row) for row in known.itertuples()]]
+    coarse = known.loc[[row.Index for row in known.itertuples() if not aligned.readable(row)]]
     spots = coarse.groupby(["method", "mask", "data"], sort=False)[["grain", "mask_side"]]
     medians = spots.median().reset_index().sort_values(["method", "mask", "data"], kind="stable")
     return [

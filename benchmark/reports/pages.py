@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,16 +12,18 @@ import pandas as pd
 
 from attribug.errors import InputError
 from attribug.reports import comparing, references
+from attribug.results.alignment import read_alignment
 from attribug.results.headline import PLACE
 from attribug.results.html_page import PageContents, Place, page
 from attribug.results.mending import read_fixes
 from attribug.results.narrative import took
 from attribug.storage import locations
 from attribug.storage.files import storing, write_atomically
-from attribug.storage.folders import ANALYSIS, COSTS, FIXES, REPORT, RUN, is_url
+from attribug.storage.folders import ALIGNMENT, ALIGNMENT_CASES, ANALYSIS, COSTS, FIGURES, FIXES, REPORT, RUN, is_url
 from attribug.storage.tensors import Tensors
 from attribug.tables import replication
 from attribug.tables.analysis import EMPTY, read_analysis
+from attribug.tables.case_galleries import figure_name
 from attribug.tables.costs import COST_COLUMNS
 from attribug.tables.figures import pictures
 from attribug.tables.run_json import RENEW, RunFacts
@@ -73,9 +77,10 @@ def page_contents(folder: Path) -> PageContents:
     read = {path.stem: _analysis(path) for path in sorted((folder / ANALYSIS).glob("*.csv"))}
     analysis = {name: table for name, table in read.items() if table is not None}
     galleries = {} if costs is None else _galleries(Tensors(folder / "galleries"), costs, facts)
-    beside = comparing.beside_published(run)
+    beside = (None, None) if references.panels_alone(facts) else comparing.beside_published(run)
     more = (_fixes(folder / FIXES), replication.read(folder))
-    return PageContents(results, facts, analysis, costs, galleries, *beside, *more)
+    contents = PageContents(results, facts, analysis, costs, galleries, *beside, *more)
+    return replace(contents, **_alignment(folder))
 
 
 def _expect_pieces(folder: Path, results: pd.DataFrame, pieces: Pieces) -> None:
@@ -103,6 +108,22 @@ def _fixes(path: Path) -> pd.DataFrame | None:
         return read_fixes(path)
     except (OSError, ValueError):
         return None
+
+
+def _alignment(folder: Path) -> dict[str, Any]:
+    """What panels told: tables and galleries, as far as they are there and not damaged."""
+    try:
+        table = read_alignment(folder / ALIGNMENT)
+        cases = pd.read_csv(folder / ALIGNMENT_CASES, keep_default_na=False)
+    except (OSError, ValueError):
+        return {}
+    drawn = {}
+    for panel, model, data in table[["panel", "model", "data"]].drop_duplicates().itertuples(index=False, name=None):
+        path = folder / FIGURES / figure_name(panel, model, data)
+        if path.is_file():
+            uri = "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
+            drawn[f"{panel}: {model} on {data}"] = uri
+    return {"alignment": table, "alignment_cases": cases if len(cases) else None, "alignment_galleries": drawn}
 
 
 def _analysis(path: Path) -> pd.DataFrame | None:
