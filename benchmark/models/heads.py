@@ -185,7 +185,7 @@ def _preparation(name: str, transform: Any) -> tuple[tuple[float, ...], tuple[fl
     """Mean, std and side of the pictures that a network was trained on, as its makers say."""
     if isinstance(transform, Preparation):
         return transform.mean, transform.std, transform.pixels
-    told = [getattr(transform, each, None) for each in ("mean", "std", "crop_size")]  # torchvision's presets
+    told: list[Any] = [getattr(transform, each, None) for each in ("mean", "std", "crop_size")]  # torchvision's presets
     if None in told:
         raise InputError(f"network {name!r}: expected a preparation of known mean, std and size, found {transform!r}")
     mean, std, sides = told
