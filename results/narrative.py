@@ -55,6 +55,8 @@ def summary(rows: pd.DataFrame, facts: Mapping[str, Any], everything: Sequence[t
 
     rows: of `headline`; facts: run.json; everything: task, bug and level of all cells.
     """
+    if not everything and facts["pieces"].get("panels"):
+        return [_panelled(facts)]
     rows = rows[~is_mended(rows["bug"])]
     everything = [place for place in everything if MENDED not in place[1]]
     explained = rows[~rows["honest"]]
@@ -69,6 +71,17 @@ def summary(rows: pd.DataFrame, facts: Mapping[str, Any], everything: Sequence[t
         sentences.append("Verdicts against perturbed copies are about this model: others of its kind were not asked.")
     sentences += [_taken(facts["checks"], everything), *_best(explained), *_honest(rows[rows["honest"]])]
     return [sentence for sentence in sentences if sentence]
+
+
+def _panelled(facts: Mapping[str, Any]) -> str:
+    """What was run where there are panels and no bugs."""
+    methods, panels = facts["pieces"]["methods"], facts["pieces"]["panels"]
+    explaining = sum(bool(told["explains"]) for told in methods.values())
+    return (
+        f"{counted(explaining, 'explanation method')} of models without any planted bug "
+        f"{'were' if explaining != 1 else 'was'} held against what people marked, in "
+        f"{counted(len(panels), 'panel')}: {_listed(list(panels))}."
+    )
 
 
 def warnings(rows: pd.DataFrame, facts: Mapping[str, Any]) -> list[str]:

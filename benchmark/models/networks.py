@@ -87,15 +87,18 @@ def mlp(
 
 def plain_cnn(
     *, shape: Sequence[int], classes: int, widths: Sequence[int] = (32, 64, 128), pooled: bool = False,
-    gain: float = 2**0.5,
+    shrink: int = 1, gain: float = 2**0.5,
 ) -> nn.Sequential:  # fmt: skip
     """A stage a width, of a convolution 3 × 3, a ReLU and a maximum over 2 × 2; one dense layer, one logit a class.
 
     Inputs (N, *shape), shape (C, H, W); each stage halves H and W, rounded down. `pooled`: the dense layer sees the
-    average of the last maps over all places, not each place by itself. `gain`: of the first weights.
+    average of the last maps over all places, not each place by itself. `shrink`: the side of the squares of pixels
+    whose average is looked at. `gain`: of the first weights.
     """
-    channels, height, width = shape
+    channels, height, width = shape[0], shape[1] // shrink, shape[2] // shrink
     layers: OrderedDict[str, nn.Module] = OrderedDict()
+    if shrink > 1:
+        layers["shrink"] = nn.AvgPool2d(shrink)
     for number, (before, after) in enumerate(pairwise((channels, *widths)), start=1):
         layers[f"conv{number}"] = Convolution(before, after, kernel_size=3, padding=1)
         layers[f"relu{number}"] = nn.ReLU()

@@ -67,6 +67,14 @@ def test_plain_cnn_is_stages_and_a_dense_layer(shape: tuple[int, int, int], pool
     torch.testing.assert_close(network(inputs), seen @ weight.T + bias, rtol=0, atol=1e-10)
 
 
+def test_plain_cnn_looks_at_averages_of_squares() -> None:
+    inputs = torch.randn(2, 1, 13, 9, dtype=torch.float64)
+    network = plain_cnn(shape=(1, 13, 9), classes=3, widths=(4,), shrink=3).double()
+    smaller = torch.stack([inputs[:, :, i:12:3, j:9:3] for i in range(3) for j in range(3)]).mean(0)
+    assert smaller.shape == (2, 1, 4, 3)
+    torch.testing.assert_close(network(inputs), network[1:](smaller), rtol=0, atol=1e-12)
+
+
 def test_plain_cnn_starts_with_its_gain() -> None:
     network = plain_cnn(shape=(64, 16, 16), classes=100, widths=(128,), gain=2.0)
     for layer in (network.conv1, network.dense):
