@@ -110,9 +110,8 @@ def _table(rows: pd.DataFrame, methods: Sequence[str], metrics: Sequence[str]) -
         accuracy = _spread(here.iloc[0], "accuracy", "accuracy_low", "accuracy_high")
         groups.append({
             "model": model, "data": data, "accuracy": accuracy, "units": int(here["units"].max()), "masks": masks,
-            "height": sum(len(each["lines"]) for each in masks),
         })  # fmt: skip
-    return {"methods": list(methods), "groups": [each for each in groups if each["height"]]}
+    return {"methods": list(methods), "groups": [each for each in groups if each["masks"]]}
 
 
 def _cell(row: Mapping[Any, Any] | None) -> View | None:
@@ -163,20 +162,26 @@ def _scatters(panel: str, rows: pd.DataFrame, methods: Sequence[str], embed: Cal
 
 
 def _cases(cases: pd.DataFrame, methods: Sequence[str]) -> View:
-    """Shares of the eight cases and of none, a line a model, data, mask and method."""
+    """Shares of the eight cases and of none: a group a method, a line a model, data and mask."""
     names = [*CASE_COLOURS, *(name for name in dict.fromkeys(cases["case"]) if name not in CASE_COLOURS)]
-    lines = []
+    groups = []
     for name in methods:
-        for place, part in cases[cases["method"] == name].groupby(SPOT, sort=False):
-            shares = part.groupby("case")["share"].sum().reindex(names, fill_value=0.0)
-            starts = shares.cumsum() - shares
-            bar = [
-                {"x": f"{start:.4f}", "width": f"{share:.4f}", "colour": CASE_COLOURS.get(case, NEITHER)}
-                for case, start, share in zip(names, starts, shares, strict=True) if share
-            ]  # fmt: skip
-            texts = [number(float(share)) if share else "" for share in shares]
-            lines.append({"method": name, **dict(zip(SPOT, place, strict=True)), "bar": bar, "shares": texts})
-    return {"methods": list(methods), "names": names, "lines": lines}
+        parts = cases[cases["method"] == name].groupby(SPOT, sort=False)
+        lines = [dict(zip(SPOT, place, strict=True)) | _shares(part, names) for place, part in parts]
+        groups += [{"method": name, "lines": lines}] if lines else []
+    return {"methods": list(methods), "names": names, "groups": groups}
+
+
+def _shares(part: pd.DataFrame, names: Sequence[str]) -> View:
+    """Shares of cases as a bar and in numbers."""
+    shares = part.groupby("case")["share"].sum().reindex(list(names), fill_value=0.0)
+    starts = shares.cumsum() - shares
+    bar = [
+        {"x": f"{start:.4f}", "width": f"{share:.4f}", "colour": CASE_COLOURS.get(case, NEITHER)}
+        for case, start, share in zip(names, starts, shares, strict=True)
+        if share
+    ]
+    return {"bar": bar, "shares": [number(float(share)) if share else "" for share in shares]}
 
 
 def _coarse(rows: pd.DataFrame, methods: Sequence[str]) -> list[View]:

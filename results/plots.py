@@ -45,6 +45,8 @@ SWEEP_COLOURS = ("#7F7F7F", "#0072B2", "#009E73", "#D55E00")
 CASCADE_COLOURS = {"ssim": "#0072B2", "spearman": "#D55E00"}
 CASCADE_LINES = {"ours": ("-", 1.2), "control": ("--", 0.8), "floor": (":", 0.8)}
 """Dashes and width."""
+POINTS = "osD^vPX*<>"
+"""Shapes that tell models apart."""
 LONGEST = 28  # letters of a name
 ROW = 0.2  # inches
 SVG = "{http://www.w3.org/2000/svg}"
@@ -225,31 +227,33 @@ def _cascade_key(figure: Any, width: float, height: float) -> None:
 
 def alignment_scatter(rows: pd.DataFrame, metrics: Sequence[str]) -> str:
     """Accuracy against alignment, rows of `alignment.table` of one panel, mask and method: a panel a metric, a point a
-    model and data with its intervals; a dashed line where random maps lie."""
-    several = rows["data"].nunique() > 1
-    wide, left, gap = 2.9, 0.5, 0.35
-    width, height = left + (wide + gap) * len(metrics), 2.7
+    model and data with its intervals; a dashed line where random maps lie, names at the right."""
+    place = ["accuracy", "model", "data"]
+    points = rows.drop_duplicates(place).sort_values(place)
+    names = points["model"] + (", " + points["data"] if rows["data"].nunique() > 1 else "")
+    shapes = {each[1:]: POINTS[at % len(POINTS)] for at, each in enumerate(points[place].itertuples(index=False))}
+    wide, left, gap, right = 2.6, 0.45, 0.2, 1.7
+    width, height = left + (wide + gap) * len(metrics) + right, 2.7
 
     def draw(figure: Any) -> None:
         for panel, metric in enumerate(metrics):
             start = left + (wide + gap) * panel
             axes = _axes(figure, start, width - start - wide, 0.1, 0.45)
-            part = rows[rows["metric"] == metric].sort_values(["accuracy", "model", "data"])
             axes.set(xlim=(-0.02, 1.02), ylim=(-0.03, 1.05), xlabel=shown(metric))
+            axes.set_yticks(np.linspace(0, 1, 6), None if panel == 0 else [""] * 6)
+            part = rows[rows["metric"] == metric]
             axes.axvline(float(part["random"].mean()), color=INK, linewidth=0.7, linestyle="--", zorder=0)
-            lines = {"color": "#0072B2", "linewidth": 0.9, "alpha": 0.7, "zorder": 1}
-            axes.hlines(part["accuracy"], part["ci_low"], part["ci_high"], **lines)
-            axes.vlines(part["value"], part["accuracy_low"], part["accuracy_high"], **lines)
-            axes.plot(part["value"], part["accuracy"], "o", color="#0072B2", markersize=4, zorder=2)
-            names = part["model"] + (", " + part["data"] if several else "")
-            for x, y, low, name in zip(part["value"], part["accuracy"], _spaced(part["accuracy"]), names, strict=True):
-                near = {"ha": "left"} if x < 0.6 else {"ha": "right"}
-                away = 0.015 if x < 0.6 else -0.015
-                axes.plot([x, x + away], [y, low], color=INK, linewidth=0.4, zorder=1)
-                axes.text(x + away, low, shown(str(name)), va="bottom", fontsize=7, **near)
-            if not panel:
-                axes.set_ylabel("accuracy")
+            for row in part.itertuples():
+                line = {"color": "#0072B2", "linewidth": 0.9, "zorder": 1}
+                axes.hlines([row.accuracy], [row.ci_low], [row.ci_high], **line)
+                axes.vlines([row.value], [row.accuracy_low], [row.accuracy_high], **line)
+                axes.plot(row.value, row.accuracy, shapes[row.model, row.data], color="#0072B2", markersize=5)
+            axes.set_ylabel("accuracy" if panel == 0 else "")
             _bare(axes, "bottom", "left")
+        heights = _spaced(points["accuracy"])
+        for height, name, shape in zip(heights, names, shapes.values(), strict=True):  # right of the last panel
+            axes.plot(1.1, height, shape, color="#0072B2", markersize=5, clip_on=False)
+            axes.text(1.15, height, shown(str(name)), va="center", fontsize=8)
 
     return _drawn(width, height, draw)
 

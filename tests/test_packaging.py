@@ -65,7 +65,10 @@ def test_wheel_holds_every_module_suite_and_nothing_generic(wheel):
     page = {f"attribug/results/report.{ending}" for ending in ("css", "html.jinja", "js")}
     tables = {f"attribug/results/reference/{path.name}" for path in (ROOT / "results" / "reference").glob("smoke.*")}
     assert len(tables) == 2
-    assert {*page, *tables, "attribug/results/published.csv"} <= set(names)
+    parts = {
+        f"attribug/results/{name}" for name in ("published.csv", "alignment_published.csv", "alignment.html.jinja")
+    }
+    assert {*page, *tables, *parts} <= set(names)
     assert not [name for name in names if name.endswith(".safetensors")]  # megabytes that only CI needs
 
 

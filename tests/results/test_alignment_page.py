@@ -105,7 +105,9 @@ def test_coarse_maps_are_listed_with_both_numbers(views: Views) -> None:
 
 def test_cases_fill_their_bar(views: Views) -> None:
     (first,) = views["models"]["cases"]
-    for line in first["lines"]:
+    lines = [line for group in first["groups"] for line in group["lines"]]
+    assert len(lines) == 3 * 3, "three models, and three methods that explain something"
+    for line in lines:
         assert float(line["bar"][-1]["x"]) + float(line["bar"][-1]["width"]) == pytest.approx(1, abs=1e-3)
         assert sum(float(share or 0) for share in line["shares"]) == pytest.approx(1, abs=0.05)
 
