@@ -136,8 +136,9 @@ class Face:
     @property
     def has_mouth(self) -> bool:
         """Whether the mouth has a width, and its rectangle a part in the picture's middle square."""
-        left, _, right, _ = self.mouth
-        return left < right and bool(faces.rectangle(self.mouth, SIZE, faces.SMALLEST).any())
+        left, top, right, bottom = self.mouth
+        across, down = ((length - min(SIZE)) / 2 for length in SIZE)
+        return left < right and across < right and left < SIZE[0] - across and down < bottom and top < SIZE[1] - down
 
 
 def _place(folder: str) -> Path:

@@ -270,7 +270,7 @@ def _parts_seen(files: dict[str, Path], pixels: int) -> NDArray[np.uint8]:
         try:
             with Image.open(files[part]) as opened:
                 sizes.add(opened.size)
-                small = opened.convert("L").resize((pixels, pixels), Image.Resampling.NEAREST)
+                small = opened.resize((pixels, pixels), Image.Resampling.NEAREST).convert("L")
         except Exception as error:  # whatever a damaged file makes of its reader
             raise InputError(f"mask {files[part].name}: cannot be read: {one_line(error)}") from error
         painted[np.asarray(small) > 0] = number

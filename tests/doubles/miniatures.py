@@ -1,10 +1,12 @@
-"""Birds, dogs and scenes in small, laid down exactly as their makers lay them down."""
+"""Birds, dogs, scenes and faces in small, laid down exactly as their makers lay them down; weights as torch does."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import numpy as np
+import torch
+import torchvision
 from PIL import Image, ImageDraw
 from scipy.io import savemat
 
@@ -214,3 +216,17 @@ def celebamask_hq(folder: Path) -> None:
     }
     for file, lines in lists.items():
         (folder / file).write_text("\n".join(lines) + "\n")
+
+
+# --- weights ---
+
+
+def cached_weights(hub: Path, name: str) -> dict[str, torch.Tensor]:
+    """Random weights where torch would keep those that torchvision has published of a classifier; its state dict."""
+    file = torchvision.models.get_model_weights(name).DEFAULT.url.rpartition("/")[2]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        state: dict[str, torch.Tensor] = torchvision.models.get_model(name, weights=None).state_dict()
+    (hub / "checkpoints").mkdir(parents=True)
+    torch.save(state, hub / "checkpoints" / file)
+    return state
