@@ -144,16 +144,16 @@ def _given(looked: Looked, whole: Examples, suite: Suite) -> tuple[GivenModel, l
     """The model with its control, and what that does."""
     spec, some = brought.describe(looked.mine.model), brought.some(whole, LOOKED_AT)
     inputs = some.load().inputs
-    found = _noise(spec, inputs, suite)
+    found = _noise(spec, inputs, suite) if TASK in suite.tasks else None  # panels have no control
     layers = running_order(spec.source().eval(), inputs[:ORDERED])
     if not layers:
         raise InputError(f"model {looked.mine.name!r}: expected weights that its outputs depend on, found none")
     mean, std = looked.scale or (None, None)
     known = None if looked.labels is None else whole
     model = GivenModel(
-        spec, found.sigma, whole, some, mean, std, len(looked.classes), layers, known, called=looked.mine.name
+        spec, 0.0 if found is None else found.sigma, whole, some, mean, std, len(looked.classes), layers, known, called=looked.mine.name
     )
-    return model, _told(found, suite)
+    return model, [] if found is None else _told(found, suite)
 
 
 def _beside(first: Brought, looked: Looked, asked: Mapping[str, Any], objects: Objects, suite: Suite) -> Brought:
