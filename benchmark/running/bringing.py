@@ -151,7 +151,16 @@ def _given(looked: Looked, whole: Examples, suite: Suite) -> tuple[GivenModel, l
     mean, std = looked.scale or (None, None)
     known = None if looked.labels is None else whole
     model = GivenModel(
-        spec, 0.0 if found is None else found.sigma, whole, some, mean, std, len(looked.classes), layers, known, called=looked.mine.name
+        spec,
+        0.0 if found is None else found.sigma,
+        whole,
+        some,
+        mean,
+        std,
+        len(looked.classes),
+        layers,
+        known,
+        called=looked.mine.name,
     )
     return model, [] if found is None else _told(found, suite)
 
