@@ -43,7 +43,7 @@ class Entry:
 E = TypeVar("E", bound=Entry)
 F = TypeVar("F", bound=Callable[..., Any])
 NAME = re.compile(r"[a-z][a-z0-9_]*(\.v\d+)?")
-HIDDEN = {"function", "prepare", "missing"}  # facts that are functions
+HIDDEN = {"function", "prepare", "chance", "missing"}  # facts that are functions
 REGISTRIES: dict[str, Registry[Any]] = {}
 
 

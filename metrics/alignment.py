@@ -57,8 +57,26 @@ def rank_accuracy(a: Tensor, masks: Tensor) -> Tensor:
     return defined(found / size, inside, varies(maps))
 
 
+def _area(masks: Tensor) -> Tensor:
+    """The share of an image that a mask has, (N,): the highest pixel of noise may be any. NaN of an empty mask."""
+    share = masks.flatten(1).double().mean(1)
+    return torch.where(share > 0, share, torch.nan)
+
+
+def _near_area(masks: Tensor) -> Tensor:
+    """The same of the mask and what lies within the tolerance."""
+    return torch.where(masks.flatten(1).any(1), _near(masks).double().mean(1), torch.nan)
+
+
+def _near(masks: Tensor) -> Tensor:
+    """Pixels that are at most the tolerance away from masks (N, H, W), (N, D) bool."""
+    reach = round(TOLERANCE * min(masks.shape[1:]))
+    far = [torch.from_numpy(ndimage.distance_transform_edt(~mask.cpu().numpy())) for mask in masks]
+    return (torch.stack(far) <= reach).flatten(1)
+
+
 @metrics.register(
-    "pointing_game", kind="alignment", bounds=(0, 1), visible=0.05, posts=("abs_sum",), symmetric=False,
+    "pointing_game", kind="alignment", bounds=(0, 1), visible=0.05, posts=("abs_sum",), chance=_area, symmetric=False,
     paper="Zhang et al. 2018, section 4.2, without tolerance",
 )  # fmt: skip
 def pointing_game(a: Tensor, masks: Tensor) -> Tensor:
@@ -69,7 +87,7 @@ def pointing_game(a: Tensor, masks: Tensor) -> Tensor:
 
 @metrics.register(
     "pointing_game_tolerant", kind="alignment", images=True, bounds=(0, 1), visible=0.05, posts=("abs_sum",),
-    symmetric=False, paper="Zhang et al. 2018, section 4.2; tolerance scaled with the image",
+    chance=_near_area, symmetric=False, paper="Zhang et al. 2018, section 4.2; tolerance scaled with the image",
 )  # fmt: skip
 def pointing_game_tolerant(a: Tensor, masks: Tensor) -> Tensor:
     """`pointing_game` with a hit up to 15/224 of the shorter side away from the mask, rounded to whole pixels.
@@ -77,9 +95,7 @@ def pointing_game_tolerant(a: Tensor, masks: Tensor) -> Tensor:
     Zhang et al. allow 15 pixels whatever the size; that would reach over half of a 32-pixel image.
     """
     maps, inside = flat(a, masks)
-    reach = round(TOLERANCE * min(masks.shape[1:]))
-    far = [torch.from_numpy(ndimage.distance_transform_edt(~mask.cpu().numpy())) for mask in masks]
-    return _hits(maps, inside, (torch.stack(far) <= reach).flatten(1))
+    return _hits(maps, inside, _near(masks))
 
 
 @metrics.register(

@@ -145,6 +145,9 @@ class Metric(Entry):
     """Default post-processings, the first one the default of a single measurement."""
     prepare: Callable[[Tensor], Any] | None = None
     """Makes of post-processed maps the form in which one map meets many; a slice or (M,) int64 selects examples."""
+    chance: Callable[[Tensor], Tensor] | None = None
+    """What an alignment expects of maps of Gaussian noise, (N,) from masks (N, *spatial) bool, where that is known
+    exactly; None: panels measure it on such maps."""
     symmetric: bool = True
     domain: tuple[float | None, float | None] = (None, None)
     """Lowest and highest value a map may have (None: any): posts that do not promise it are refused."""

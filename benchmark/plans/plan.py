@@ -117,6 +117,7 @@ class Plan:
                 metric.inputs,
                 metric.beside,
                 metric.images,
+                metric.chance,
             )
             for metric, post in self.measured_in(cell)
             if metric.reads == chosen.output

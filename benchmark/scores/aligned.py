@@ -53,9 +53,14 @@ class Aligned(Measurement):
         self.start = 0
 
     def begin(self, noise: Views, start: int) -> None:
-        """What Gaussian maps say of the masks."""
+        """What Gaussian maps say of the masks, or, where that is known, are expected to."""
         self.start = start
-        self._each("floor", noise)
+        if self.metric.chance is None:
+            self._each("floor", noise)
+            return
+        for name, mask in self.masks.items():
+            part = mask[start : start + self._size(noise)]
+            self._fill(("floor", name), start, self.metric.chance(part))
 
     def compare_contaminated(self, draw: int, views: Views, start: int) -> None:
         """What the subject's maps say of them."""

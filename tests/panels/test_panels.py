@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import attribug
-from attribug import api, panels
+from attribug import api, metrics, panels
 from attribug.contracts.contrasts import Side
 from attribug.contracts.subjects import Lacking, Regions, Subject
 from attribug.errors import InputError
@@ -89,6 +89,28 @@ def test_random_is_the_metric_of_gaussian_maps(done: api.Run, scores: pd.DataFra
     rows = scores[(scores["metric"] == "mass_accuracy") & (scores["mask"] == "bright") & (scores["model"] == "trained")]
     for _, part in rows.groupby(["unit", "method"]):
         np.testing.assert_allclose(part["random"], np.asarray(wanted), atol=1e-12)
+
+
+def test_random_is_the_expected_share_where_it_is_known(done: api.Run, scores: pd.DataFrame) -> None:
+    masks = subjects(done)[0].regions.load()
+    for name, mask in masks.items():
+        rows = scores[(scores["metric"] == "pointing_game") & (scores["mask"] == name) & (scores["model"] == "turned")]
+        share = mask[:8].flatten(1).double().mean(1).numpy()
+        for _, part in rows.groupby("method"):
+            np.testing.assert_allclose(part["random"], np.where(share > 0, share, np.nan))
+
+
+@pytest.mark.parametrize("name", ["pointing_game", "pointing_game_tolerant"])
+def test_what_is_expected_of_noise_is_what_noise_reaches(name: str) -> None:
+    stream = torch.Generator().manual_seed(0)
+    mask = torch.zeros(1, 32, 32, dtype=torch.bool)
+    mask[:, 3:15, 20:30] = True
+    maps = torch.randn(4000, 3, 32, 32, generator=stream)
+    reached = float(np.asarray(attribug.measure(name, maps, mask.expand(4000, -1, -1))).mean())
+    metric = metrics.get(name)
+    assert metric.chance is not None
+    assert reached == pytest.approx(float(metric.chance(mask)), abs=4 * (0.25 / 4000) ** 0.5)
+    assert np.isnan(float(metric.chance(torch.zeros_like(mask))))
 
 
 def test_predictions_and_cases(done: api.Run, scores: pd.DataFrame) -> None:
