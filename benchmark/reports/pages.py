@@ -77,10 +77,10 @@ def page_contents(folder: Path) -> PageContents:
     read = {path.stem: _analysis(path) for path in sorted((folder / ANALYSIS).glob("*.csv"))}
     analysis = {name: table for name, table in read.items() if table is not None}
     galleries = {} if costs is None else _galleries(Tensors(folder / "galleries"), costs, facts)
-    beside = (None, None) if references.panels_alone(facts) else comparing.beside_published(run)
-    more = (_fixes(folder / FIXES), replication.read(folder))
-    contents = PageContents(results, facts, analysis, costs, galleries, *beside, *more)
-    return replace(contents, **_alignment(folder))
+    published, findings = (None, None) if references.panels_alone(facts) else comparing.beside_published(run)
+    more = {"published": published, "findings": findings, "fixes": _fixes(folder / FIXES), **_alignment(folder)}
+    contents = PageContents(results, facts, analysis, costs, galleries, replication=replication.read(folder))
+    return replace(contents, **more)
 
 
 def _expect_pieces(folder: Path, results: pd.DataFrame, pieces: Pieces) -> None:

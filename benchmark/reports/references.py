@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -80,7 +81,7 @@ def _load(path: Path, name: str, kind: type[Facts]) -> ComparedTable:
         raise InputError(f"{scores}: {one_line(error)}") from error
 
 
-def panels_alone(facts: dict[str, object]) -> bool:
+def panels_alone(facts: Mapping[str, object]) -> bool:
     """Whether a run's suite has panels and no bugs, so that its results have no rows."""
     suite = facts.get("suite")
     return isinstance(suite, dict) and bool(suite.get("panels")) and not suite.get("bugs")

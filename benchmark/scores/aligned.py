@@ -148,7 +148,7 @@ def cased(scores: pd.DataFrame) -> pd.DataFrame:
     wide = overlaps.pivot(index=keys, columns="metric", values="value").reindex(columns=list(OVERLAPS))
     correct = overlaps.drop_duplicates(keys).set_index(keys)["correct"].reindex(wide.index)
     found = [
-        "" if np.isnan(right) or np.isnan(row).any() else case_of(*row, bool(right)) or ""
+        "" if np.isnan([*row, right]).any() else case_of(row[0], row[1], row[2], bool(right)) or ""
         for row, right in zip(wide.to_numpy(float), correct.to_numpy(float), strict=True)
     ]
     told = pd.Series(found, index=wide.index, name="case", dtype=object).reset_index()
