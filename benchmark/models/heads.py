@@ -15,7 +15,7 @@ from attribug.contracts.models import Given, Recipe
 from attribug.contracts.objectives import cross_entropy
 from attribug.data_places import data_folder
 from attribug.data_sources import VGG16
-from attribug.errors import InputError, Unsupported, one_line
+from attribug.errors import InputError, Unsupported, near_misses, one_line
 from attribug.models import pretrained
 from attribug.models.given import given
 from attribug.models.networks import plain_cnn
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 TORCHVISION = "torchvision:"
 CHUNK = 16  # pictures at once, where features are computed
+TRIED = 2  # pictures: batch normalisation wants more than one in training
 EPOCHS, BATCH, LEARNING_RATE = 30, 16, 3e-3
 """Of a last layer: some hundred steps where there are some hundred pictures; its features are computed once."""
 WIDTHS = (16, 32, 64, 64)  # of the stages of a network that starts from nothing
@@ -74,6 +75,26 @@ def from_scratch(classes: int, pixels: int, *, epochs: int = SCRATCH_EPOCHS) -> 
     shape, shrink = (3, pixels, pixels), max(1, pixels // SCRATCH_PIXELS)
     network = partial(plain_cnn, shape=shape, classes=classes, widths=WIDTHS, pooled=True, shrink=shrink)
     return Recipe(network, epochs=epochs, batch=BATCH, learning_rate=LEARNING_RATE)
+
+
+@functools.lru_cache(maxsize=8)
+def expect_trains(name: str, classes: int, pixels: int) -> None:
+    """Raises `InputError` for a network that cannot be trained whole on pictures of `pixels` a side: whose name nobody
+    knows, that does not take them, or that gives something else than logits (N, classes) in training."""
+    with seeded(generator("heads", "trial")):
+        try:
+            model = untrained(name=name, classes=classes, pixels=pixels).train()
+        except Unsupported as reason:
+            raise InputError(str(reason)) from reason
+        try:
+            with torch.no_grad():
+                outputs: Any = model(torch.zeros(TRIED, 3, pixels, pixels))
+        except Exception as error:  # whatever training makes of pictures of another size than its own
+            told = one_line(error)
+            raise InputError(f"network {name!r} at {pixels} pixels a side raises {told} while it trains") from error
+    found = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
+    if found != (TRIED, classes):
+        raise InputError(f"network {name!r}: expected logits {(TRIED, classes)} while it trains, found {found}")
 
 
 def cached() -> list[str]:
@@ -141,9 +162,11 @@ def _fetched(name: str) -> Path | None:
 def _expect_known(name: str) -> None:
     import torchvision
 
-    known = torchvision.models.list_models(torchvision.models)
-    if name not in PRETRAINED and not (name.startswith(TORCHVISION) and name.removeprefix(TORCHVISION) in known):
-        raise InputError(f"network {name!r}: expected {', '.join(PRETRAINED)} or {TORCHVISION}NAME of a classifier")
+    known = [f"{TORCHVISION}{each}" for each in torchvision.models.list_models(torchvision.models)]
+    if name not in PRETRAINED and name not in known:
+        close = near_misses(name, known) if name.startswith(TORCHVISION) else ""
+        told = f"expected {', '.join(PRETRAINED)} or {TORCHVISION}NAME of a classifier"
+        raise InputError(f"network {name!r}: {told}{close if 'did you mean' in close else ''}")
 
 
 def _architecture(name: str) -> tuple[nn.Module, Any]:

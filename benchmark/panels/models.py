@@ -11,7 +11,7 @@ from attribug.contracts.models import Trained
 from attribug.contracts.subjects import Ask, Lacking, Regions, Subject
 from attribug.contracts.tasks import Task
 from attribug.errors import InputError, Unsupported
-from attribug.models import heads, pretrained
+from attribug.models import heads
 from attribug.models.pretrained import PRETRAINED
 from attribug.panels.few import first
 
@@ -61,9 +61,6 @@ def _known(
     name: str, task: Task, whole: Examples, shown: Examples, masks: Regions, seed: int
 ) -> Subject | Lacking:  # fmt: skip
     """A network that knows ImageNet, with a last layer for the task."""
-    absent = pretrained.missing(name) if name in PRETRAINED else ""
-    if absent:
-        return Lacking(name, DATA, absent)
     classes, pixels = len(task.classes), task.shape[1]
     try:
         start = heads.start(name, classes, DATA, seed, pixels=pixels)

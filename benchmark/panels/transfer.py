@@ -11,7 +11,7 @@ from attribug.contracts.models import Trained
 from attribug.contracts.subjects import Ask, Lacking, Regions, Subject
 from attribug.contracts.tasks import Task
 from attribug.errors import InputError, Unsupported
-from attribug.models import heads, pretrained
+from attribug.models import heads
 from attribug.models.pretrained import PRETRAINED
 from attribug.panels.few import first, shots
 
@@ -38,10 +38,7 @@ def transfer(
     shown = Examples.of(first, base=masked.examples("test"), count=pictures)
     masks = Regions.told(shown, animal="object", scene="background")
     for name in (RANDOM, *PRETRAINED, *heads.cached()):
-        absent = pretrained.missing(name) if name in PRETRAINED else ""
         try:
-            if absent:
-                raise Unsupported(absent)
             side = Side(_with_head(name, masked, masked.examples("train"), seed), shown)
             tested = [
                 Side(_with_head(name, wanted, Examples.of(shots, base=wanted.examples("train"), count=shot, draw=draw),

@@ -88,8 +88,9 @@ def celeba(
     higher and lower; annotated is all else. Groups are labels and what the hair says.
 
     The network is torchvision's ResNet-50 with a last layer for two classes, which goes on from ImageNet's weights
-    where these are in torch's cache, and from random ones elsewhere; all of it is trained. `network`: another one of
-    torchvision's classifiers. `folder`: another place of the data. No number of epochs was tried on these data here.
+    where these are in torch's cache, and from random ones elsewhere; all of it is trained. `network`: another one, as
+    `torchvision:NAME`, or `lite0`, `lite1`, `lite2` or `squeezenet`, whose weights packages bring. `folder`: another
+    place of the data. No number of epochs was tried on these data here.
     """
     sizes = {"train": train, "test": test, VALIDATION: validation}
     faces.expect("celeba", sizes, pixels, epochs, learning_rate)

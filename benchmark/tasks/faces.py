@@ -18,7 +18,7 @@ from torch import Tensor
 from attribug.contracts.models import Recipe
 from attribug.contracts.tasks import VALIDATION
 from attribug.errors import InputError, one_line
-from attribug.models import library
+from attribug.models import heads
 from attribug.models.preparation import Preparation
 
 CLASSES = ("not_smiling", "smiling")
@@ -146,21 +146,21 @@ def expect(task: str, sizes: dict[str, int], pixels: int, epochs: int, learning_
 def learner(
     task: str, network: str, seed: int, *, sizes: dict[str, int], pixels: int, epochs: int, learning_rate: float
 ) -> dict[str, Any]:
-    """Recipe, start, splits and notes of a `Task` whose network is one of torchvision's, on ImageNet's weights where
-    these are in torch's cache. Raises `InputError` for a network that does not fit."""
-    library.expect_fits(network, len(CLASSES), pixels)
-    known = library.has_features(network)
+    """Recipe, start, splits and notes of a `Task` whose network is one of `attribug.models.heads`, on ImageNet's
+    weights where these are on this machine. Raises `InputError` for a network that does not fit."""
+    heads.expect_trains(network, len(CLASSES), pixels)
+    absent = heads.missing(network)
     recipe = Recipe(
-        partial(library.untrained, name=network, classes=len(CLASSES), pixels=pixels), epochs=epochs, batch=BATCH,
+        partial(heads.untrained, name=network, classes=len(CLASSES), pixels=pixels), epochs=epochs, batch=BATCH,
         learning_rate=learning_rate,
     )  # fmt: skip
-    begun = "from what ImageNet taught it" if known else "from random weights: torch's cache has none of it"
+    begun = f"from random weights: {absent}" if absent else "from what ImageNet taught it"
     train = sizes["train"]
     gigabytes = train * pixels * pixels * BYTES / 1e9
     held = f"{train} training images of {pixels} pixels a side take {gigabytes:.1f} GB of a worker's memory"
     return {
         "recipe": recipe,
-        "start": library.start(network, len(CLASSES), pixels, task, seed) if known else None,
+        "start": None if absent else heads.start(network, len(CLASSES), task, seed, pixels=pixels),
         "splits": tuple(split for split, size in sizes.items() if size),
         "notes": (
             f"{task}: {network} is trained {begun}",

@@ -1,4 +1,4 @@
-"""Last layers of one's own: on the body that was published, drawn by task and seed, trained on features as in full."""
+"""Last layers of one's own: on the body that was published, drawn by task and seed, trained on features or whole."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from skimage import data as pictures
 from torch import Tensor, nn
 
 from attribug.contracts.data import Data, Examples
-from attribug.contracts.models import Trained
+from attribug.contracts.models import Recipe, Trained
 from attribug.contracts.objectives import summed_cross_entropy
 from attribug.data_sources import VGG16
 from attribug.errors import InputError, Unsupported
@@ -152,9 +152,11 @@ def test_lite_networks_take_pictures_as_they_were_trained_on() -> None:
 
 @pytest.mark.parametrize("name", [SHUFFLE, SQUEEZE])
 def test_one_draw_a_task_and_seed(name: str) -> None:
+    before = torch.get_rng_state()
     first, again, other, elsewhere = (
         load(heads.start(name, 4, task, seed)) for task, seed in (("a", 0), ("a", 0), ("a", 1), ("b", 0))
     )
+    assert torch.equal(torch.get_rng_state(), before), "nobody else's random numbers are drawn"
     everything = {each for each, _ in first.named_parameters()}
     end = {f"{ENDS[name]}.{part}" for part in ("weight", "bias")}
     assert same(first, again) == everything
@@ -186,7 +188,7 @@ def test_pixels_are_what_a_network_sees() -> None:
 
 @pytest.mark.parametrize(("start", "error", "expected"), [
     (partial(heads.start, "resnet18"), InputError, r"network 'resnet18': expected lite0, .* or torchvision:NAME"),
-    (partial(heads.start, "torchvision:resnet7"), InputError, "of a classifier"),
+    (partial(heads.start, "torchvision:resnet5"), InputError, "of a classifier; did you mean 'torchvision:resnet50'"),
     (partial(heads.random, "mine.py:load"), InputError, r"network 'mine.py:load': expected"),
     (partial(heads.start, "torchvision:mobilenet_v3_large"), InputError, "expected weights that torchvision has"),
     (partial(heads.random, SQUEEZE, pixels=8), Unsupported, "at 8 pixels a side raises RuntimeError"),
@@ -253,6 +255,32 @@ def test_a_last_layer_that_does_not_give_the_outputs_is_refused(last: nn.Module)
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), last)
     with pytest.raises(Unsupported, match="expected a last layer that is linear and gives the outputs"):
         heads.fit_head(model, batch(), heads.recipe(SQUEEZE, 3), 0)
+
+
+@pytest.mark.parametrize(("name", "told"), [
+    ("resnet50", "or torchvision:NAME of a classifier$"),
+    ("torchvision:alexnet", "'torchvision:alexnet' at 32 pixels a side raises RuntimeError"),
+    ("torchvision:googlenet", r"expected logits \(2, 2\) while it trains, found GoogLeNetOutputs"),
+])  # fmt: skip
+def test_networks_that_cannot_be_trained_whole_are_refused(name: str, told: str) -> None:
+    with pytest.raises(InputError, match=told) as caught:
+        heads.expect_trains(name, 2, 32)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["torchvision:resnet18", MOBILE, "lite0", "squeezenet"])
+def test_networks_that_can_are_not_refused(name: str) -> None:
+    before = torch.get_rng_state()
+    heads.expect_trains(name, 2, 32)
+    assert torch.equal(torch.get_rng_state(), before), "nobody else's random numbers are drawn"
+
+
+def test_all_of_a_network_is_trained_where_nobody_says_that_its_head_learns_alone() -> None:
+    recipe = Recipe(partial(heads.untrained, name=SHUFFLE, classes=3, pixels=32), epochs=2, batch=8, learning_rate=1e-2)
+    started = load(heads.start(SHUFFLE, 3, "test", 0, pixels=32))
+    fresh = initialised(recipe, 0)
+    fresh.load_state_dict(started.state_dict())
+    assert same(train(fresh, batch(), recipe, 0), started) == set()
 
 
 def test_a_network_from_scratch_learns() -> None:
