@@ -192,7 +192,10 @@ def replicate(name: str | None = None, *, times: int, reporter: Reporter | None 
         )
     if given.out is not None and is_url(given.out):
         raise InputError(f"--out {given.out}: expected a folder to replicate a suite, found a URL")
-    own = requested(name, given).plan.suite.seed
+    suite = requested(name, given).plan.suite
+    if not suite.bugs:
+        raise InputError(f"suite {suite.name}: expected bugs, whose verdicts can be replicated, found panels alone")
+    own = suite.seed
     seeded = {
         seed: options | {"changes": {**(given.changes or {}), "seed": seed}} for seed in range(own + 1, own + times)
     }

@@ -30,9 +30,8 @@ def figure(check: Check, lab: Lab) -> float:
 
 
 def tested(examples: Examples, lab: Lab) -> dict[str, float]:
-    """How many labelled examples an accuracy rests on, and that of always saying their commonest label."""
-    labels = lab.data(examples).labels
-    return {"tested": float(len(labels)), "chance": float(labels.bincount().amax() / len(labels))}
+    """How many labelled examples an accuracy rests on."""
+    return {"tested": float(len(lab.data(examples)))}
 
 
 def _variation(a: Tensor, b: Tensor) -> Tensor:

@@ -134,9 +134,9 @@ def with_drawn_head(*, name: str, classes: int, task: str, seed: int, pixels: in
     _expect_known(name)
     with torch.random.fork_rng(devices=[]):  # a network is drawn before it is given its weights
         mine = own(name, _fetched(name))
-    if mine.weights == RANDOM:
-        raise InputError(missing(name))
-    return _of_pictures(name, mine.model, mine.transform, classes, generator(task, "head", seed), pixels)
+        if mine.weights == RANDOM:
+            raise InputError(missing(name))
+        return _of_pictures(name, mine.model, mine.transform, classes, generator(task, "head", seed), pixels)
 
 
 def drawn(*, name: str, classes: int, task: str, seed: int, pixels: int | None) -> nn.Module:

@@ -52,6 +52,9 @@ def load_suite(
         field = REGISTRIES[kind].plural
         if field not in changes and field in suite.Suite.model_fields:
             update[field] = [*getattr(loaded, field), *(n for n in names if n not in getattr(loaded, field))]
+    whole = loaded.model_copy(update=update)
+    if not (whole.tasks and whole.bugs):  # a suite of panels alone: a plugin's tasks without bugs are for panels
+        update = {field: names for field, names in update.items() if field not in {"tasks", "bugs"}}
     loaded = loaded.model_copy(update=update)
     if "bugs" in changes:
         update["levels"] = {bug: levels for bug, levels in loaded.levels.items() if bug in loaded.bugs}
@@ -95,6 +98,7 @@ def with_own_panel(loaded: suite.Suite) -> suite.Suite:
 
 def make(suite: Suite, device: str = "cpu") -> Plan:
     """Resolves a suite; raises `InputError` for names, levels or options that do not exist."""
+    _refuse_half(suite)
     chosen_methods = tuple((methods.get(name), _method_options(suite, name)) for name in dict.fromkeys(suite.methods))
     for method, _ in chosen_methods:
         _refuse_without_key(method)
@@ -145,6 +149,16 @@ def make(suite: Suite, device: str = "cpu") -> Plan:
         given={task.name: task.given.spec.key for task in there if task.given is not None},
         notes={task.name: task.notes for task in there if task.notes},
     )
+
+
+def _refuse_half(suite: Suite) -> None:
+    """Bugs without tasks, and tasks without bugs, say nothing; of fixes both are needed."""
+    if bool(suite.tasks) != bool(suite.bugs):
+        there, absent = ("tasks", "bugs") if suite.tasks else ("bugs", "tasks")
+        given = ", ".join(suite.tasks or suite.bugs)
+        raise InputError(f"{absent}: expected some for the {there} {given}, found none; name them with --{absent}")
+    if suite.fixes and not suite.bugs:
+        raise InputError(f"fixes: expected bugs that can be mended with {', '.join(suite.fixes)}, found none")
 
 
 def _levels(suite: Suite, task: str, bug: Bug) -> list[Level]:

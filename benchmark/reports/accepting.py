@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attribug.errors import InputError, Missing, StorageError
-from attribug.reports.references import REFERENCES, load_table, references
+from attribug.reports.references import REFERENCES, expect_bugs, load_table, references
 from attribug.results.schema import results_csv
 from attribug.storage import locations, shared_models
 from attribug.storage.files import checksum, read_json, write_atomically, write_json
@@ -36,6 +36,7 @@ def accept(baseline: str | Path, candidate: str | Path | FinishedRun) -> Path:
     if isinstance(candidate, str | Path) and not is_url(candidate) and not Path(candidate).is_dir():
         raise InputError(f"{candidate}: expected a run's folder, which knows where numbers come from, found none")
     run = load_table(candidate, RunFacts)
+    expect_bugs(run)
     if run.facts["failures"]:
         raise InputError(f"{run.name}: expected a whole run, found {len(run.facts['failures'])} failed records")
     path = _reference(baseline)

@@ -11,7 +11,7 @@ import pandas as pd
 
 from attribug import metrics
 from attribug.errors import InputError, near_misses
-from attribug.reports.references import load_table
+from attribug.reports.references import expect_bugs, load_table
 from attribug.results import findings, paper, published
 from attribug.results.comparison import EFFECT
 from attribug.results.comparison import compare as compare_tables
@@ -38,6 +38,8 @@ def compare(
     """
     allowed = _tolerances(tolerance)
     sides = [load_table(side) for side in (baseline, candidate)]
+    for side in sides:
+        expect_bugs(side)
     present = {name for side in sides for name in side.results["metric"].unique()} | {EFFECT, ""}
     for name in allowed:
         if name not in present:
@@ -56,6 +58,7 @@ def compare_published(candidate: str | Path | FinishedRun) -> tuple[pd.DataFrame
     Raises `InputError` as `compare`, and for a table that does not know its bugs' primary metrics.
     """
     table = load_table(candidate)
+    expect_bugs(table)
     return *beside_published(table), paper.deviations(table.results, table.facts)
 
 

@@ -81,6 +81,12 @@ def _load(path: Path, name: str, kind: type[Facts]) -> ComparedTable:
         raise InputError(f"{scores}: {one_line(error)}") from error
 
 
+def expect_bugs(table: ComparedTable) -> None:
+    """Raises `InputError` for a run of panels alone: it has no verdicts."""
+    if panels_alone(table.facts):
+        raise InputError(f"{table.name}: expected verdicts on bugs, found a run of panels alone; see its alignment.csv")
+
+
 def panels_alone(facts: Mapping[str, object]) -> bool:
     """Whether a run's suite has panels and no bugs, so that its results have no rows."""
     suite = facts.get("suite")

@@ -22,7 +22,7 @@ SCORE_COLUMNS = (
     *SUBJECT, "mask", "method", "metric", "post", "example", "label", "predicted", "correct", "value", "random",
     "pixels", "total", "grain", "case",
 )  # fmt: skip
-ACCURACY_COLUMNS = (*SUBJECT, "accuracy", "tested", "chance")
+ACCURACY_COLUMNS = (*SUBJECT, "accuracy", "tested")
 LACKING_COLUMNS = ("panel", "model", "data", "method", "reason")
 
 
@@ -43,12 +43,20 @@ def write_alignment(outcome: Outcome, out: Path) -> None:
 
 
 def scores_of(outcome: Outcome) -> pd.DataFrame:
-    """One row a subject, mask, method, metric, post and example, columns `SCORE_COLUMNS`."""
-    frames = []
+    """One row a subject, mask, method, metric, post and example, columns `SCORE_COLUMNS`.
+
+    Alike subjects that share the explained model are explained once: the rows are those of the first. A mean over them
+    would be one over a single model, and no interval could tell.
+    """
+    frames, known = [], set()
     for number, cell in outcome.plan.panelled:
         for method, _ in outcome.plan.methods_of(cell):
             record = outcome.records.get((number, method.name))
-            if record is not None and not record.verdict and outcome.rows[number, method.name]:
+            if record is None or record.verdict or not outcome.rows[number, method.name]:
+                continue
+            place = (cell.task, cell.bug, cell.level, outcome.plan.record_key(cell, method.name))
+            if place not in known:
+                known.add(place)
                 rows = outcome.scores(number, method.name)
                 frames.append(rows.assign(**_named(cell), method=method.name)[list(SCORE_COLUMNS)])
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=list(SCORE_COLUMNS))

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import attribug
-from attribug import api, metrics, panels
+from attribug import api, metrics, panels, tasks
 from attribug.contracts.contrasts import Side
 from attribug.contracts.subjects import Lacking, Regions, Subject
 from attribug.errors import InputError
@@ -20,6 +20,8 @@ from attribug.metrics.shared_interest import cases
 from attribug.models.lab import Lab
 from attribug.models.memory import Memory
 from attribug.plans import planning
+from attribug.plugins import load_plugin
+from attribug.reports import accepting, comparing
 from attribug.results import alignment
 from attribug.streams import generator
 from doubles.tiny import PLUGINS, TINY
@@ -29,9 +31,15 @@ TABLES = ("alignment.csv", "alignment_cases.csv", "alignment.parquet", "results.
 PLACE = ["panel", "model", "data", "unit"]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def pieces() -> None:
+    for plugin in (TINY, PANELLED):
+        load_plugin(plugin)
+
+
 def run(out: Path, **options: Any) -> api.Run:
-    chosen: dict[str, Any] = {"workers": 1, "panels": ["halved"], "tasks": [], "bugs": [], **options}
-    return api.run(SUITE, plugins=[TINY, PANELLED], out=out, device="cpu", **chosen)
+    known: dict[str, Any] = {"workers": 1, "panels": ["halved"], "tasks": [], "bugs": [], "plugins": [TINY, PANELLED]}
+    return api.run(SUITE, out=out, device="cpu", **known | options)
 
 
 @pytest.fixture(scope="module")
@@ -224,6 +232,9 @@ def test_masks_of_another_size_are_told_in_a_line(tmp_path: Path) -> None:
         ({"panel_methods": {"halved": ["lime"]}}, "panel_methods.halved: unknown name 'lime'"),
         ({"metrics": ["spearman"]}, "metrics: expected one of alignment for panels"),
         ({"methods": ["predictions"]}, "metrics: expected one of alignment for panels"),
+        ({"bugs": ["reinit"]}, "tasks: expected some for the bugs reinit, found none; name them with --tasks"),
+        ({"tasks": ["tiny"]}, "bugs: expected some for the tasks tiny, found none; name them with --bugs"),
+        ({"fixes": ["jtt"]}, "fixes: expected bugs that can be mended with jtt, found none"),
     ],
 )
 def test_wrong_input_is_told_in_a_line(changes: dict[str, Any], said: str) -> None:
@@ -242,6 +253,73 @@ def test_panels_and_bugs_run_side_by_side(tmp_path: Path) -> None:
     alone = run(tmp_path / "run", changes={**both, "panels": []})
     assert alone.alignment is None, "tables of an earlier plan are taken away"
     assert not (tmp_path / "run" / "alignment.parquet").exists()
+
+
+def test_what_plugins_register_joins_panels_whole_or_not() -> None:
+    kinds = {"task": ["tiny"], "method": ["edges"]}
+    joined = planning.load_suite(SUITE, {"panels": ["halved"]}, kinds)
+    assert (joined.tasks, joined.bugs) == ([], []), "a task alone is one that panels ask for"
+    both = planning.load_suite(SUITE, {"panels": ["halved"]}, {**kinds, "bug": ["shaken"]})
+    assert (both.tasks, both.bugs) == (["tiny"], ["shaken"])
+
+
+def test_runs_of_panels_alone_have_no_verdicts_to_compare(done: api.Run, tmp_path: Path) -> None:
+    said = "expected verdicts on bugs, found a run of panels alone; see its alignment.csv"
+    with pytest.raises(InputError, match=said):
+        attribug.compare(done.folder, done.folder)
+    with pytest.raises(InputError, match=said):
+        comparing.compare_published(done.folder)
+    with pytest.raises(InputError, match=said):
+        accepting.accept(tmp_path / "reference.csv", done.folder)
+    chosen: dict[str, Any] = {"panels": ["halved"], "tasks": [], "bugs": [], "plugins": [TINY, PANELLED]}
+    with pytest.raises(InputError, match="suite panelled: expected bugs, whose verdicts can be replicated, found"):
+        attribug.replicate(SUITE, times=2, out=tmp_path / "many", **chosen)
+    assert not (tmp_path / "many").exists()
+
+
+DRAWN = """
+import torch
+
+from attribug import panels
+from attribug.contracts.contrasts import Side
+from attribug.contracts.data import Examples
+from attribug.contracts.subjects import Regions, Subject
+
+
+def part(*, base, draw):
+    return base.load().select(torch.arange(8 * draw, 8 * draw + 8))
+
+
+@panels.register("drawn")
+def drawn(ask, *, seed, seeds):
+    \"\"\"One model, tested three times.\"\"\"
+    task = ask("tiny")
+    test = task.examples("test")
+    side, masks = Side(task.clean(seeds[0]), test), Regions.told(test, bright="object")
+    for draw in range(3):
+        tested = Side(task.clean(seeds[0]), Examples.of(part, base=test, draw=draw))
+        yield Subject("one", "test", side, masks, tested=tested, draw=draw)
+"""
+
+
+def test_alike_subjects_that_share_the_explained_model_are_one_model(tmp_path: Path) -> None:
+    """However often it is tested: repeated values would pass for several models'."""
+    file = tmp_path / "drawn.py"
+    file.write_text(DRAWN)
+    table = run(tmp_path / "run", panels=["drawn"], methods=["gradient"], plugins=[TINY, PANELLED, str(file)]).alignment
+    assert table is not None
+    assert set(table["units"]) == {1}
+    assert table["reason"].str.contains("this model only").all()
+    alone = run(tmp_path / "alone", methods=["gradient"], seeds=1).alignment
+    assert alone is not None
+    expected = alone[(alone["model"] == "trained") & (alone["mask"] == "bright")]
+    for name in ("value", "ci_low", "ci_high", "random"):
+        assert table[name].tolist() == expected[name].tolist(), name
+    task = tasks.get("tiny").function(seed=0, other=None)
+    side = Side(task.clean(0), task.examples("test"))
+    right = Lab(Memory()).outputs(side.model, side.examples).argmax(1) == side.examples.load().labels
+    draws = right[:24].double().reshape(3, 8).mean(1)
+    assert table["accuracy"].unique() == pytest.approx([float(draws.mean())], abs=1e-6)
 
 
 def test_methods_of_a_panel_can_be_fewer() -> None:

@@ -81,8 +81,10 @@ def plain(task: Task, level: Level, seed: int, seeds: Sequence[int]) -> Contrast
 # Sizes
 
 
-PLAIN = [name for name in shipped() if name not in {"own", "right-reasons", "paper", "paper-offline"}]
-"""All but those that ask for a model or data, the one that mends, and those whose tasks have bugs of their own."""
+OTHERS = {"own", "right-reasons", "paper", "paper-offline", "alignment"}
+PLAIN = [name for name in shipped() if name not in OTHERS]
+"""All but those that ask for a model or data, the one that mends, those whose tasks have bugs of their own, and the one
+without bugs."""
 
 
 @pytest.mark.parametrize("name", PLAIN)
@@ -121,6 +123,23 @@ def test_the_suite_of_fixes_plans_and_counts() -> None:
     assert sizes == dict.fromkeys(loaded.tasks, 1) | dict.fromkeys(loaded.swept_tasks, 1 + len(loaded.sweeps["rrr"]))
     needed = {t.key for cell in made.cells for trial in cell.trials for t in trainings(trial.model)}
     assert needed <= set(made.trainings)
+
+
+def test_the_suite_of_panels_plans_and_counts() -> None:
+    """Every subject is a cell, explained once by each method of its panel; what shares a model shares its records."""
+    loaded = load("alignment")
+    made = make(loaded)
+    assert not made.contrasted
+    there = [cell for cell in made.cells if cell.contrast is not None]
+    assert {cell.reason.partition(": ")[0] for cell in made.cells if cell.contrast is None} <= {"task celebamask_hq"}
+    counts = made.counts()
+    assert counts["contrasts"] == counts["sides"] == len(there)
+    asked = {name: len(loaded.panel_methods.get(name, loaded.methods)) for name in loaded.panels}
+    assert counts["records"] == sum(asked[cell.task] for cell in there)
+    assert counts["explanations"] == counts["records"] * loaded.examples
+    keys = {(cell.task, made.record_key(cell, m.name)) for cell in there for m, _ in made.methods_of(cell)}
+    sides = {(cell.task, cell.contrast.contaminated) for cell in there if cell.contrast is not None}
+    assert len(keys) == sum(asked[panel] for panel, _ in sides)
 
 
 def test_sizes_by_hand() -> None:

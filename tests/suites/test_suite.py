@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from attribug import bugs, metrics
+from attribug import bugs, metrics, panels
 from attribug import methods as method_registry
 from attribug.errors import InputError, Shadowed
 from attribug.results import published
@@ -48,7 +48,10 @@ def test_shipped_suites_load_and_name_real_pieces(name: str) -> None:
     assert set(loaded.bugs) <= set(bugs.names())
     assert set(loaded.methods) <= set(method_registry.names())
     assert all(metrics.measured_as(metric) for metric in loaded.metrics)
-    assert {"random", "edges", "predictions"} <= set(loaded.methods), "the honest rows"
+    honest = {"random", "edges", *(["predictions"] if loaded.bugs else [])}  # panels tell nothing of outputs
+    assert honest <= set(loaded.methods), "the honest rows"
+    assert loaded.bugs or loaded.panels
+    assert set(loaded.panels) <= set(panels.names())
     assert loaded.seeds >= 3, "fewer give no interval"
 
 
@@ -176,7 +179,7 @@ def test_a_byte_order_mark_says_nothing(tmp_path: Path) -> None:
 
 def test_unknown_suites_suggest_near_ones(tmp_path: Path) -> None:
     assert refusal("quik") == "unknown suite 'quik': expected a YAML file or a shipped name; did you mean 'quick'?"
-    assert "expected one of: own, paper, " in refusal("zzzzzzzz")
+    assert "expected one of: alignment, own, paper, " in refusal("zzzzzzzz")
     assert refusal(str(tmp_path)).startswith(f"unknown suite '{tmp_path}'")
     assert refusal(str(tmp_path / "none.yaml")).startswith("unknown suite")
 
