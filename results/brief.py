@@ -13,8 +13,8 @@ from attribug.results.figures import SYMBOLS
 from attribug.results.headline import PLACE, headline, places
 from attribug.results.narrative import counted, number, units
 
-LINE = 110  # letters of a line of text
-NAME = 60  # letters of a name in a table
+LINE, LONG_LINE = 90, 180  # letters of a list, of a sentence
+NAME, CELL = 60, 300  # letters of a name, of a sentence in a table
 MOST_COLUMNS, MOST_LINES = 40, 60
 """Of a matrix; results have the rest."""
 MOST_METHODS = 4  # of a table of alignment
@@ -25,19 +25,19 @@ LEGEND = "Effect: the probability that the explanation tells the bug from its co
 
 
 def run_text(name: str, facts: Mapping[str, Any], results: pd.DataFrame, alignment: pd.DataFrame | None) -> str:
-    """What a run is, in at most seven lines of `LINE` letters; its name alone is told in full where it is longer.
+    """What a run is, in at most seven lines and less than 1,000 letters, whatever its names.
 
     name: where it lies; facts: run.json; results: its table; alignment: of its panels, if any.
     """
     suite, pieces, failed = facts["suite"], facts["pieces"], len(facts["failures"])
     state = f"{counted(failed, 'record')} failed" if failed else "complete"
     controls = [bug["control"] for bug in pieces["bugs"].values()]
-    lines = [f"attribug run of {_cut(suite['name'], NAME)}, {state}: {_cut(name, 3 * LINE)}"]
-    if len(results):
-        lines.append(f"{counted(len(pieces['tasks']), 'task')}: {_listed(pieces['tasks'])}")
-        lines.append(f"{counted(len(pieces['bugs']), 'bug')}: {_listed(pieces['bugs'])}")
-    beside = units(suite["seeds"], controls) if len(results) else f"seeds: {suite['seeds']}"
-    lines.append(f"{counted(len(pieces['methods']), 'method')}, {beside}: {_listed(pieces['methods'])}")
+    place = _cut(name, len(name))
+    place = place if len(place) <= LONG_LINE else f"…{place[1 - LONG_LINE :]}"  # a path's end tells more
+    lines = [f"attribug run of {_cut(suite['name'], NAME)}, {state}: {place}"]
+    lines += [_named(kind, suite, pieces) for kind in ("tasks", "bugs")] if len(results) else []
+    beside = f", {units(suite['seeds'], controls)}" if len(results) else ""
+    lines.append(_named("methods", suite, pieces, beside))
     if len(results):
         found = headline(results, suite, pieces)["verdict"]
         counts = {verdict: int((found == verdict).sum()) for verdict in SYMBOLS}
@@ -46,7 +46,7 @@ def run_text(name: str, facts: Mapping[str, Any], results: pd.DataFrame, alignme
         named = list(dict.fromkeys(alignment["panel"]))
         lines.append(f"{counted(len(named), 'panel')}, {counted(len(alignment), 'row')}: {_listed(named)}")
     more = ".headline, .results, .analysis" if len(results) else ".alignment, .cases"
-    return "\n".join([*(_cut(line, 5 * LINE) for line in lines), f"→ {more}, .facts, .maps(…), attribug.report(run)"])
+    return "\n".join([*lines, f"→ {more}, .facts, .maps(…), attribug.report(run)"])
 
 
 def run_html(facts: Mapping[str, Any], results: pd.DataFrame, alignment: pd.DataFrame | None) -> str:
@@ -63,10 +63,10 @@ def run_html(facts: Mapping[str, Any], results: pd.DataFrame, alignment: pd.Data
 def comparison_text(conclusion: str, counts: Mapping[str, int], alarms: Sequence[str], total: int) -> str:
     """What became of a table in at most six lines. alarms: the first rows that raise one, in words; total: of all."""
     told = ", ".join(f"{count} {status}" for status, count in counts.items())
-    lines = [f"Comparison: {told or 'no rows'}", conclusion, *(f"  {alarm}" for alarm in alarms[:FIRST])]
+    lines = [f"Comparison: {told or 'no rows'}", conclusion, *(f"– {alarm}" for alarm in alarms[:FIRST])]
     more = total - len(alarms[:FIRST])
-    lines += [f"  … and {counted(more, 'further row')}: .table has all"] if more > 0 else []
-    return "\n".join(_cut(line, 2 * LINE - 40, strip=False) for line in lines)
+    lines += [f"… and {counted(more, 'further row')}: .table has all"] if more > 0 else []
+    return "\n".join(_cut(line, LONG_LINE) for line in lines)
 
 
 def comparison_html(
@@ -74,9 +74,9 @@ def comparison_html(
 ) -> str:
     """The rows that raise an alarm, at most `MOST_ROWS`, as place, status and what happened. Every text is escaped."""
     told = ", ".join(f"{count} {status}" for status, count in counts.items())
-    head = f"<p>{_text(conclusion, 5 * LINE)}<br>{escape(told or 'no rows')}</p>"
+    head = f"<p>{_text(conclusion, CELL)}<br>{escape(told or 'no rows')}</p>"
     shown = alarms[:MOST_ROWS]
-    table = _table("", ("row", "status", "what happened"), [[_text(cell, 3 * LINE) for cell in row] for row in shown])
+    table = _table("", ("row", "status", "what happened"), [[_text(cell, CELL) for cell in row] for row in shown])
     more = total - len(shown)
     return _framed([head, *([table] if shown else []), *([_said(f"… and {more} more")] if more else [])])
 
@@ -149,11 +149,19 @@ def _text(text: Any, most: int) -> str:
     return f"<bdi>{escape(_cut(text, most))}</bdi>"
 
 
-def _cut(text: Any, most: int, *, strip: bool = True) -> str:
+def _cut(text: Any, most: int) -> str:
     """On one line, at most so many letters; what does not print is left out, for it might hide what follows."""
     line = "".join(sign if sign.isprintable() else " " if sign.isspace() else "" for sign in str(text))
-    line = line.strip() if strip else line
+    line = line.strip()
     return line if len(line) <= most else f"{line[: most - 1]}…"
+
+
+def _named(kind: str, suite: Mapping[str, Any], pieces: Mapping[str, Any], beside: str = "") -> str:
+    """How many pieces of a kind there are, and the first ones in the suite's order."""
+    known = pieces[kind]
+    asked = [name for name in suite.get(kind, ()) if name in known]
+    names = dict.fromkeys([*asked, *known])
+    return f"{counted(len(names), kind.removesuffix('s'))}{beside}: {_listed(names)}"
 
 
 def _listed(names: Iterable[str]) -> str:
