@@ -5,15 +5,12 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from attribug.errors import InputError
-from attribug.plans.plan import Plan, level_text
-from attribug.results.alignment import read_alignment
-from attribug.results.mending import read_fixes
+from attribug.plans.plan import Plan
 from attribug.results.schema import read_results
 from attribug.running import runner
 from attribug.running.exchange import Exchange
@@ -23,110 +20,24 @@ from attribug.running.progress import Reporter, Silent
 from attribug.running.request import requested
 from attribug.running.resources import default_workers
 from attribug.storage import locations, shared_models
-from attribug.storage.files import read_json
-from attribug.storage.folders import ALIGNMENT, ALIGNMENT_CASES, ANALYSIS, FIXES, RESULTS, RUN, SCORES, is_url
+from attribug.storage.folders import RESULTS, is_url
 from attribug.storage.models import Models
-from attribug.tables import analysis, kept_maps, replication, run_folder, writing
-from attribug.tables.analysis import read_analysis
-from attribug.tables.kept_maps import Maps
+from attribug.tables import replication, run_folder, writing
+from attribug.tables.finished import StoredRun
 
 if TYPE_CHECKING:
-    from attribug.contracts.tasks import Level
     from attribug.running.dry_run import DryRun
 
 FEWEST_REPLICATES = 2
 
 
-@dataclass(frozen=True)
-class Run:
-    """A finished run and its tables."""
+@dataclass(frozen=True, repr=False, eq=False)
+class Run(StoredRun):
+    """A run that this session did, or found done, with its plan."""
 
-    folder: Path
-    """Of the run, or of the copy of what lies at a URL."""
-    results: pd.DataFrame
-    """One row a task, bug, level, control, method, metric and post."""
     plan: Plan
     outcome: Outcome | None
     """None when there was nothing to do."""
-    url: str | None = None
-
-    @property
-    def name(self) -> str:
-        """Where the run lies, as the user calls it."""
-        return self.url or str(self.folder)
-
-    @property
-    def scores(self) -> pd.DataFrame:
-        """One row an example and model triple."""
-        return pd.read_parquet(self.folder / SCORES)
-
-    @property
-    def headline(self) -> pd.DataFrame:
-        """Verdict and effect of each bug's primary metric, one row a task, bug, level and method."""
-        return analysis.verdict_matrix(self.results, self.plan)
-
-    @property
-    def analysis(self) -> dict[str, pd.DataFrame]:
-        """What follows from the scores, by name: headline, added, ranking, severity, posts, power (those
-        that exist)."""
-        return {path.stem: read_analysis(path) for path in sorted((self.folder / ANALYSIS).glob("*.csv"))}
-
-    @property
-    def fixes(self) -> pd.DataFrame | None:
-        """What fixes reached, one row a model, setting and test set; None where nothing was mended."""
-        path = self.folder / FIXES
-        return read_fixes(path) if path.is_file() else None
-
-    @property
-    def alignment(self) -> pd.DataFrame | None:
-        """How far explanations agree with masks, a row a model, data, mask, method and metric; None without panels."""
-        path = self.folder / ALIGNMENT
-        return read_alignment(path) if path.is_file() else None
-
-    @property
-    def cases(self) -> pd.DataFrame | None:
-        """How often each of Shared Interest's cases is, one row a model, data, mask, method and case; None likewise."""
-        path = self.folder / ALIGNMENT_CASES
-        return pd.read_csv(path, keep_default_na=False) if path.is_file() else None
-
-    def maps(
-        self,
-        method: str,
-        bug: str | None = None,
-        level: Level | None = None,
-        *,
-        task: str | None = None,
-        side: str = "contaminated",
-        seed: int | None = None,
-        draw: int = 0,
-        version: str = "",
-        contrast: int | None = None,
-    ) -> Maps:
-        """What a method says of one model, as a run with `keep_maps` has kept it, with the examples' ids and classes.
-
-        side: `contaminated`, `reference` or a control's name; seed: of that model; draw: of a contaminated model;
-        version: of the inputs; contrast: seed of the contaminated model that it is compared with. What is None may be
-        left out where there is one only. Raises `InputError` where there are no such maps, or several.
-        """
-        asked = {
-            "method": method, "task": task, "bug": bug, "level": None if level is None else level_text(level),
-            "side": side, "version": version, "seed": seed, "draw": draw, "contrast": contrast,
-        }  # fmt: skip
-        if self.url is None:
-            return kept_maps.find(self.folder, self.name, asked)
-        with locations.reading(self.url, "maps") as place:
-            return kept_maps.find(place.folder, self.name, asked)
-
-    @property
-    def complete(self) -> bool:
-        """Whether no record failed or is missing."""
-        return self.outcome is None or not self.outcome.faults
-
-    @property
-    def facts(self) -> dict[str, Any]:
-        """What run.json tells: suite, versions, checks, failures."""
-        facts: dict[str, Any] = read_json(self.folder / RUN)
-        return facts
 
 
 def run(name: str | None = None, *, reporter: Reporter | None = None, **options: Any) -> Run:
@@ -147,7 +58,9 @@ def run(name: str | None = None, *, reporter: Reporter | None = None, **options:
     fresh, keep_maps = request.options.fresh, request.options.keep_maps
     with request.used(cache), run_folder.prepare(place, cache, plan):
         if not fresh and run_folder.finished(place, plan, with_maps=keep_maps):
-            return Run(place.folder, read_results(place.folder / RESULTS, empty=not plan.contrasted), plan, None, url)
+            results = read_results(place.folder / RESULTS, empty=not plan.contrasted)
+            results = read_results(place.folder / RESULTS, empty=not plan.contrasted)
+            return Run(place.folder, results, plan, None, url=url)
         request.fetch_given()
         stored = Models(cache.folder, device=plan.device).cache
         exchange = Exchange(place, cache, stored, fresh=fresh)
@@ -156,7 +69,7 @@ def run(name: str | None = None, *, reporter: Reporter | None = None, **options:
         outcome = runner.run(request, *folders, reporter, exchange.sent)
         results = writing.write(outcome, place.folder)
         exchange.end()
-        return Run(place.folder, results, plan, outcome, url)
+        return Run(place.folder, results, plan, outcome, url=url)
 
 
 @dataclass(frozen=True)

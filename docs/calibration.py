@@ -24,8 +24,8 @@ from attribug.api import default_workers
 from attribug.contracts import Data, Recipe
 from attribug.metrics.postprocessing import postprocess
 from attribug.metrics.surrogates import LAWS, iaaft
-from attribug.models.networks import bvd_cnn
 from attribug.models.training import initialised, train
+from attribug.networks import bvd_cnn
 from attribug.streams import generator
 
 DOCS = Path(__file__).parent

@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import stdtrit
 
+from attribug.results import brief
 from attribug.results.schema import KEYS, OUTCOMES, RESULT_COLUMNS, SCHEMA_VERSION, TableError, sort_results
 from attribug.results.statistics import CONFIDENCE, UNDEFINED, Flags, Floats
 from attribug.results.variation import beyond_chance, paired_variances, value_variances
@@ -129,6 +130,22 @@ class Comparison:
             models = f"{same} under the same models" if same else "under other models"
             parts = [f"nothing worse in {len(self.table)} rows ({counts}; {models})"]
         return f"{self.baseline} → {self.candidate}: {'; '.join(parts)}"
+
+    def __repr__(self) -> str:
+        """The outcome, and the first rows that raise an alarm."""
+        told = [f"{place(row)}: {explained(row)}" for _, row in self._alarming().head(brief.FIRST).iterrows()]
+        return brief.comparison_text(self.conclusion, self.counts, told, len(self._alarming()))
+
+    def _repr_html_(self) -> str:
+        """The rows that raise an alarm as notebooks show them, the first ones of many."""
+        rows = self._alarming().head(brief.MOST_ROWS)
+        told = [(place(row), str(row["status"]), explained(row)) for _, row in rows.iterrows()]
+        return brief.comparison_html(self.conclusion, self.counts, told, len(self._alarming()))
+
+    def _alarming(self) -> pd.DataFrame:
+        """What got worse first, then what was not measured."""
+        rows = [self.table[self.table["alarm"] == alarm] for alarm in (REGRESSION, UNMEASURED)]
+        return pd.concat(rows)
 
 
 def place(row: pd.Series) -> str:

@@ -68,11 +68,10 @@ def page_contents(folder: Path) -> PageContents:
     Raises:
         InputError: as `report`.
     """
-    if not folder.is_dir():
-        raise InputError(f"{folder}: expected the folder of a run, found {'a file' if folder.exists() else 'nothing'}")
+    expect_folder(folder)
     run = references.load_table(folder, RunFacts)
     results, facts = run.results, run.facts
-    _expect_pieces(folder, results, facts["pieces"])
+    expect_pieces(folder, results, facts["pieces"])
     costs = _costs(folder / COSTS)
     read = {path.stem: _analysis(path) for path in sorted((folder / ANALYSIS).glob("*.csv"))}
     analysis = {name: table for name, table in read.items() if table is not None}
@@ -83,7 +82,13 @@ def page_contents(folder: Path) -> PageContents:
     return replace(contents, **more)
 
 
-def _expect_pieces(folder: Path, results: pd.DataFrame, pieces: Pieces) -> None:
+def expect_folder(folder: Path) -> None:
+    """Raises `InputError` where there is no folder."""
+    if not folder.is_dir():
+        raise InputError(f"{folder}: expected the folder of a run, found {'a file' if folder.exists() else 'nothing'}")
+
+
+def expect_pieces(folder: Path, results: pd.DataFrame, pieces: Pieces) -> None:
     """Raises `InputError` where run.json does not tell of something that results have."""
     for kind, column in (("tasks", "task"), ("bugs", "bug"), ("methods", "method"), ("metrics", "metric")):
         unknown = sorted(set(results[column]) - set(pieces[kind]))

@@ -38,17 +38,22 @@ class FinishedRun(Protocol):
         """Where the run lies, as the user calls it."""
 
 
-def load_table(source: str | Path | FinishedRun, kind: type[Facts] = Facts) -> ComparedTable:
-    """A table with what is known of it. Raises `InputError` where there is none, or it is not what was written."""
+def load_table(
+    source: str | Path | FinishedRun, kind: type[Facts] = Facts, *, with_scores: bool = True
+) -> ComparedTable:
+    """A table with what is known of it, its scores included where they were kept and are asked for.
+
+    Raises `InputError` where there is none, or it is not what was written.
+    """
     if not isinstance(source, str | Path):
-        return _load(source.folder, source.name, kind)
+        return _load(source.folder, source.name, kind, with_scores)
     if not is_url(source):
-        return _load(Path(source), str(source), kind)
+        return _load(Path(source), str(source), kind, with_scores)
     with locations.reading(str(source)) as place:
-        return _load(place.folder, place.name, kind)
+        return _load(place.folder, place.name, kind, with_scores)
 
 
-def _load(path: Path, name: str, kind: type[Facts]) -> ComparedTable:
+def _load(path: Path, name: str, kind: type[Facts], with_scores: bool) -> ComparedTable:
     if name in references():
         reference = REFERENCES / f"{name}.csv"
         if path.exists():
@@ -74,7 +79,8 @@ def _load(path: Path, name: str, kind: type[Facts]) -> ComparedTable:
         for file in (table, scores):
             if facts and file is not None:
                 expect_file(file, facts)
-        return ComparedTable(name, rows, None if scores is None else pd.read_parquet(scores), facts)
+        read = pd.read_parquet(scores) if with_scores and scores is not None else None
+        return ComparedTable(name, rows, read, facts)
     except TableError as error:
         raise InputError(str(error)) from error
     except (OSError, pa.ArrowException) as error:

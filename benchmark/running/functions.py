@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from attribug import keys
 from attribug import methods as registered
-from attribug.errors import InputError
+from attribug.methods.plain_functions import names_of, taken
 from attribug.plugin_files import pickled_for_others
 
 _GIVEN: set[str] = set()
@@ -18,17 +19,22 @@ def handed_over(methods: Sequence[str | Callable[..., Any]] | None) -> tuple[lis
     """Names of all methods, and the plain functions among them, pickled for the workers with their content keys."""
     if methods is None:
         return None, b""
-    functions: dict[str, Callable[..., Any]] = {}
-    for function in (method for method in methods if callable(method)):
-        name = getattr(function, "__name__", None)
-        if name is None:
-            raise InputError("methods: expected functions with a name; give a partial or an object one by `def`")
-        if name in functions or (name not in _GIVEN and name in registered.names()):
-            raise InputError(f"methods: the name {name!r} of a function is taken; rename the function")
-        functions[name] = function
+    names = names_of(methods)
+    functions = {name: given for name, given in zip(names, methods, strict=True) if not isinstance(given, str)}
+    for name in functions:
+        if name not in _GIVEN and name in registered.names():
+            raise taken(name)
     keyed = {name: (function, keys.digest(function)) for name, function in functions.items()}
     _GIVEN.update(keyed)
-    modules = [function.__module__ for function in functions.values()]
+    modules = [module for function in functions.values() for module in _modules(function)]
     pickled = pickled_for_others(keyed, modules) if keyed else b""
     registered.register_functions(pickled)
-    return [method if isinstance(method, str) else method.__name__ for method in methods], pickled
+    return names, pickled
+
+
+def _modules(function: Any) -> Iterator[str]:
+    """Where a function's code stands; a partial's also where that of what it holds does."""
+    yield getattr(function, "__module__", None) or ""
+    if isinstance(function, functools.partial):
+        for held in (function.func, *function.args, *function.keywords.values()):
+            yield from _modules(held)

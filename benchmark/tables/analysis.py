@@ -24,16 +24,11 @@ from attribug.results.ranking import COLUMNS as RANKING_COLUMNS
 from attribug.results.ranking import ranking
 from attribug.results.schema import KEYS, TEXTS, is_mended
 from attribug.results.severity import by_post, severity
-from attribug.results.summary import estimates, is_headline, matrix
+from attribug.results.summary import estimates, is_headline
 
 if TYPE_CHECKING:
     from attribug.plans.plan import Plan
     from attribug.results.statistics import Kind
-
-
-def verdict_matrix(results: pd.DataFrame, plan: Plan) -> pd.DataFrame:
-    """The matrix of methods and bugs: verdict and effect of each bug's primary metric and main control."""
-    return matrix(results, primary_metrics(plan), main_control=main_controls(plan), headlines=headlines(plan))
 
 
 NO_CONTROL = "-"

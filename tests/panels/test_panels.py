@@ -66,6 +66,21 @@ def test_subjects_are_cells_without_controls(done: api.Run) -> None:
     }  # fmt: skip
 
 
+def test_a_run_of_panels_alone_is_found_again_and_shows_its_table(done: api.Run) -> None:
+    found = attribug.load(done.folder)
+    assert found.alignment is not None
+    assert done.alignment is not None
+    pd.testing.assert_frame_equal(found.alignment, done.alignment)
+    assert (len(found.headline), found.complete) == (0, done.complete)
+    assert repr(found) == repr(done)
+    assert len(repr(found)) < 1000
+    assert f"1 panel, {len(found.alignment)} rows: halved" in repr(found)
+    html = found._repr_html_()
+    assert html is not None
+    measured = found.alignment[found.alignment["metric"] != ""]
+    assert html.count("<tr>") == 1 + len(measured[["model", "data", "mask"]].drop_duplicates())
+
+
 @pytest.mark.parametrize("metric", ["iou", "pointing_game", "mass_accuracy"])
 @pytest.mark.parametrize("method", ["gradient", "integrated_gradients", "edges"])
 def test_values_are_those_of_kept_maps_and_masks(

@@ -21,7 +21,7 @@ from attribug.api import Run
 from attribug.errors import InputError
 from attribug.plans import planning
 from attribug.plans.plan import Plan
-from attribug.results import added, decisions, power, ranking, severity
+from attribug.results import added, decisions, power, ranking, severity, summary
 from attribug.results.schema import KEYS, RESULT_COLUMNS, read_results
 from attribug.results.summary import summarise
 from attribug.storage import folders, locations
@@ -321,9 +321,9 @@ def test_a_dry_run_says_what_would_not_be_measured(inside: Callable[..., Any]) -
 
 def fake_run(results: pd.DataFrame, made: Plan) -> Run:
     facts = {"checks": [], "failures": []}
-    return cast(
-        Run, SimpleNamespace(results=results, plan=made, facts=facts, headline=analysis.verdict_matrix(results, made))
-    )
+    primary, controls = analysis.primary_metrics(made), analysis.main_controls(made)
+    headline = summary.matrix(results, primary, main_control=controls, headlines=analysis.headlines(made))
+    return cast(Run, SimpleNamespace(results=results, plan=made, facts=facts, headline=headline))
 
 
 def printed(run: Run) -> list[list[str]]:
