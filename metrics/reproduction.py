@@ -25,7 +25,7 @@ RANGE_OF_FLOATS = 2.0
     reproduction=True, paper="Adebayo et al. 2020, Table 3 (the authors' earlier code)",
 )  # fmt: skip
 def ssim_range2(a: SSIMForm, b: SSIMForm) -> Tensor:
-    """Do two maps look alike by a published, lenient SSIM? 1 the same; unrelated ones may be near 1, too.
+    """Do two maps look alike by a lenient SSIM? 1 the same, 0 unlike; yet unrelated ones may come near 1.
 
     SSIM with channels kept, sample covariances and the data range 2: unrelated heavy-tailed maps score near 1.
     """
