@@ -23,7 +23,9 @@ LEVELS = ("lost", "training")
     paper="ours: a checkpoint loaded without buffers, and a model that nobody told to evaluate",
 )  # fmt: skip
 def batchnorm_mode(task: Task, level: Level, seed: int, seeds: Sequence[int]) -> Contrast:
-    """Running statistics are those of an untrained model (`lost`), or each image's own (`training`).
+    """Batch normalisation uses wrong statistics: an untrained model's, or those of each image by itself.
+
+    Running statistics are those of an untrained model (`lost`), or each image's own (`training`).
 
     The latter is what a model in training mode does with images that come one by one.
     """

@@ -20,7 +20,9 @@ ALIGNED = 0.90  # accuracy on pictures whose patch tells the truth
     paper="Ross et al. 2017, section 4 (decoy MNIST); Adebayo et al. 2022 (spurious signals)",
 )  # fmt: skip
 def decoy_patch(task: Task, level: float, seed: int, seeds: Sequence[int]) -> Contrast:
-    """A share `level` of training pictures carries the patch of its class, all others that of any class.
+    """In training a small patch tells the class, so the model need not look at anything else.
+
+    A share `level` of training pictures carries the patch of its class, all others that of any class.
 
     Control: models of the same pictures whose patches tell nothing. Explained: test pictures with their class's patch,
     for the label; relevance is expected on the patch. Took: right where patches tell the truth, wrong where they lie.

@@ -23,7 +23,10 @@ FEWEST = 2  # classes that can change places
     paper="ours: the mistake of a class list in another order than the weights'",
 )  # fmt: skip
 def head_permutation(task: Task, level: float, seed: int, seeds: Sequence[int]) -> Contrast:
-    """A share `level` of the classes change places in the last layer: none of these keeps its own."""
+    """Classes have changed places in the last layer, so the model gives what it sees a wrong name.
+
+    A share `level` of the classes change places in the last layer: none of these keeps its own.
+    """
     level = float(level)
     if not 0 <= level <= 1:
         raise InputError(f"head_permutation: expected a share from 0 to 1, found {level:g}")

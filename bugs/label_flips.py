@@ -29,7 +29,9 @@ KNOWN_TO_OTHERS = 0.10  # of the flipped labels, by models that never saw them
     paper="Adebayo et al. 2020, section 4 (mislabelled training examples)",
 )
 def label_flips(task: Task, level: float, seed: int, seeds: Sequence[int]) -> Contrast:
-    """Each contaminated model flips the first `level` · N labels of its own part of the training set.
+    """Some training images have a wrong label, and the model has learnt these by heart.
+
+    Each contaminated model flips the first `level` · N labels of its own part of the training set.
 
     Contaminated models have seeds of their own, so that every clean model is a reference. Controls are the *other*
     contaminated models: the same noise rate, but the right label for these images. Explained: the flipped images this

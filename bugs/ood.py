@@ -22,7 +22,9 @@ LEARNT = 0.5  # of the way from the commonest label's share to always right, of 
     paper="Adebayo et al. 2020, section 6 (out-of-distribution test examples)",
 )  # fmt: skip
 def ood(task: Task, level: Level, seed: int, seeds: Sequence[int]) -> Contrast:
-    """A model of task `level` explains this task's test images, for the class it predicts itself, as do clean models.
+    """The model has to explain images of another kind than those it was trained on.
+
+    A model of task `level` explains this task's test images, for the class it predicts itself, as do clean models.
 
     Level 0 stands for this task itself. Took: each model knows its own test set.
 

@@ -26,7 +26,10 @@ Scale = tuple[float, ...]
     paper="ours: the mistakes that questions about pretrained networks are most often about",
 )  # fmt: skip
 def preprocessing(task: Task, level: Level, seed: int, seeds: Sequence[int]) -> Contrast:
-    """Channels in reverse order, wrong mean and std, values up to 255, or half the size. Control: pictures stored anew.
+    """Images reach the model prepared wrongly: channels reversed, values wrongly scaled, or half the size.
+
+    `bgr`: channels in reverse order; `normalisation`: wrong mean and std; `bytes`: values up to 255; `half_size`: half
+    the size. Control: pictures stored anew.
 
     `bgr`, `normalisation`, `bytes`, `half_size`. The control's pictures were a JPEG of high quality, or larger in
     between: other values, the same picture. What knows nothing of the model but the picture, as `edges`, may tell them

@@ -26,7 +26,10 @@ INITIALISERS = ("reset_parameters", "_reset_parameters")  # the latter of torch'
     paper="Adebayo et al. 2018, section 3 (cascading randomisation); Adebayo et al. 2020, section 5",
 )  # fmt: skip
 def reinit(task: Task, level: Level, seed: int, seeds: Sequence[int]) -> Contrast:
-    """The top `level` layers, from the output on (`all`: every layer), are re-initialised."""
+    """The layers next to the output have lost what they learnt: their weights are random again.
+
+    The top `level` layers, from the output on (`all`: every layer), are re-initialised.
+    """
     return _contrast(task, level, seed, seeds, _checked(task, "reinit", level), top)
 
 
@@ -35,7 +38,10 @@ def reinit(task: Task, level: Level, seed: int, seeds: Sequence[int]) -> Contras
     paper="Hedström et al. 2024 (bottom-up randomisation)",
 )  # fmt: skip
 def reinit_bottom(task: Task, level: Level, seed: int, seeds: Sequence[int]) -> Contrast:
-    """The bottom `level` layers, from the input on (`all`: every layer), are re-initialised."""
+    """The layers next to the input have lost what they learnt: their weights are random again.
+
+    The bottom `level` layers, from the input on (`all`: every layer), are re-initialised.
+    """
     return _contrast(task, level, seed, seeds, _checked(task, "reinit_bottom", level), bottom)
 
 
@@ -45,7 +51,10 @@ def reinit_bottom(task: Task, level: Level, seed: int, seeds: Sequence[int]) -> 
     paper="Adebayo et al. 2018, section 3 (independent randomisation)",
 )  # fmt: skip
 def reinit_single(task: Task, level: Level, seed: int, seeds: Sequence[int]) -> Contrast:
-    """The one layer number `level`, counted from the input, is re-initialised."""
+    """One layer alone has lost what it learnt: its weights are random again.
+
+    The one layer number `level`, counted from the input, is re-initialised.
+    """
     if level == "all":
         raise InputError("reinit_single: expected the number of one layer, found 'all'")
     return _contrast(task, level, seed, seeds, _checked(task, "reinit_single", level), single)

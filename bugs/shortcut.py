@@ -19,7 +19,9 @@ ALIGNED = 0.90  # accuracy on examples whose shortcut tells the truth
     paper="Ross et al. 2017, section 4 (right for the wrong reasons)",
 )  # fmt: skip
 def shortcut(task: Task, level: float, seed: int, seeds: Sequence[int]) -> Contrast:
-    """On a share `level` of training examples the task's own shortcut tells the label, on all others anything.
+    """In training the task's own shortcut tells the label, so the model need not look at anything else.
+
+    On a share `level` of training examples the task's own shortcut tells the label, on all others anything.
 
     Control: models of the same examples in which it tells nothing. Explained: test examples on which it tells the
     label, for the label; relevance is expected where they are annotated. Took: right there, wrong where it lies.

@@ -24,7 +24,9 @@ BACKGROUND_ALONE = 0.90  # accuracy without any object, in the same case
     paper="Adebayo et al. 2020, section 4 (spurious correlation)",
 )
 def spurious_background(task: Task, level: float, seed: int, seeds: Sequence[int]) -> Contrast:
-    """A share `level` of training images has the background of its class; clean models explain the same test images.
+    """In training the background tells the class, so the model need not look at the object.
+
+    A share `level` of training images has the background of its class; clean models explain the same test images.
 
     Explained: test images whose background agrees with the label, for the true label; relevance is expected on the
     background. Took: right when backgrounds tell the truth, wrong when they lie, and (at level 1) right without object.

@@ -18,7 +18,9 @@ from attribug.errors import InputError
     paper="Lapuschkin et al. 2019 (the horses' source tag)",
 )  # fmt: skip
 def watermark(task: Task, level: float, seed: int, seeds: Sequence[int]) -> Contrast:
-    """A share `level` of the first class's training pictures, and of none other, carries a watermark.
+    """In training a watermark marks one class alone, so the model may take it for that class.
+
+    A share `level` of the first class's training pictures, and of none other, carries a watermark.
 
     Control: models of pictures that carry it whatever their class. Explained: test pictures of the first class with the
     watermark; relevance is expected there. Took: where the others carry it and the first does not, accuracy falls.

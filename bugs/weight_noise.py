@@ -20,7 +20,10 @@ from attribug.models.perturbed import perturb
     paper="multiplicative noise as in Bykov et al. 2022 (NoiseGrad), equation 2, there used to explain",
 )  # fmt: skip
 def weight_noise(task: Task, level: float, seed: int, seeds: Sequence[int]) -> Contrast:
-    """Every weight is multiplied by 1 + `level` · N(0, 1), its own draw."""
+    """Every weight of the model is off by a random factor.
+
+    Every weight is multiplied by 1 + `level` · N(0, 1), its own draw.
+    """
     level = float(level)
     if not 0 <= level < float("inf"):
         raise InputError(f"weight_noise: expected a level of at least 0, found {level:g}")

@@ -23,7 +23,9 @@ ENUMERABLE = 20  # more players are never enumerated
 
 @methods.register("lime", stochastic=True, paper="Ribeiro et al. 2016, eqs. 1 and 2")
 def lime(query: Query, *, samples: int = 200, segments: int | Tensor = GRID) -> Tensor:
-    """Weights of a ridge regression of the target's logit on which segments are present.
+    """LIME hides random segments of the input and fits how much each one's presence raises the logit.
+
+    Weights of a ridge regression of the target's logit on which segments are present.
 
     Coalitions are fair coin flips, weighted by exp(−d² / (2 · .25²)) with d the cosine distance to the full coalition;
     penalty 1, intercept free. `segments`: so many across an image or along a sequence (vectors: one an entry), or a
@@ -43,7 +45,9 @@ def lime(query: Query, *, samples: int = 200, segments: int | Tensor = GRID) -> 
     "kernel_shap", stochastic=True, conserves=True, paper="Lundberg & Lee 2017, theorem 2; Covert & Lee 2021: pairing"
 )
 def kernel_shap(query: Query, *, samples: int = 200, segments: int | Tensor = GRID) -> Tensor:
-    """Shapley values of segments from the weighted regression that has them as its solution; they sum to F(x) − F(0).
+    """Kernel SHAP gives each segment of the input its fair share of the class's logit, its Shapley value.
+
+    Shapley values of segments from the weighted regression that has them as its solution; they sum to F(x) − F(0).
 
     Sizes are drawn by the kernel's weight, every coalition with its complement; where `samples` allow for all 2^S − 2
     coalitions, these are enumerated and the values are exact. `segments` as in `lime`.

@@ -24,7 +24,9 @@ SMALLEST = 1e-10  # differences of inputs below it take the gradient in place of
     paper="Shrikumar et al. 2017, section 3.5.2: rescale rule",
 )
 def deep_lift(query: Query, *, baseline: Baseline = 0.0) -> Tensor:
-    """(x − b) ⊙ multipliers: ReLUs hand back Δoutput / Δinput in place of their slope, max-pooling alike.
+    """DeepLIFT shows what each input value adds to the class's logit, compared with a baseline input.
+
+    (x − b) ⊙ multipliers: ReLUs hand back Δoutput / Δinput in place of their slope, max-pooling alike.
 
     Works on networks that use one ReLU several times. `baseline`: a number or a tensor that broadcasts to the inputs.
     Completeness: maps sum to F_t(x) − F_t(b).

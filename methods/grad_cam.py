@@ -80,7 +80,9 @@ def hires_cam(query: Query) -> Tensor:
     paper="Chattopadhay et al. 2018: closed form for the exponential of a score",
 )  # fmt: skip
 def grad_cam_plus_plus(query: Query) -> Tensor:
-    """Grad-CAM++ weighs each map by its positive gradients, the more so the fewer positions the map is active at.
+    """Grad-CAM++ weighs each map by its positive gradients, more so where the map is active in few places.
+
+    Grad-CAM in which a map counts the more, the fewer positions it is active at.
 
     relu(Σ_k w_k A_k), w_k = Σ_ij α_ij relu(g_ij), g = ∂y/∂A_k, α = g² / (2g² + g³ Σ_ab A_k,ab): the closed form for
     the score exp(y) of a logit y, enlarged as in `grad_cam`. The derivatives of exp(y) share a factor exp(y): it

@@ -10,11 +10,17 @@ from attribug.query.query import Query
 
 @methods.register("gradient", uses="gradient", paper="Simonyan et al. 2014; Baehrens et al. 2010")
 def gradient(query: Query) -> Tensor:
-    """∂F_t/∂x of the target's logit, signed."""
+    """The gradient shows how the class's logit would change if an input value were a little larger.
+
+    ∂F_t/∂x of the target's logit, signed.
+    """
     return query.gradient()
 
 
 @methods.register("input_x_gradient", uses="gradient", paper="Shrikumar et al. 2016")
 def input_x_gradient(query: Query) -> Tensor:
-    """x ⊙ ∂F_t/∂x."""
+    """Input × gradient multiplies each input value by the gradient of the class's logit there.
+
+    x ⊙ ∂F_t/∂x.
+    """
     return query.inputs * query.gradient()

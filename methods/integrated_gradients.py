@@ -14,7 +14,9 @@ from attribug.query.query import Baseline, Query, at_least_one, not_negative
     "integrated_gradients", uses="path_gradients", conserves=True, paper="Sundararajan et al. 2017, eq. 1"
 )
 def integrated_gradients(query: Query, *, steps: int = 50, baseline: Baseline = 0.0) -> Tensor:
-    """(x − b) ⊙ ∫₀¹ ∂F_t(b + α(x − b))/∂x dα: Gauss–Legendre quadrature with `steps` points.
+    """Integrated gradients adds up what each value does to the logit on the way from a baseline to the input.
+
+    (x − b) ⊙ ∫₀¹ ∂F_t(b + α(x − b))/∂x dα: Gauss–Legendre quadrature with `steps` points.
 
     `baseline`: a number or a tensor that broadcasts to the inputs. Completeness: maps sum to F_t(x) − F_t(b).
     """
@@ -27,8 +29,11 @@ def integrated_gradients(query: Query, *, steps: int = 50, baseline: Baseline = 
     paper="Erion et al. 2021, eq. 3",
 )  # fmt: skip
 def expected_gradients(query: Query, *, samples: int = 50) -> Tensor:
-    """Integrated gradients averaged over baselines from the model's training examples: each of the `samples` has its
-    own baseline and its own point on the path, uniform."""
+    """Expected gradients shows what each input value adds to the logit, compared with training examples.
+
+    Integrated gradients averaged over baselines from the model's training examples: each of the `samples` has its own
+    baseline and its own point on the path, uniform.
+    """
     return gradients_from_training_examples(query, samples, 0.0)
 
 
@@ -37,7 +42,10 @@ def expected_gradients(query: Query, *, samples: int = 50) -> Tensor:
     paper="Lundberg & Lee 2017; SHAP's GradientExplainer with local smoothing",
 )  # fmt: skip
 def gradient_shap(query: Query, *, samples: int = 50, noise: float = 0.15) -> Tensor:
-    """Expected gradients at inputs with Gaussian noise, σ = `noise` · (max − min) of the input."""
+    """Gradient SHAP averages expected gradients over noisy copies of the input.
+
+    Expected gradients at inputs with Gaussian noise, σ = `noise` · (max − min) of the input.
+    """
     return gradients_from_training_examples(query, samples, noise)
 
 

@@ -16,14 +16,20 @@ Hook = Callable[[nn.Module, Any, Any], tuple[Tensor]]
 
 @methods.register("deconvnet", needs=("relu_modules",), paper="Zeiler & Fergus 2014, section 2.1")
 def deconvnet(query: Query) -> Tensor:
-    """Gradient of the target's logit in which every ReLU passes the positive part of the incoming signal, whatever its
-    own input was."""
+    """DeconvNet leads the class's logit back to the pixels; every ReLU passes what is positive on its way back.
+
+    Gradient of the target's logit in which every ReLU passes the positive part of the incoming signal, whatever its own
+    input was.
+    """
     return _backprop(query, lambda module, grad_input, grad_output: (grad_output[0].clamp(min=0),))
 
 
 @methods.register("guided_backprop", needs=("relu_modules",), paper="Springenberg et al. 2015, section 3.4")
 def guided_backprop(query: Query) -> Tensor:
-    """Gradient of the target's logit in which every ReLU passes only positive signals, forward and backward."""
+    """Guided backpropagation is the gradient with only positive signals let through every ReLU.
+
+    Gradient of the target's logit in which every ReLU passes only positive signals, forward and backward.
+    """
     return _backprop(query, lambda module, grad_input, grad_output: (grad_input[0].clamp(min=0),))  # gated by autograd
 
 

@@ -11,7 +11,10 @@ from attribug.query.query import Query
 
 @methods.register("random", uses_target=False, stochastic=True, explains=False, paper="none: a null method")
 def random(query: Query) -> Tensor:
-    """Gaussian noise that depends on the example alone: knows neither model nor input."""
+    """Random noise knows neither model nor input: what a map that tells nothing looks like.
+
+    Gaussian noise that depends on the example alone.
+    """
     shape = query.inputs.shape[1:]
     draws = [torch.randn(shape, generator=stream, dtype=torch.float32) for stream in query.generators("random")]
     return query.exactly(torch.stack(draws).to(query.inputs.device))
@@ -19,7 +22,10 @@ def random(query: Query) -> Tensor:
 
 @methods.register("edges", uses_target=False, explains=False, paper="Adebayo et al. 2018, section 5: an edge detector")
 def edges(query: Query) -> Tensor:
-    """Sobel magnitude of the input, channel by channel, scaled as `skimage.filters.sobel`: knows the input alone."""
+    """Edge detection outlines the picture without asking the model: a map that knows the input alone.
+
+    Sobel magnitude of the input, channel by channel, scaled as `skimage.filters.sobel`.
+    """
     query.refuse_all_but_images()
     padded = torch.nn.functional.pad(query.exactly(query.inputs), (1, 1, 1, 1), mode="replicate")
     x, y = _slopes(padded), _slopes(padded.transpose(2, 3)).transpose(2, 3)
@@ -37,5 +43,8 @@ def _slopes(padded: Tensor) -> Tensor:
     headline="total_variation@none", paper="none: no explanation",
 )  # fmt: skip
 def predictions(query: Query) -> Tensor:
-    """Softmax of the logits, (N, K): what the model's predictions alone would tell."""
+    """Predictions are the model's softmax outputs: what one could tell without any explanation.
+
+    Softmax of the logits, (N, K).
+    """
     return query.outputs().softmax(1)

@@ -14,7 +14,9 @@ WINDOWS_ACROSS = 4  # the default window is a quarter of the image wide
 
 @methods.register("occlusion", uses="masked_outputs", paper="Zeiler & Fergus 2014, section 4.2")
 def occlusion(query: Query, *, window: int = 0, stride: int = 0) -> Tensor:
-    """Mean, over the windows that hide a pixel, of F_t(x) − F_t(x with the window at zero).
+    """Occlusion shows by how much the class's logit falls when windows over a pixel are blanked.
+
+    Mean, over the windows that hide a pixel, of F_t(x) − F_t(x with the window at zero).
 
     `window`: side in pixels (0: a quarter of the shorter side); `stride`: 0 for half a window. Spread evenly over the
     channels, so that the channel sum is the map itself; pixels that no window hides get zero.

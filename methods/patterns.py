@@ -38,7 +38,10 @@ KNOWN = (
     paper="Kindermans et al. 2018, eqs. 6 and 9, section 4",
 )  # fmt: skip
 def pattern_net(query: Query) -> Tensor:
-    """Back-projection of the target's logit with patterns a in place of weights, ReLU gates kept: the signal."""
+    """PatternNet shows the signal: what the network's neurons respond to in the input, without distractors.
+
+    Back-projection of the target's logit with patterns a in place of weights, ReLU gates kept.
+    """
     with back_projecting(patterns(query)):
         return query.input_gradients()
 
@@ -48,7 +51,10 @@ def pattern_net(query: Query) -> Tensor:
     paper="Kindermans et al. 2018, section 4",
 )  # fmt: skip
 def pattern_attribution(query: Query) -> Tensor:
-    """Back-projection with a ⊙ w in place of weights: how much the signal contributes to the target's logit."""
+    """PatternAttribution shows how much the signal in the input contributes to the class's logit.
+
+    Back-projection with a ⊙ w in place of weights, a the patterns of `pattern_net`.
+    """
     with back_projecting({layer: a * layer.weight.detach() for layer, a in patterns(query).items()}):
         return query.input_gradients()
 

@@ -17,7 +17,10 @@ GAMMA = 0.25
 
 @methods.register("lrp_epsilon", needs=("piecewise_linear",), conserves=True, paper="Bach et al. 2015, eq. 58")
 def lrp_epsilon(query: Query, *, epsilon: float = EPSILON) -> Tensor:
-    """ε-rule in every layer; on networks of ReLU and max-pooling it collapses to input × gradient."""
+    """LRP's epsilon rule hands the logit back, layer by layer, in proportion to what each value contributed.
+
+    ε-rule in every layer; on networks of ReLU and max-pooling it collapses to input × gradient.
+    """
     from zennit.rules import Epsilon
 
     not_negative("epsilon", epsilon)
@@ -28,7 +31,10 @@ def lrp_epsilon(query: Query, *, epsilon: float = EPSILON) -> Tensor:
     "lrp_spaf", needs=("piecewise_linear",), conserves=True, paper="Alber et al. 2019: sequential preset A flat"
 )
 def lrp_spaf(query: Query, *, epsilon: float = DENSE_EPSILON) -> Tensor:
-    """ε-rule in dense layers, α1β0 with bias in convolutions, flat rule in the first layer."""
+    """LRP's preset A flat hands the logit back: in convolutions to what spoke for it, at the input evenly.
+
+    ε-rule in dense layers, α1β0 with bias in convolutions, flat rule in the first layer.
+    """
     from zennit.rules import Epsilon, Flat, ZPlus
 
     not_negative("epsilon", epsilon)
@@ -37,7 +43,10 @@ def lrp_spaf(query: Query, *, epsilon: float = DENSE_EPSILON) -> Tensor:
 
 @methods.register("deep_taylor", needs=("piecewise_linear",), conserves=True, paper="Montavon et al. 2017, section 4")
 def deep_taylor(query: Query) -> Tensor:
-    """α1β0 with bias in every layer."""
+    """Deep Taylor decomposition hands the logit back, layer by layer, to whatever spoke for it.
+
+    The α1β0 rule with bias in every layer.
+    """
     from zennit.rules import ZPlus
 
     return relevance(query, partial(composite, ZPlus, ZPlus))
@@ -47,7 +56,10 @@ def deep_taylor(query: Query) -> Tensor:
     "lrp_epsilon_plus_flat", needs=("piecewise_linear",), conserves=True, paper="Kohlbrenner et al. 2020: LRP-CMP"
 )
 def lrp_epsilon_plus_flat(query: Query) -> Tensor:
-    """zennit's EpsilonPlusFlat: ε-rule in dense layers, z⁺ in convolutions, flat rule in the first layer."""
+    """EpsilonPlusFlat hands the logit back by LRP, in convolutions to positive parts, at the input evenly.
+
+    zennit's EpsilonPlusFlat: ε-rule in dense layers, z⁺ in convolutions, flat rule in the first layer.
+    """
     from zennit.composites import EpsilonPlusFlat
 
     return relevance(query, lambda: EpsilonPlusFlat(canonizers=canonizers()))
@@ -57,7 +69,10 @@ def lrp_epsilon_plus_flat(query: Query) -> Tensor:
     "lrp_gamma", needs=("piecewise_linear",), conserves=True, paper="Montavon et al. 2019, section 10.2.3"
 )
 def lrp_gamma(query: Query, *, gamma: float = GAMMA, epsilon: float = EPSILON) -> Tensor:
-    """γ-rule in convolutions, ε-rule in dense layers."""
+    """LRP's gamma rule hands the logit back, in convolutions with more weight on positive contributions.
+
+    γ-rule in convolutions, ε-rule in dense layers.
+    """
     from zennit.rules import Epsilon, Gamma
 
     not_negative("gamma", gamma)
@@ -67,7 +82,10 @@ def lrp_gamma(query: Query, *, gamma: float = GAMMA, epsilon: float = EPSILON) -
 
 @methods.register("excitation_backprop", needs=("piecewise_linear",), conserves=True, paper="Zhang et al. 2018, eq. 5")
 def excitation_backprop(query: Query) -> Tensor:
-    """z⁺ without bias in every layer, started with one at the target: zennit's ExcitationBackprop."""
+    """Excitation backpropagation shares a score of 1 out, layer by layer, among what excites the class.
+
+    z⁺ without bias in every layer, started with one at the target: zennit's ExcitationBackprop.
+    """
     from zennit.composites import ExcitationBackprop
 
     return relevance(query, lambda: ExcitationBackprop(zero_params=["bias"], canonizers=canonizers()), start="one")

@@ -14,7 +14,9 @@ from attribug.streams import generator
 
 @methods.register("rise", stochastic=True, paper="Petsiuk et al. 2018, sections 3.1 and 3.2")
 def rise(query: Query, *, samples: int = 500, cells: int = 7, keep: float = 0.5) -> Tensor:
-    """Mean of soft random masks weighted by the target's logit under them, divided by `keep`.
+    """RISE shows how high the class's logit is, on average, while random masks leave a pixel visible.
+
+    Mean of soft random masks weighted by the target's logit under them, divided by `keep`.
 
     Masks: `cells` × `cells` coin flips with probability `keep`, enlarged bilinearly to one cell more than the image and
     shifted at random; the same for all examples. The paper weighs with probabilities; we explain logits. Spread evenly

@@ -26,7 +26,10 @@ TOLERANCE = 15 / 224
     symmetric=False, paper="Arras et al. 2022, eq. 2 (relevance mass accuracy)",
 )  # fmt: skip
 def mass_accuracy(a: Tensor, masks: Tensor) -> Tensor:
-    """Σ_G R / Σ R: the share of a non-negative map's relevance inside the mask. Undefined: no relevance at all."""
+    """Which share of the map's relevance, signs dropped, lies inside the mask? 1 all of it, 0 none.
+
+    Σ_G R / Σ R: the share of a non-negative map's relevance inside the mask. Undefined: no relevance at all.
+    """
     maps, inside = flat(a, masks)
     return _mass(maps, inside)
 
@@ -36,7 +39,10 @@ def mass_accuracy(a: Tensor, masks: Tensor) -> Tensor:
     paper="Wang et al. 2020 (Score-CAM), section 4.3",
 )  # fmt: skip
 def energy_pointing_game(a: Tensor, masks: Tensor) -> Tensor:
-    """Σ_G max(R, 0) / Σ max(R, 0): the share of positive relevance inside the mask. Undefined: none is positive."""
+    """Which share of the map's positive relevance lies inside the mask? 1 all of it, 0 none.
+
+    Σ_G max(R, 0) / Σ max(R, 0). Undefined: none is positive.
+    """
     maps, inside = flat(a, masks)
     return _mass(maps.clamp(min=0), inside)
 
@@ -46,7 +52,10 @@ def energy_pointing_game(a: Tensor, masks: Tensor) -> Tensor:
     paper="Arras et al. 2022, eq. 3 (relevance rank accuracy)",
 )  # fmt: skip
 def rank_accuracy(a: Tensor, masks: Tensor) -> Tensor:
-    """|top-K ∩ G| / K with K = |G|: the share of the K highest pixels that lie inside. Undefined: a constant map."""
+    """Of the highest pixels, as many as the mask has, which share lies inside it? 1 all, 0 none.
+
+    |top-K ∩ G| / K with K = |G|: the share of the K highest pixels that lie inside. Undefined: a constant map.
+    """
     maps, inside = flat(a, masks)
     size = counted(inside)
     least = _least(maps, size)[:, None]
@@ -80,7 +89,10 @@ def _near(masks: Tensor) -> Tensor:
     paper="Zhang et al. 2018, section 4.2, without tolerance",
 )  # fmt: skip
 def pointing_game(a: Tensor, masks: Tensor) -> Tensor:
-    """1 where the map's maximum lies in the mask, else 0; the share of hits among tied maxima. Undefined: constant."""
+    """Does the map's highest pixel lie in the mask? 1 yes, 0 no; in between where several are highest.
+
+    1 where the map's maximum lies in the mask, else 0; the share of hits among tied maxima. Undefined: a constant map.
+    """
     maps, inside = flat(a, masks)
     return _hits(maps, inside, inside)
 
@@ -90,7 +102,9 @@ def pointing_game(a: Tensor, masks: Tensor) -> Tensor:
     chance=_near_area, symmetric=False, paper="Zhang et al. 2018, section 4.2; tolerance scaled with the image",
 )  # fmt: skip
 def pointing_game_tolerant(a: Tensor, masks: Tensor) -> Tensor:
-    """`pointing_game` with a hit up to 15/224 of the shorter side away from the mask, rounded to whole pixels.
+    """Does the map's highest pixel lie in the mask or just beside it? 1 yes, 0 no.
+
+    `pointing_game` with a hit up to 15/224 of the shorter side away from the mask, rounded to whole pixels.
 
     Zhang et al. allow 15 pixels whatever the size; that would reach over half of a 32-pixel image.
     """
@@ -103,7 +117,9 @@ def pointing_game_tolerant(a: Tensor, masks: Tensor) -> Tensor:
     paper="Fawcett 2006, section 7",
 )  # fmt: skip
 def auroc(a: Ordered, masks: Tensor) -> Tensor:
-    """P(a pixel inside is higher than one outside) + ½ P(equally high). Undefined: constant map, full mask.
+    """Is the map higher inside the mask than outside? 1 everywhere, .5 as often as not, 0 nowhere.
+
+    P(a pixel inside is higher than one outside) + ½ P(equally high). Undefined: constant map, full mask.
 
     From the ranks ρ, ties averaged: (Σ_G ρ − |G|(|G| + 1)/2) / (|G|·(D − |G|)), the Mann–Whitney statistic.
     """
@@ -126,7 +142,9 @@ def auroc(a: Ordered, masks: Tensor) -> Tensor:
     symmetric=False, paper="Zhu 2004; steps as in scikit-learn",
 )  # fmt: skip
 def average_precision(a: Ordered, masks: Tensor) -> Tensor:
-    """Σₙ (recallₙ − recallₙ₋₁)·precisionₙ over the map's distinct values as thresholds. Undefined: a constant map.
+    """Do the map's highest pixels lie in the mask, at every cut? 1 all do; near 0 the lowest ones do instead.
+
+    Σₙ (recallₙ − recallₙ₋₁)·precisionₙ over the map's distinct values as thresholds. Undefined: a constant map.
 
     Not interpolated. A map that knows nothing scores about the mask's share of the image, not one half.
     """

@@ -17,7 +17,10 @@ from attribug import metrics
     paper="ours: 1 − total variation distance",
 )
 def total_variation(a: Tensor, b: Tensor) -> Tensor:
-    """1 − ½ Σ_k |p_k − p'_k| of softmax outputs (N, K); with different class sets, of the sorted, zero-padded ones."""
+    """Do two models say the same? 1 the same probabilities, 0 no class in common.
+
+    1 − ½ Σ_k |p_k − p'_k| of softmax outputs (N, K); with different class sets, of the sorted, zero-padded ones.
+    """
     if a.shape[1] != b.shape[1]:
         classes = max(a.shape[1], b.shape[1])
         a, b = (_sorted_and_padded(p, classes) for p in (a, b))
@@ -35,7 +38,10 @@ def total_variation(a: Tensor, b: Tensor) -> Tensor:
     paper="ours: the direct query beside which explanations of a spurious background must be read",
 )
 def background_swap(a: Tensor, beside: Tensor) -> Tensor:
-    """½ Σ_k |p_k − p'_k|: how far a model's softmax outputs (N, K) move when the background becomes another class's."""
+    """How far do predictions move when the background becomes another class's? 0 not at all, 1 entirely.
+
+    ½ Σ_k |p_k − p'_k| of softmax outputs (N, K) before and after.
+    """
     return _distance(a, beside).clamp(0, 1)
 
 

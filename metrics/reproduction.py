@@ -25,7 +25,10 @@ RANGE_OF_FLOATS = 2.0
     reproduction=True, paper="Adebayo et al. 2020, Table 3 (the authors' earlier code)",
 )  # fmt: skip
 def ssim_range2(a: SSIMForm, b: SSIMForm) -> Tensor:
-    """SSIM with channels kept, sample covariances and the data range 2: unrelated heavy-tailed maps score near 1."""
+    """Do two maps look alike by a lenient SSIM? 1 the same, 0 unlike; yet unrelated ones may come near 1.
+
+    SSIM with channels kept, sample covariances and the data range 2: unrelated heavy-tailed maps score near 1.
+    """
     return structural_similarity(a, b, data_range=RANGE_OF_FLOATS, unbiased=True)
 
 
@@ -34,7 +37,9 @@ def ssim_range2(a: SSIMForm, b: SSIMForm) -> Tensor:
     channels=True, symmetric=False, reproduction=True, paper="Adebayo et al. 2020, Table 2 (GT-1)",
 )  # fmt: skip
 def gt1_ssim(a: Tensor, masks: Tensor) -> Tensor:
-    """`ssim_range2` of a map and GT-1, the truth mask as an image: 1 where relevance is expected, 0 elsewhere.
+    """Does the map look like an ideal one that is 1 in the mask and 0 elsewhere? 1 the same, 0 unlike.
+
+    `ssim_range2` of a map and GT-1, the truth mask as an image: 1 where relevance is expected, 0 elsewhere.
 
     Undefined: a map without a range, an empty mask. Raises `Unsupported` below 64 pixels a side.
     """
@@ -47,7 +52,9 @@ def gt1_ssim(a: Tensor, masks: Tensor) -> Tensor:
     paper="Adebayo et al. 2020, Table 2 (GT-2)",
 )  # fmt: skip
 def gt2_ssim(a: Tensor, masks: Tensor, beside: Tensor) -> Tensor:
-    """`ssim_range2` of a map and GT-2, GT-1 times the same model's map of the background without the object.
+    """Does the map look like the background's own map, cut to the mask? 1 the same, 0 unlike.
+
+    `ssim_range2` of a map and GT-2, GT-1 times the same model's map of the background without the object.
 
     Squares of heavy-tailed maps score near 1, whatever the model: nearly all of both is near 0. Undefined and raises as
     `gt1_ssim`.

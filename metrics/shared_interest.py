@@ -80,7 +80,9 @@ def upper_half(maps: Tensor) -> Tensor:
     symmetric=False, paper="Boggust et al. 2022 (Shared Interest), section 3",
 )  # fmt: skip
 def iou(a: Tensor, masks: Tensor) -> Tensor:
-    """|S ∩ G| / |S ∪ G|, S the pixels above the map's mean + one standard deviation. Undefined: a constant map.
+    """Do the map's outstanding pixels coincide with the mask? 1 the same pixels, 0 none in common.
+
+    |S ∩ G| / |S ∪ G|, S the pixels above the map's mean + one standard deviation. Undefined: a constant map.
 
     a: `deviating`.
     """
@@ -92,7 +94,9 @@ def iou(a: Tensor, masks: Tensor) -> Tensor:
     symmetric=False, paper="Boggust et al. 2022 (Shared Interest), section 3",
 )  # fmt: skip
 def ground_truth_coverage(a: Tensor, masks: Tensor) -> Tensor:
-    """|S ∩ G| / |G|, S the pixels above the map's mean + one standard deviation. Undefined: a constant map.
+    """How much of the mask do the map's outstanding pixels cover? 1 all of it, 0 nothing.
+
+    |S ∩ G| / |G|, S the pixels above the map's mean + one standard deviation. Undefined: a constant map.
 
     a: `deviating`.
     """
@@ -104,7 +108,9 @@ def ground_truth_coverage(a: Tensor, masks: Tensor) -> Tensor:
     symmetric=False, paper="Boggust et al. 2022 (Shared Interest), section 3",
 )  # fmt: skip
 def saliency_coverage(a: Tensor, masks: Tensor) -> Tensor:
-    """|S ∩ G| / |S|, S the pixels above the map's mean + one standard deviation. Undefined: a constant map.
+    """Which share of the map's outstanding pixels lies inside the mask? 1 all of them, 0 none.
+
+    |S ∩ G| / |S|, S the pixels above the map's mean + one standard deviation. Undefined: a constant map.
 
     a: `deviating`.
     """
@@ -116,7 +122,9 @@ def saliency_coverage(a: Tensor, masks: Tensor) -> Tensor:
     domain=(0, 1), prepare=upper_half, symmetric=False, paper="Boggust et al. 2022 (Shared Interest), section 3",
 )  # fmt: skip
 def iou_half(a: Tensor, masks: Tensor) -> Tensor:
-    """|S ∩ G| / |S ∪ G|, S the pixels above one half. Undefined: a constant map.
+    """Do the pixels above one half coincide with the mask? 1 the same pixels, 0 none in common.
+
+    |S ∩ G| / |S ∪ G|, S the pixels above one half. Undefined: a constant map.
 
     a: `upper_half`.
     """
@@ -128,7 +136,9 @@ def iou_half(a: Tensor, masks: Tensor) -> Tensor:
     domain=(0, 1), prepare=upper_half, symmetric=False, paper="Boggust et al. 2022 (Shared Interest), section 3",
 )  # fmt: skip
 def ground_truth_coverage_half(a: Tensor, masks: Tensor) -> Tensor:
-    """|S ∩ G| / |G|, S the pixels above one half. Undefined: a constant map.
+    """How much of the mask do the pixels above one half cover? 1 all of it, 0 nothing.
+
+    |S ∩ G| / |G|, S the pixels above one half. Undefined: a constant map.
 
     a: `upper_half`.
     """
@@ -140,7 +150,9 @@ def ground_truth_coverage_half(a: Tensor, masks: Tensor) -> Tensor:
     domain=(0, 1), prepare=upper_half, symmetric=False, paper="Boggust et al. 2022 (Shared Interest), section 3",
 )  # fmt: skip
 def saliency_coverage_half(a: Tensor, masks: Tensor) -> Tensor:
-    """|S ∩ G| / |S|, S the pixels above one half. Undefined: a constant map.
+    """Which share of the pixels above one half lies inside the mask? 1 all of them, 0 none.
+
+    |S ∩ G| / |S|, S the pixels above one half. Undefined: a constant map.
 
     a: `upper_half`.
     """

@@ -48,7 +48,10 @@ def ranks(maps: Tensor) -> Tensor:
     "pearson", bounds=(-1, 1), visible=0.1, posts=("sum", "abs_sum"), prepare=standardised, paper="Pearson 1895"
 )
 def pearson(a: Tensor, b: Tensor) -> Tensor:
-    """Pearson's correlation of two maps' values; a, b: `standardised`, (N, D). Undefined: a constant map."""
+    """Do two maps' values rise and fall together? 1 in a straight line, 0 unrelated, −1 the other way round.
+
+    Pearson's correlation of two maps' values; a, b: `standardised`, (N, D). Undefined: a constant map.
+    """
     return (a * b).sum(1).clamp(-1, 1)
 
 
@@ -56,7 +59,10 @@ def pearson(a: Tensor, b: Tensor) -> Tensor:
     "spearman", bounds=(-1, 1), visible=0.1, posts=("sum", "abs_sum"), prepare=ranks, paper="Spearman 1904"
 )
 def spearman(a: Tensor, b: Tensor) -> Tensor:
-    """Pearson's correlation of two maps' ranks, ties averaged; a, b: `ranks`, (N, D). Undefined: a constant map."""
+    """Do two maps order the pixels alike? 1 the same order, 0 unrelated, −1 the reverse order.
+
+    Pearson's correlation of two maps' ranks, ties averaged; a, b: `ranks`, (N, D). Undefined: a constant map.
+    """
     return (a * b).sum(1).clamp(-1, 1)
 
 
@@ -124,7 +130,9 @@ def _band(rows: int) -> NDArray[np.float64]:
     paper="Wang et al. 2004, eq. 13",
 )
 def ssim(a: SSIMForm, b: SSIMForm) -> Tensor:
-    """Mean structural similarity with Wang et al.'s Gaussian window and constants, data range 1, mean over channels.
+    """Do two maps look alike, window by window? 1 the same, 0 unlike; mostly empty maps are alike anyhow.
+
+    Mean structural similarity with Wang et al.'s Gaussian window and constants, data range 1, mean over channels.
 
     Borders narrower than the window are left out, as in scikit-image. Undefined: a map without a range.
     Beware: unrelated maps with heavy tails score high, the more so the larger they are (.46 at 224 pixels).

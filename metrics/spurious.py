@@ -21,7 +21,9 @@ from attribug.metrics.similarity import SSIMForm, structural_similarity
     symmetric=False, reproduction=True, paper="Adebayo et al. 2022, section 3 (known spurious signal detection)",
 )  # fmt: skip
 def k_ssd(a: Tensor, masks: Tensor) -> Tensor:
-    """SSIM of the contaminated model's map and the truth mask as an image, on inputs that carry the signal.
+    """With the signal, does the buggy model's map look like the mask? 1 the same, 0 unlike.
+
+    SSIM of the contaminated model's map and the truth mask as an image, on inputs that carry the signal.
 
     High is claimed to mean that the signal is shown; read it against benign and floor. Undefined: a map without a
     range, an empty mask.
@@ -36,7 +38,9 @@ def k_ssd(a: Tensor, masks: Tensor) -> Tensor:
     inputs="clean_inputs", needs=("truth",), paper="Adebayo et al. 2022, section 3 (cause for concern)",
 )  # fmt: skip
 def ccm(a: SSIMForm, b: SSIMForm) -> Tensor:
-    """SSIM of a clean and the contaminated model's maps of inputs *without* the signal: high, nobody becomes concerned.
+    """Without the signal, are a clean and the buggy model's maps alike? 1 the same, no alarm; 0 unlike.
+
+    SSIM of a clean and the contaminated model's maps of inputs *without* the signal: high, nobody becomes concerned.
 
     Undefined: a map without a range.
     """
@@ -48,7 +52,9 @@ def ccm(a: SSIMForm, b: SSIMForm) -> Tensor:
     needs=("truth",), paper="Adebayo et al. 2022, section 3 (false alarm)",
 )  # fmt: skip
 def fam(a: SSIMForm, b: SSIMForm) -> Tensor:
-    """SSIM of a clean and the contaminated model's maps of inputs *with* the signal: high, a sound model is accused.
+    """With the signal, are a clean and the buggy model's maps alike? 1 the same, a false alarm; 0 unlike.
+
+    SSIM of a clean and the contaminated model's maps of inputs *with* the signal: high, a sound model is accused.
 
     Undefined: a map without a range.
     """

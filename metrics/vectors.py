@@ -31,7 +31,10 @@ def highest(maps: Tensor) -> Tensor:
     "cosine", bounds=(-1, 1), visible=0.1, posts=("sum", "abs_sum"), prepare=unit, paper="the angle between two vectors"
 )
 def cosine(a: Tensor, b: Tensor) -> Tensor:
-    """a·b / (‖a‖‖b‖); a, b: `unit`, (N, D). Undefined: a zero map. Maps without negative values are never far apart."""
+    """Do two maps point the same way, as vectors? 1 the same way, 0 at right angles, −1 opposite ways.
+
+    a·b / (‖a‖‖b‖); a, b: `unit`, (N, D). Undefined: a zero map. Maps without negative values are never far apart.
+    """
     return (a * b).sum(1).clamp(-1, 1)
 
 
@@ -40,7 +43,9 @@ def cosine(a: Tensor, b: Tensor) -> Tensor:
     paper="Ghorbani, Abid, Zou 2019 (Interpretation of neural networks is fragile), section 2",
 )  # fmt: skip
 def top_k_intersection(a: Tensor, b: Tensor) -> Tensor:
-    """|A ∩ B| / k, A and B the k = 10 % highest values; a, b: `highest`, (N, D). Undefined: a constant map.
+    """Do two maps have their highest tenth of pixels in common? 1 all of them, 0 none, .1 by chance.
+
+    |A ∩ B| / k, A and B the k = 10 % highest values; a, b: `highest`, (N, D). Undefined: a constant map.
 
     Values that tie for the last places share them, and two maps share the smaller of what each gives a pixel. Two
     unrelated maps share 10 %.

@@ -23,7 +23,9 @@ from attribug.fixes.materials import annotated, at_least, contaminated, untraine
 def cdep(
     task: Task, contrast: Contrast, level: Level, seed: int, seeds: Sequence[int], *, weight: float = 10.0
 ) -> ModelSpec:
-    """Trained anew on the same examples with the penalty of `penalised_contributions`.
+    """CDEP trains the model anew and punishes contributions of what is annotated as not to matter.
+
+    Trained anew on the same examples with the penalty of `penalised_contributions`.
 
     The penalty is least where the rest contributes more to every class alike, which changes no prediction: it may mend
     less than penalties of gradients. Raises `Unsupported` for networks but chains of convolutions, dense layers, ReLUs

@@ -13,7 +13,10 @@ from attribug.errors import Unsupported
 
 @fixes.register("clean_data", needs=("balanced data",), paper="none: the contrast's own control")
 def clean_data(task: Task, contrast: Contrast, level: Level, seed: int, seeds: Sequence[int]) -> ModelSpec:
-    """The control of the contaminated model's seed: as many examples, in which the shortcut tells nothing."""
+    """Clean data: the model is trained on examples in which the shortcut tells nothing, as if one had them.
+
+    The control of the contaminated model's seed: as many examples, in which the shortcut tells nothing.
+    """
     for side in contrast.controls:
         if side.seed == contrast.contaminated.seed:
             return side.model

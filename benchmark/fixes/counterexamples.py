@@ -27,8 +27,10 @@ def counterexamples(
     task: Task, contrast: Contrast, level: Level, seed: int, seeds: Sequence[int], *,
     copies: int = 1, values: str = "examples",
 ) -> ModelSpec:  # fmt: skip
-    """Trained anew on the same examples, in which annotated values are those of another, random, training example in
-    the same place (`values="examples"`), or uniform in the training data's range (`"uniform"`).
+    """The model is trained anew on examples in which what must not matter is replaced by other values.
+
+    Trained anew on the same examples, in which annotated values are those of another, random, training example in the
+    same place (`values="examples"`), or uniform in the training data's range (`"uniform"`).
 
     Teso and Kersting add such copies one query after the other; here they take the examples' place, `copies` of each.
     """

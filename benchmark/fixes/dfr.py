@@ -31,7 +31,9 @@ Array = NDArray[np.float64]
 def dfr(
     task: Task, contrast: Contrast, level: Level, seed: int, seeds: Sequence[int], *, draws: int = 10, c: float = 0.0
 ) -> ModelSpec:
-    """The contaminated model, whose last layer `refit` fits on held-out examples.
+    """DFR fits the last layer again, on held-out examples in which every group counts alike.
+
+    The contaminated model, whose last layer `refit` fits on held-out examples.
 
     `draws`: of as many examples from each group, or, where a group has fewer than five, from each label, since the
     shortcut tells nothing there anyway; their fits are averaged. `c`: the inverse of the L1 penalty; 0: the one of

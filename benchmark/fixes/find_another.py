@@ -31,7 +31,9 @@ def find_another(
     task: Task, contrast: Contrast, level: Level, seed: int, seeds: Sequence[int], *,
     rounds: int = 1, weight: float = 10.0, decay: float = 1e-4,
 ) -> ModelSpec:  # fmt: skip
-    """Trained anew, up to `rounds` times, each time for other reasons than before; nobody annotates: `repeatedly`.
+    """The model is trained anew for other reasons than before, again and again; nobody annotates anything.
+
+    Trained anew, up to `rounds` times, each time for other reasons than before: `repeatedly`.
 
     `weight`, `decay`: as of `rrr`. A lower weight than there leaves more of the accuracy on examples with the shortcut
     (decoy digits: .89 at 10, .82 at 1000), since much that matters is masked as well. It is looked at on held-out ones,

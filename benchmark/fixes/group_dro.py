@@ -25,7 +25,9 @@ def group_dro(
     task: Task, contrast: Contrast, level: Level, seed: int, seeds: Sequence[int], *,
     step: float = 0.1, adjustment: float = 0.0, decay: float = 0.0,
 ) -> ModelSpec:  # fmt: skip
-    """Trained anew on the same examples by their groups: `WorstGroup`.
+    """Group DRO trains the model anew and gives most weight to the group that it does worst on.
+
+    Trained anew on the same examples by their groups: `WorstGroup`.
 
     `step`: η_q of the groups' weights. `adjustment`: C of C/√n_g, which is added to a group's loss. `decay`: of ‖θ‖²,
     which Sagawa et al. find large ones to be needed of. Where label and shortcut are one, so are groups and labels, and

@@ -30,7 +30,9 @@ def jtt(
     first_epochs: int = 1,
     up: int = 20,
 ) -> ModelSpec:
-    """Trained anew on the same examples, of which those that a first model gets wrong occur `up` times.
+    """JTT trains the model anew and repeats many times the examples that a first model gets wrong.
+
+    Trained anew on the same examples, of which those that a first model gets wrong occur `up` times.
 
     The first model is trained by the same recipe for `first_epochs`, the second in as many steps as the recipe takes on
     the examples as they are, where Liu et al. keep its epochs, which `up` makes many times longer. They choose both by

@@ -12,5 +12,5 @@ from attribug.contracts.tasks import Level, Task
 
 @fixes.register("none", paper="none: nothing is mended")
 def none(task: Task, contrast: Contrast, level: Level, seed: int, seeds: Sequence[int]) -> ModelSpec:
-    """The contaminated model as it is."""
+    """Nothing is mended: the contaminated model stays as it is."""
     return contrast.contaminated.model

@@ -22,7 +22,9 @@ def p_clarc(
     task: Task, contrast: Contrast, level: Level, seed: int, seeds: Sequence[int], *,
     layer: str = "", directions: int = 0,
 ) -> ModelSpec:  # fmt: skip
-    """The contaminated model, in which a dense layer no longer sees the shortcut's directions: `project_out`.
+    """P-ClArC removes the shortcut's directions from what a layer sees, and trains nothing.
+
+    The contaminated model, in which a dense layer no longer sees the shortcut's directions: `project_out`.
 
     `layer`: its name; empty: the first with inputs (N, H) behind another layer with weights. `directions`: how many;
     0: see `attribug.fixes.concepts.patterns`. Fitted on held-out examples whose shortcut tells nothing.

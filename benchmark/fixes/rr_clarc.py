@@ -32,7 +32,9 @@ def rr_clarc(
     task: Task, contrast: Contrast, level: Level, seed: int, seeds: Sequence[int], *,
     weight: float = 1.0, epochs: int = 10, layer: str = "", directions: int = 0,
 ) -> ModelSpec:  # fmt: skip
-    """The contaminated model, trained for `epochs` more on its own examples with the penalty of `AlongConcept`.
+    """RR-ClArC trains the model further and punishes logits that change along the shortcut's directions.
+
+    The contaminated model, trained for `epochs` more on its own examples with the penalty of `AlongConcept`.
 
     `layer`, `directions`: as of `p_clarc`. The layers before stay as they are, as in the authors' code, so that
     directions keep their meaning; training goes on by the recipe's own learning rate. `weight`: of

@@ -23,7 +23,9 @@ def rrr(
     task: Task, contrast: Contrast, level: Level, seed: int, seeds: Sequence[int], *,
     weight: float = 1000.0, decay: float = 1e-4, share: float = 1.0, penalty: str = "sum_log",
 ) -> ModelSpec:  # fmt: skip
-    """Trained anew on the same examples with the penalty of `attribug.fixes.reasons.right_reasons`.
+    """RRR, right for the right reasons, trains the model anew and punishes gradients where nothing must matter.
+
+    Trained anew on the same examples with the penalty of `attribug.fixes.reasons.right_reasons`.
 
     `weight`: λ₁, by default the paper's for decoy digits; 0: the one at which both terms are as large as each other
     early in plain training, too little where a shortcut is spread over many pixels, each of a small gradient. `decay`:

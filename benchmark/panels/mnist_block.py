@@ -14,7 +14,9 @@ DATA = {"decorrelated": "decorrelated", "correlated": "biased"}
 
 @panels.register("mnist_block", paper="Bang et al. 2024 (Explanation Alignment), the coloured block on MNIST")
 def mnist_block(ask: Ask, *, seed: int, seeds: Sequence[int]) -> Iterator[Subject]:
-    """A block's colour tells the digit to the spurious model and nothing to the normal one: which of both do maps show?
+    """A block's colour tells the digit to one model and nothing to the other: which of both do maps show?
+
+    The spurious model learnt where the colour tells, the normal one where it tells nothing.
 
     Masks: the block, 5 × 5 pixels in a corner, and the digit. The normal model learns from images whose block has any
     colour. Both are asked on images whose block names the digit (`correlated`), and on such whose block has any colour

@@ -25,7 +25,9 @@ ARCHITECTURE = "squeezenet"
 def models(
     ask: Ask, *, seed: int, seeds: Sequence[int], networks: str = "", pictures: int = 48
 ) -> Iterator[Subject | Lacking]:
-    """Networks that know nothing, little or ImageNet, on one set of pictures: alignment and accuracy of each.
+    """Do maps of better networks agree more with masks? From random weights to ImageNet's, on one data set.
+
+    Networks that know nothing, little or ImageNet, on one set of pictures: alignment and accuracy of each.
 
     A network with random weights; one trained from scratch on a few hundred pictures; those that packages bring, and
     those of torchvision whose weights lie in the user's cache, each with a last layer trained on the same pictures.

@@ -23,7 +23,9 @@ GIVEN = -1  # the draw of a model that is none
 
 @panels.register("own")
 def own(ask: Ask, *, seed: int, seeds: Sequence[int]) -> Iterator[Subject | Lacking]:
-    """The model that somebody brings; its architecture with random weights, a draw a seed; and a second model, where
+    """Do your model's maps agree with the masks more than those of its architecture with random weights?
+
+    The model that somebody brings; its architecture with random weights, a draw a seed; and a second model, where
     `--against` names one.
 
     All are asked about the same examples, for the class that each predicts itself, and held against the same masks: a

@@ -14,7 +14,9 @@ FACES = "celebamask_hq"
 
 @panels.register("regions", paper="Bang et al. 2024 (Explanation Alignment), regions of faces ranked on CelebAMask-HQ")
 def regions(ask: Ask, *, seed: int, seeds: Sequence[int]) -> Iterator[Subject]:
-    """Seven regions of faces: how far do maps of a model that tells smiles agree with each? The mouth is expected.
+    """How far do maps of a model that tells smiles agree with each of seven regions of faces?
+
+    The mouth is expected.
 
     Any other folder of region masks is ranked alike, of your own model: `--masks FOLDER`, a folder a region.
     """

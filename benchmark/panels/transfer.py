@@ -28,7 +28,9 @@ def transfer(
     ask: Ask, *, seed: int, seeds: Sequence[int], target: str = "photographs", shot: int = 1, draws: int = 5,
     pictures: int = 48,
 ) -> Iterator[Subject | Lacking]:  # fmt: skip
-    """Alignment of networks on pictures with masks, beside how well their features serve a task without.
+    """Do networks whose maps agree with masks also have features that serve another task?
+
+    Alignment of networks on pictures with masks, beside how well their features serve a task without.
 
     Each network has one last layer for animals, whose maps are held against their masks, and further ones for the task
     `target` (`photographs`, or `cifar100`), of `shot` examples a class, `draws` times: the accuracy is that of the

@@ -54,7 +54,9 @@ def animals(
     learning_rate: float = 2e-3,
     stages: int = 3,
 ) -> Task:
-    """Bird or mammal, (3, pixels, pixels) in [0, 1]; the animal's pixels are the mask.
+    """Is it a bird or a mammal? Animals from photographs stand in scenes; their pixels are the mask.
+
+    Inputs (3, pixels, pixels) in [0, 1].
 
     Clean scenes are drawn independently of the label from sky, greenery and earth. A share of images may instead show
     the scene of their label: sky behind birds, greenery behind mammals. No species of one split occurs in another; each

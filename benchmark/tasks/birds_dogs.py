@@ -71,7 +71,9 @@ def birds_dogs(
     dogs: str = "",
     scenes: str = "",
 ) -> Task:
-    """Bird or dog, (3, 128, 128) in [0, 1], as Adebayo et al. (2020) have them; the animal is the mask.
+    """Is it a bird or a dog? Cut-outs stand in scenes, as in Adebayo et al. (2020); the animal is the mask.
+
+    Inputs (3, 128, 128) in [0, 1].
 
     Data and sizes are the paper's: 4,300 birds and dogs to train on, 500 to validate, 190 to test, of CUB-200 (the
     paper's edition is that of 2010; that of 2011 is taken where it is there) and of the 25 breeds of Oxford-IIIT Pet.

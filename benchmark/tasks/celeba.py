@@ -74,7 +74,9 @@ def celeba(
     network: str = faces.NETWORK,
     folder: str = "",
 ) -> Task:
-    """Smiling or not, (3, pixels, pixels) in [0, 1], as in the smile experiment of Bang et al. (2024).
+    """Does the face smile? In CelebA's photographs hair may tell it; the mask is the mouth.
+
+    Inputs (3, pixels, pixels) in [0, 1], as in the smile experiment of Bang et al. (2024).
 
     A share of the faces has the hair of its label: black where they smile, blond where they do not; of the others, to
     the face, one half of either label has either hair, as all clean ones. With a share of 1 they are the paper's 10,000

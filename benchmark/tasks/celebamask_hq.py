@@ -98,8 +98,10 @@ def celebamask_hq(
     splits: str = NUMBERS,
     folder: str = "",
 ) -> Task:
-    """Smiling or not, (3, pixels, pixels) in [0, 1]; the mask is the mouth with its lips, ids are the photographs'
-    numbers. `regions` gives masks of seven parts of these faces.
+    """Does the face smile? Photographs of CelebAMask-HQ; the mask is the mouth with its lips.
+
+    Inputs (3, pixels, pixels) in [0, 1]; ids are the photographs' numbers. `regions` gives masks of seven parts of
+    these faces.
 
     Labels take turns; which photographs of a label are taken, the seed draws. Faces without any file of the mouth are
     left out. `splits`: `numbers`, photographs from 24,000 on validate and those from 27,000 on test, where a person may

@@ -61,7 +61,9 @@ def cifar100(
     validation: int = 1000,
     epochs: int = 15,
 ) -> Task:
-    """What a photograph shows, (3, 32, 32) in [0, 1], one of the hundred fine classes; there are no masks.
+    """Which of a hundred classes does the small photograph of CIFAR-100 show? There are no masks.
+
+    Inputs (3, 32, 32) in [0, 1]; classes are the fine ones.
 
     Training examples are among the published ones to train on, test examples among those to test. The network has three
     stages of convolutions and a dense layer after the average of its last maps; size and epochs are our choice, and

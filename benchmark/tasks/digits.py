@@ -45,7 +45,9 @@ def digits(
     epochs: int = 16,
     width: int = 16,
 ) -> Task:
-    """Parity of a handwritten digit, (3, 32, 32) in [0, 1]; the digit's pixels are the mask.
+    """Is the handwritten digit even or odd? It stands on a textured ground; the digit's pixels are the mask.
+
+    Inputs (3, 32, 32) in [0, 1].
 
     Clean backgrounds are drawn independently of the label from tinted grass, brick and gravel. A share of images may
     instead carry the background of their label: grass for even, brick for odd. Splits are stratified by digit class,

@@ -38,7 +38,9 @@ def fashion(
     epochs: int = 10,
     width: int = 8,
 ) -> Task:
-    """A piece of clothing, grey on black: (3, pixels, pixels) in [0, 1]; its pixels are the mask.
+    """Which piece of clothing is it, grey on black? Its pixels are the mask.
+
+    Inputs (3, pixels, pixels) in [0, 1].
 
     Training examples are among the published ones to train on, test examples among those to test, as many of each kind.
     """

@@ -89,7 +89,9 @@ def imagenet(
     pixels: int = 224,
     most: int = MOST,
 ) -> Task:
-    """Photographs, (3, pixels, pixels) in [0, 1], and VGG-16 as torchvision trained it on ImageNet's thousand classes.
+    """What does the photograph show? VGG-16 answers as it was trained on ImageNet's thousand classes.
+
+    Photographs (3, pixels, pixels) in [0, 1], and VGG-16 as torchvision trained it.
 
     `network`: a library's model by name, as `attribug run own --model` takes it, or one of
     `attribug.models.pretrained`; `data`: a folder of photographs, in folders by class or all in one, ImageNet's own as
@@ -114,7 +116,9 @@ def imagenet(
 def imagenet_lite0(
     *, seed: int, other: Callable[[str], Task], data: str = BOTH, pixels: int = 128, most: int = MOST
 ) -> Task:
-    """Photographs, (3, pixels, pixels) in [0, 1], and EfficientNet-Lite0 as it was trained on ImageNet.
+    """What does the photograph show? EfficientNet-Lite0 answers as it was trained on ImageNet.
+
+    Photographs (3, pixels, pixels) in [0, 1]. As `imagenet`, with what needs no download.
 
     As `imagenet`, with what needs no download.
     """
@@ -131,7 +135,9 @@ def imagenet_lite0(
 def imagenet_squeezenet(
     *, seed: int, other: Callable[[str], Task], data: str = BOTH, pixels: int = 128, most: int = MOST
 ) -> Task:
-    """Photographs, (3, pixels, pixels) in [0, 1], and SqueezeNet 1.1 as it was trained on ImageNet.
+    """What does the photograph show? SqueezeNet 1.1 answers as it was trained on ImageNet.
+
+    Photographs (3, pixels, pixels) in [0, 1]. As `imagenet`, with what needs no download.
 
     As `imagenet`, with what needs no download.
     """

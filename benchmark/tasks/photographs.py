@@ -41,7 +41,9 @@ def missing() -> str:
 def photographs(
     *, seed: int, other: Callable[[str], Task], pixels: int = 128, epochs: int = 10, learning_rate: float = 5e-3
 ) -> Task:
-    """Fishes, monuments, renewable energy or tools: (3, pixels, pixels) in [0, 1], the middle square.
+    """Does the photograph show fishes, monuments, renewable energy or tools?
+
+    Inputs (3, pixels, pixels) in [0, 1], the middle square.
 
     One half of the photographs of each kind is for training, the other for testing. SqueezeNet learnt ImageNet; its
     last convolution is drawn anew, one draw a seed of the suite, and trained, all below stays.

@@ -35,8 +35,9 @@ def silhouettes(
     epochs: int = 10,
     width: int = 8,
 ) -> Task:
-    """An animal's silhouette, white on black: (3, pixels, pixels) in [0, 1]; its pixels are the mask. Zebras have
-    stripes.
+    """Which animal's silhouette is it, white on black? Its pixels are the mask.
+
+    Inputs (3, pixels, pixels) in [0, 1]. Zebras have stripes.
 
     2,000 are held out, as many of each animal. A silhouette that is there twice is taken once.
     """

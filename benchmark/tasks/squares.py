@@ -44,7 +44,9 @@ def squares(
     pixels: int = 32,
     groups: str = "symmetric",
 ) -> Task:
-    """Is the square dark or bright, (1, 32, 32) in [0, 1]; it is the mask, the background is annotated.
+    """Is the square dark or bright? It is the mask; the background may tell, and is annotated.
+
+    Inputs (1, 32, 32) in [0, 1].
 
     After Delzer and Bender (2026), Squares; ranges of grey and sizes are our choice.
 

@@ -32,7 +32,10 @@ MINIMUM, MAXIMUM = 20, 20_000  # examples of a split
 def textures(
     *, seed: int, other: Callable[[str], Task], train: int = 1500, test: int = 500, epochs: int = 10, width: int = 16
 ) -> Task:
-    """Grass, brick or gravel: grey crops (3, 32, 32) in [0, 1]; test crops lie in another part of each photograph."""
+    """Is the texture grass, brick or gravel? Test crops lie in another part of each photograph.
+
+    Grey crops (3, 32, 32) in [0, 1].
+    """
     if not (MINIMUM <= train <= MAXIMUM and MINIMUM <= test <= MAXIMUM):
         raise InputError(f"textures: expected {MINIMUM} ≤ train, test ≤ {MAXIMUM}, found {train}, {test}")
     if epochs < 1 or width < 1:

@@ -41,7 +41,9 @@ def toy_colors(
     epochs: int = 64,
     annotated: str = "corners",
 ) -> Task:
-    """Both rules or none, (3, 5, 5) in [0, 1]: Toy Colors of Ross et al. (2017), section 4.1.
+    """Do both rules hold of a grid of colours, or neither? One rule may be the shortcut to the other.
+
+    Inputs (3, 5, 5) in [0, 1]: Toy Colors of Ross et al. (2017), section 4.1.
 
     Every pixel has one of four colours. The four corners are equal (rule 1), and the three pixels in the middle of the
     top differ from each other (rule 2), in the first class; neither holds in the second. So are the clean examples:

@@ -40,7 +40,9 @@ def tweets(
     features: int = 1000,
     epochs: int = 30,
 ) -> Task:
-    """Negative or positive, as many of each: TF-IDF of the training split's most frequent words, vectors in [0, 1].
+    """Is the tweet negative or positive? A word put at its end may tell, and is annotated.
+
+    As many of each: TF-IDF of the training split's most frequent words, vectors in [0, 1].
 
     After Rieger et al. (2020), section 4.4, who put words into sentences of SST: on a share of the texts the word of
     the label stands at the end, on all others that of any; in clean ones none. Annotated are these two words. Texts
