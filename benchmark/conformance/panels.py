@@ -22,7 +22,7 @@ SEEDS = (0, 1)
 SMALL = {"pictures": 6, "draws": 2}
 
 
-def check_subjects_are_described(panel: Panel) -> None:
+def check_subjects_are_described(panel: Panel) -> str:
     """`Subject`s, or `Lacking` for those that cannot be asked; nothing is trained for it."""
     told = _told(panel)
     expect(told, "expected at least one subject, found none")
@@ -33,34 +33,41 @@ def check_subjects_are_described(panel: Panel) -> None:
     for subject in _subjects(told):
         known = isinstance(subject.side.model, Trained | Derived | Given)
         expect(known, f"expected a Trained, Derived or Given model, found {type(subject.side.model).__name__}")
+    return _note(told)
 
 
-def check_descriptions_repeat_themselves(panel: Panel) -> None:
+def check_descriptions_repeat_themselves(panel: Panel) -> str:
     """Described twice, whatever the global seeds: the same subjects."""
-    once, again = (_keys(panel, seed) for seed in (1, 2))
-    expect(once == again, "described twice, found other subjects; use the seed and stream_seed")
+    once, again = (_described(panel, seed) for seed in (1, 2))
+    expect(_keys(once) == _keys(again), "described twice, found other subjects; use the seed and stream_seed")
+    return _note(once)
 
 
-def check_each_is_asked_once(panel: Panel) -> None:
+def check_each_is_asked_once(panel: Panel) -> str:
     """No two subjects share model, data and unit."""
-    names = [(subject.model, subject.data, subject.unit) for subject in _subjects(_told(panel))]
+    told = _told(panel)
+    names = [(subject.model, subject.data, subject.unit) for subject in _subjects(told)]
     twice = next((name for name in names if names.count(name) > 1), None)
     expect(twice is None, f"expected each model, data and unit once, found {twice} twice")
+    return _note(told)
 
 
-def check_alike_subjects_are_held_against_the_same_masks(panel: Panel) -> None:
+def check_alike_subjects_are_held_against_the_same_masks(panel: Panel) -> str:
     """Those of one model and data differ in the model's seed alone: examples and masks are the same."""
+    told = _told(panel)
     known: dict[tuple[str, str], Any] = {}
-    for subject in _subjects(_told(panel)):
+    for subject in _subjects(told):
         place = subject.model, subject.data
         held = subject.side.examples.key, subject.regions.key
         expect(known.setdefault(place, held) == held, f"{place[0]} on {place[1]}: found other examples or masks")
+    return _note(told)
 
 
-def check_masks_fit_the_examples(panel: Panel) -> None:
+def check_masks_fit_the_examples(panel: Panel) -> str:
     """Every named mask is (N, *spatial) bool, of the examples' number and size, and some example shows something."""
+    told = _told(panel)
     seen: set[str] = set()
-    for subject in _subjects(_told(panel)):
+    for subject in _subjects(told):
         if subject.regions.key in seen:
             continue
         seen.add(subject.regions.key)
@@ -73,6 +80,7 @@ def check_masks_fit_the_examples(panel: Panel) -> None:
             found = None if mask is None else (tuple(mask.shape), mask.dtype)
             expect(found == (expected, torch.bool), f"mask {name}: expected {expected} of torch.bool, found {found}")
             expect(bool(mask is not None and mask.any()), f"mask {name}: expected something on an example, found none")
+    return _note(told)
 
 
 CHECKS: list[ConformanceCheck] = [
@@ -103,10 +111,23 @@ def _subjects(told: list[Subject | Lacking]) -> list[Subject]:
     return [each for each in told if isinstance(each, Subject)]
 
 
-def _keys(panel: Panel, seed: int) -> list[str]:
+def _note(told: list[Subject | Lacking]) -> str:
+    """Why nothing was checked, where no subject could be asked; else nothing."""
+    reasons = [each.reason for each in told if isinstance(each, Lacking)]
+    return f"unsupported: {reasons[0]}" if reasons and not _subjects(told) else ""
+
+
+def _described(panel: Panel, seed: int) -> list[Subject | Lacking]:
     with global_states_restored():
         seed_globally(seed)
-        return [
-            keys.digest(each.side, each.regions, each.tested) if isinstance(each, Subject) else each.reason
-            for each in _told(panel)
-        ]
+        return _told(panel)
+
+
+def _keys(told: list[Subject | Lacking]) -> list[str]:
+    """One of everything that a table or a number hangs on, for each subject; the reason of each that lacks."""
+    return [
+        keys.digest(each.model, each.data, each.unit, each.target, each.side, each.regions, each.tested)
+        if isinstance(each, Subject)
+        else each.reason
+        for each in told
+    ]
