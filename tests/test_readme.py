@@ -28,7 +28,9 @@ BLOCKS = [(language, text) for page in PAGES for language, text in BLOCK.findall
 FILES = {
     text.partition("\n")[0][2:]: text for language, text in BLOCKS if text.startswith("# ") and language == "python"
 }
-PLUGINS = [name for name, text in FILES.items() if re.search(r"\b(methods|metrics|bugs|fixes|tasks)\.\w+\(", text)]
+PLUGINS = [
+    name for name, text in FILES.items() if re.search(r"\b(methods|metrics|bugs|fixes|panels|tasks)\.\w+\(", text)
+]
 PYTHON = [text for language, text in BLOCKS if language == "python" and not text.startswith("# ")]
 SHOWN = [
     [line.partition("#")[0].strip() for part in text.splitlines() for line in part.split(" && ")]
@@ -115,7 +117,7 @@ def test_references_that_are_shown_exist():
 @pytest.mark.slow
 def test_commands_on_runs_work(smoke_run, folder, attribug):
     """In the order in which they are shown; a reference that is accepted is one of the user's."""
-    for name in ("smoke", "own", "right-reasons"):
+    for name in ("smoke", "own", "right-reasons", "alignment"):
         shutil.copytree(smoke_run, folder / "runs" / name)
     lines = [line for line in COMMANDS if line.startswith(ON_RUNS)]
     assert len(lines) >= 5

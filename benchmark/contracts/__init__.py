@@ -10,13 +10,15 @@ from attribug.contracts.data import Data, Examples
 from attribug.contracts.models import Derived, Given, ModelSpec, Recipe, Trained, trainings
 from attribug.contracts.objectives import Objective, cross_entropy, squared_norm, summed_cross_entropy
 from attribug.contracts.outputs import Output
-from attribug.contracts.pieces import Bug, Fix, Method, Metric, TaskSource
+from attribug.contracts.pieces import Bug, Fix, Method, Metric, Panel, TaskSource
+from attribug.contracts.subjects import Ask, Lacking, Regions, Subject
 from attribug.contracts.tasks import Level, Task
 from attribug.errors import Unsupported
 from attribug.registry import Entry
 
 __all__ = [
-    "Bug", "Check", "Contrast", "Data", "Derived", "Entry", "Examples", "Fix", "Given", "Level", "Method", "Metric",
-    "ModelSpec", "Objective", "Output", "Recipe", "Side", "Target", "Task", "TaskSource", "Trained", "Unsupported",
-    "cross_entropy", "squared_norm", "summed_cross_entropy", "trainings",
+    "Ask", "Bug", "Check", "Contrast", "Data", "Derived", "Entry", "Examples", "Fix", "Given", "Lacking", "Level",
+    "Method", "Metric", "ModelSpec", "Objective", "Output", "Panel", "Recipe", "Regions", "Side", "Subject",
+    "Target", "Task", "TaskSource", "Trained", "Unsupported", "cross_entropy", "squared_norm",
+    "summed_cross_entropy", "trainings",
 ]  # fmt: skip

@@ -63,7 +63,7 @@ def test_panel(name: str) -> None:
 
 
 def sound(task: Task, seeds: Sequence[int]) -> list[Subject]:
-    """Clean models of textures, which are held against the object and what lies around it."""
+    """Clean models of digits, which are held against the object and what lies around it."""
     test = task.examples("test")
     masks = Regions.told(test, object="object", around="background")
     sides = [Side(task.clean(each), test) for each in seeds]
@@ -187,12 +187,12 @@ def masked(*names: str, edit: Callable[[Tensor], Any]) -> Callable[[Task, Sequen
 
 @pytest.fixture
 def register() -> Iterator[Callable[..., Panel]]:
-    """Registers a panel of textures, which is forgotten afterwards."""
+    """Registers a panel of digits, which is forgotten afterwards."""
 
     def enter(told: Callable[[Task, Sequence[int]], Iterator[Any]]) -> Panel:
         @panels.register(BROKEN)
         def function(ask: Ask, *, seed: int, seeds: Sequence[int]) -> Iterator[Any]:
-            yield from told(ask("textures"), seeds)
+            yield from told(ask("digits"), seeds)
 
         return panels.get(BROKEN)
 

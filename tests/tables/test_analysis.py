@@ -55,8 +55,9 @@ def planned(*, bugs: dict[str, bool] | None = None, measured: tuple[str, ...] = 
               for name, graded in bugs.items()},
         methods=[(methods.get(name), {}) for name in METHODS],
         measured=[(metrics.get(name.partition("@")[0]), name.partition("@")[2]) for name in measured],
-        cells=[SimpleNamespace(task="tiny", bug=bug, level="1", contrast=SimpleNamespace(control="clean"))
-               for bug in bugs],
+        contrasted=[(number, SimpleNamespace(task="tiny", bug=bug, level="1",
+                                             contrast=SimpleNamespace(control="clean")))
+                    for number, bug in enumerate(bugs)],
         refusals=[],
     ))  # fmt: skip
 

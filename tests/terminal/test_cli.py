@@ -355,7 +355,8 @@ def test_help_and_list(inside):
     assert "run " in answer.stdout
     suites = json.loads(inside("list", "suites", "--json").stdout)["suites"]
     assert {suite["name"] for suite in suites} == {
-        "own", "paper", "paper-offline", "quick", "right-reasons", "smoke", "smoke-photographs", "standard",
+        "alignment", "own", "paper", "paper-offline", "quick", "right-reasons", "smoke", "smoke-photographs",
+        "standard",
     }  # fmt: skip
     brought = {"own", "paper"}  # whose cost is that of what is brought
     suites = [suite for suite in suites if suite["name"] not in brought]
