@@ -138,7 +138,7 @@ def _declined(results: pd.DataFrame) -> list[str]:
 def matrix(task: str, run: Run) -> Table:
     """Methods × bugs: symbol and effect; what explains nothing last."""
     controls = main_controls(run.plan)
-    places = list(dict.fromkeys((cell.bug, cell.level) for cell in run.plan.cells if cell.task == task))
+    places = list(dict.fromkeys((cell.bug, cell.level) for _, cell in run.plan.contrasted if cell.task == task))
     mine = dict.fromkeys(controls[bug] for bug, _ in places)
     title = Text(f"{run.plan.suite.name}: {task}, {units(run.plan.suite.seeds, mine)}")
     table = Table(title=title, title_justify="left")

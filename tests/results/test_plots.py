@@ -165,7 +165,7 @@ def test_numbers_are_short() -> None:
 def outcome(run: PageContents) -> Any:
     """What drawing asks of an outcome that has no records."""
     suite = SimpleNamespace(model_dump=lambda: run.facts["suite"])
-    return SimpleNamespace(plan=SimpleNamespace(suite=suite, cells=(), methods=()))
+    return SimpleNamespace(plan=SimpleNamespace(suite=suite, contrasted=(), panelled=(), methods=()))
 
 
 class TestRun:
