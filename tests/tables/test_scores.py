@@ -38,6 +38,7 @@ def planned(seeds: int) -> Plan:
              for seed in range(seeds)]  # fmt: skip
     return cast(Plan, SimpleNamespace(
         suite=SimpleNamespace(name="tiny", seeds=seeds, visible=None), cells=cells,
+        contrasted=list(enumerate(cells)),
         bugs={"shaken": SimpleNamespace(primary="spearman@sum")},
         methods=[(methods.get(name), {}) for name in METHODS],
         measured=[(metrics.get(metric), post) for metric, post in MEASURED],
