@@ -71,7 +71,8 @@ def test_animals_are_flat_and_scenes_by_class() -> None:
 
 
 SURENESS = {"lite1": (0.3, 0.6), "lite2": (0.4, 0.7)}
-"""Larger networks name the same animals with smaller probabilities: .34 at least, and .67 and .74 of the panda, were measured."""
+"""Larger networks name the same animals with smaller probabilities: .34 at least, and .67 and .74 of the panda,
+were measured."""
 
 
 @needs_photographs
