@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from attribug.plugins import all_registries
 from attribug.suites import suite
 
 ROOT = Path(__file__).parent.parent
@@ -18,6 +19,7 @@ LINK = re.compile(r"\]\(([^)\s]+)\)")
 
 sys.path.insert(0, str(ROOT / "docs"))
 
+import pieces  # noqa: E402
 import readme_matrix  # noqa: E402
 
 
@@ -37,17 +39,16 @@ def test_links_lead_to_what_there_is(page: str) -> None:
 
 def lost(text: str, folder: Path) -> list[str]:
     """Links of a page that lead nowhere: to no file, or to no heading of one."""
-    found = []
-    for link in LINK.findall(text):
-        place, _, anchor = link.partition("#")
-        if ":" in place:
-            continue
-        target = folder / place if place else None
-        if target is not None and not target.exists():
-            found.append(link)
-        elif anchor and anchor not in headings(text if target is None else target.read_text()):
-            found.append(link)
-    return found
+    return [link for link in LINK.findall(text) if ":" not in link and not found(link, text, folder)]
+
+
+def found(link: str, text: str, folder: Path) -> bool:
+    """Whether a link of a page leads to a file, and to a heading where it names one."""
+    place, _, anchor = link.partition("#")
+    target = folder / place
+    if place and not target.exists():
+        return False
+    return not anchor or anchor in headings(target.read_text() if place else text)
 
 
 def headings(text: str) -> set[str]:
@@ -81,3 +82,16 @@ def test_suites_cost_what_their_files_say(name: str) -> None:
     (told,) = re.findall(rf"(?m)^\| `{name}` \|.*\| ([^|]+) \|$", (ROOT / "docs" / "running.md").read_text())
     cost = suite.load(name).cost
     assert told.endswith("`--dry-run`") if cost is None else float(told) == cost.cold_minutes
+
+
+@pytest.mark.parametrize("page", pieces.PAGES)
+def test_pieces_say_what_they_are(page: str) -> None:
+    kind, text = pieces.PAGES[page], (ROOT / "docs" / page).read_text()
+    assert pieces.filled(text, kind) == text
+    name = next(iter(all_registries()[kind].declared()))
+    lines = text.splitlines(keepends=True)
+    without = "".join(line for line in lines if f'<a id="{name}">' not in line)
+    assert without != text
+    assert pieces.filled(without, kind) == text
+    with pytest.raises(SystemExit, match="expected one place"):
+        pieces.filled("# nothing\n", kind)
