@@ -12,7 +12,17 @@ from typing import Any
 
 import pandas as pd
 
-from attribug.results import alignment_page, findings, mending_page, narrative, paper_page, pictures, plots, power
+from attribug.results import (
+    advice,
+    alignment_page,
+    findings,
+    mending_page,
+    narrative,
+    paper_page,
+    pictures,
+    plots,
+    power,
+)
 from attribug.results.figures import CONTROL_NAMES, ROLES, SYMBOLS, Pictures, bars_told, reference_name
 from attribug.results.headline import PLACE, at, headline, places
 from attribug.results.narrative import counted, number
@@ -93,6 +103,11 @@ def page(run: PageContents) -> str:
             run.alignment, run.alignment_cases, facts["pieces"], run.alignment_galleries, _embedded, anchor
         ),
         opened=_opened(run.analysis.get("power"), rows),
+        advised=[
+            view | {"id": anchor(view["task"], view["bug"], view["level"])}
+            for view in advice.views(advice.advice(rows, run.results), run.analysis.get("power"))
+        ],
+        more_seeds=2 * int(suite.get("seeds", 0) or 1),
         unmeasured=_unmeasured(rows, facts["pieces"], everything),
     )  # fmt: skip
 

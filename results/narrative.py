@@ -9,12 +9,10 @@ from typing import Any
 import pandas as pd
 
 from attribug.results.headline import BARE, NULL, PLACE
-from attribug.results.schema import MENDED, OUTCOMES, is_mended
+from attribug.results.schema import MENDED, OUTCOMES, PERTURBED, is_mended
 from attribug.results.statistics import FEWEST_MODELS
 
 MOST_NAMED = 4  # methods that a sentence names
-PERTURBED = "perturbed"
-"""Control of a model that is given."""
 
 VERDICTS = {
     "detects": "the method sees the bug: its explanations tell the contaminated model from its control",

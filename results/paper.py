@@ -12,9 +12,9 @@ from typing import Any
 
 import pandas as pd
 
-from attribug.results.narrative import CONTROLS, PERTURBED
+from attribug.results.narrative import CONTROLS
 from attribug.results.published import ANY, EXACT, LIKEST, PAPER_METHODS, Setting, likest, measured
-from attribug.results.schema import OUTCOMES, level_order
+from attribug.results.schema import OUTCOMES, PERTURBED, level_order
 
 QUANTITIES = {
     "Table 2": {"gt1_ssim": "SSIM-GT1", "gt2_ssim": "SSIM-GT2"},

@@ -17,8 +17,8 @@ import pandas as pd
 
 from attribug.results.figures import SYMBOLS
 from attribug.results.headline import PLACE, Pieces, headline
-from attribug.results.narrative import PERTURBED, number
-from attribug.results.schema import level_order
+from attribug.results.narrative import number
+from attribug.results.schema import PERTURBED, level_order
 
 COLOURS = {
     "detects": "#0072B2", "blind": "#D55E00", "inverted": "#CC79A7", "inconclusive": "#7F7F7F",

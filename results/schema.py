@@ -23,6 +23,9 @@ def is_mended(bugs: pd.Series) -> pd.Series:
     return bugs.astype(str).str.contains(MENDED, regex=False)
 
 
+PERTURBED = "perturbed"
+"""The control of a model that is given: copies with slightly disturbed weights. Its seeds count draws."""
+
 COUNTS = ("seeds", "n")
 """Contaminated models, distinct examples."""
 

@@ -34,6 +34,9 @@ UNDEFINED = 0.1
 CONFIDENCE = 0.95
 FEWEST_MODELS = 3
 """Contaminated models from which on there is an interval."""
+NEEDED = f"an interval needs {FEWEST_MODELS}"
+ONE_IMAGE = "one image; an interval needs 2"
+ONE_MODEL = "every comparison rests on one of the models; an interval needs some without it"
 
 
 def tells(value: npt.ArrayLike, benign: npt.ArrayLike, visible: float, kind: Kind) -> Floats:
@@ -243,8 +246,16 @@ def estimate(rows: pd.DataFrame, units: int) -> pd.DataFrame:
         "benign": nested["benign"], "floor": nested["floor"],
         "effect": nested["tell"], "ci_low": low, "ci_high": high, "above_floor": nested["above_floor"],
         "no_interval": np.select([seeds < FEWEST_MODELS, n < 2, ~exists],
-                                 ["these models only", "one example only", "no triple without one of the models"], ""),
+                                 [[few(int(each), units) for each in seeds], ONE_IMAGE, ONE_MODEL], ""),
     })  # fmt: skip
+
+
+def few(seeds: int, units: int) -> str:
+    """Why fewer than three models have no interval: the others do not have the bug, or nobody asked for more."""
+    models = f"model{'' if units == 1 else 's'}"
+    if seeds < units:
+        return f"only {seeds} of {units} {models} {'has' if seeds == 1 else 'have'} the bug; {NEEDED}"
+    return f"{seeds} {models} with the bug; {NEEDED}"
 
 
 def has_headroom(kind: Kind, share_above: float, benign: float, visible: float) -> bool:

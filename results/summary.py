@@ -9,6 +9,7 @@ from attribug.results.schema import (
     KEYS,
     NUMBERS,
     OUTCOMES,
+    PERTURBED,
     RESULT_COLUMNS,
     SCORE_COLUMNS,
     TableError,
@@ -154,11 +155,14 @@ def _told(
 
 def _decisions(table: pd.DataFrame, kinds: Mapping[str, Kind], visible: Mapping[str, float]) -> list[tuple[str, str]]:
     """Verdict and reason of every row of estimates."""
-    read = ("metric", "effect", "ci_low", "ci_high", "above_floor", "benign", "undefined", "no_interval")
+    read = ("control", "metric", "effect", "ci_low", "ci_high", "above_floor", "benign", "undefined", "no_interval")
     decisions = []
-    for metric, effect, low, high, above, benign, undefined, absent in zip(*(table[c] for c in read), strict=True):
+    for control, metric, effect, low, high, above, benign, undefined, absent in zip(
+        *(table[c] for c in read), strict=True
+    ):
+        missing = absent.replace("model", "draw") if control == PERTURBED else absent
         headroom = has_headroom(kinds[metric], above, benign, visible[metric])
-        decisions.append(verdict(effect, low, high, headroom, undefined=undefined, no_interval=absent))
+        decisions.append(verdict(effect, low, high, headroom, undefined=undefined, no_interval=missing))
     return decisions
 
 

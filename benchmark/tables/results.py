@@ -9,7 +9,9 @@ import pandas as pd
 
 from attribug.contracts import outputs
 from attribug.maps.attribution import Census
+from attribug.results.narrative import counted
 from attribug.results.schema import KEYS, MENDED, NUMBERS, RESULT_COLUMNS, sort_results, typed
+from attribug.results.statistics import NEEDED
 from attribug.results.summary import tabulated
 from attribug.tables.analysis import main_controls
 
@@ -63,9 +65,10 @@ def _outcomes(outcome: Outcome) -> Iterator[dict[str, Any]]:
 
 def _planned(outcome: Outcome) -> Iterator[dict[str, Any]]:
     """Every row that the plan promises, as it stands where the models are too few for a single triple."""
+    few = f"{counted(outcome.plan.suite.seeds, 'model')} a side leave nothing to compare; {NEEDED}"
     for _, cell in outcome.plan.contrasted:
         for method, _ in outcome.plan.methods:
-            yield from _empty_rows(outcome.plan, cell, method, "inconclusive", "these models only", 0)
+            yield from _empty_rows(outcome.plan, cell, method, "inconclusive", few, 0)
 
 
 def _empty_rows(

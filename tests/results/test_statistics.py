@@ -242,7 +242,7 @@ def test_two_models_decide_nothing(seeds: int) -> None:
     result = summary(similarity_rows(seeds, lambda *_: 0.0, lambda *_: 1.0), seeds).iloc[0]
     assert result["effect"] == 1
     if seeds == 2:
-        assert (result["verdict"], result["reason"]) == ("inconclusive", "these models only")
+        assert (result["verdict"], result["reason"]) == ("inconclusive", "2 models with the bug; an interval needs 3")
         assert math.isnan(result["ci_low"])
         assert math.isnan(result["ci_high"])
     else:
@@ -251,14 +251,16 @@ def test_two_models_decide_nothing(seeds: int) -> None:
 
 def test_one_example_gives_no_interval() -> None:
     result = summary(similarity_rows(3, lambda *_: 0.0, lambda *_: 1.0, images=1), 3).iloc[0]
-    assert (result["verdict"], result["reason"]) == ("inconclusive", "one example only")
+    assert (result["verdict"], result["reason"]) == ("inconclusive", "one image; an interval needs 2")
     assert math.isnan(result["ci_low"])
 
 
 def test_a_model_in_every_triple_gives_no_interval() -> None:
     rows = [row for row in similarity_rows(4, lambda *_: 0.0, lambda *_: 1.0) if row["reference"] == 0]
     result = summary(rows, 4).iloc[0]
-    assert (result["verdict"], result["reason"]) == ("inconclusive", "no triple without one of the models")
+    assert (result["verdict"], result["reason"]) == (
+        "inconclusive", "every comparison rests on one of the models; an interval needs some without it",
+    )  # fmt: skip
     assert math.isnan(result["ci_low"])
 
 
