@@ -65,7 +65,7 @@ def _outcomes(outcome: Outcome) -> Iterator[dict[str, Any]]:
 
 def _planned(outcome: Outcome) -> Iterator[dict[str, Any]]:
     """Every row that the plan promises, as it stands where the models are too few for a single triple."""
-    few = f"{counted(outcome.plan.suite.seeds, 'model')} a side leave nothing to compare; {NEEDED}"
+    few = f"{counted(outcome.plan.suite.seeds, 'model')} a side: nothing to compare it with; {NEEDED}"
     for _, cell in outcome.plan.contrasted:
         for method, _ in outcome.plan.methods:
             yield from _empty_rows(outcome.plan, cell, method, "inconclusive", few, 0)
