@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from attribug.errors import InputError, Unsupported
     from attribug.maps.explain import explain
     from attribug.metrics import measure
-    from attribug.reports.comparing import compare
+    from attribug.reports.comparing import compare, compare_methods
     from attribug.reports.loading import load, report
     from attribug.reports.showing import show
     from attribug.studies.randomisation import randomisation_study
@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
 __version__ = version("attribug")
 __all__ = [
-    "InputError", "Replicated", "Run", "StoredRun", "Unsupported", "__version__", "bugs", "compare", "contracts",
+    "InputError", "Replicated", "Run", "StoredRun", "Unsupported", "__version__", "bugs", "compare",
+    "compare_methods", "contracts",
     "dry_run", "explain", "fixes", "fold_study", "load", "measure", "methods", "metrics", "networks", "panels",
     "randomisation_study", "replicate", "report", "run", "show", "tasks",
 ]  # fmt: skip
@@ -41,6 +42,7 @@ _HOMES = {
     "StoredRun": "attribug.tables.finished",
     "Unsupported": "attribug.errors",
     "compare": "attribug.reports.comparing",
+    "compare_methods": "attribug.reports.comparing",
     "dry_run": "attribug.api",
     "explain": "attribug.maps.explain",
     "fold_study": "attribug.studies.stability",

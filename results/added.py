@@ -36,17 +36,11 @@ def _of_place(resting: Evidence, bare: Sequence[str]) -> pd.DataFrame:
     is_bare = resting.keys["method"].isin(bare)
     asked, explained = np.flatnonzero(is_bare), np.flatnonzero(~is_bare)
     rows, yardsticks = np.repeat(explained, len(asked)), np.tile(asked, len(explained))
-    pairs = np.arange(len(rows))
-    weights = np.zeros((len(resting.keys), len(rows)))
-    weights[rows, pairs] = 1
-    weights[yardsticks, pairs] = -1
-    difference = resting.combine(weights)
-    low, high = (np.clip(bound, -1.0, 1.0) for bound in difference.interval())
+    difference, low, high, told = resting.less(rows, yardsticks)
     return resting.keys.iloc[rows].reset_index(drop=True).assign(
         yardstick=_names(resting.keys, bare)[yardsticks],
         effect=resting.effect[rows], yardstick_effect=resting.effect[yardsticks],
-        added=difference.value, ci_low=low, ci_high=high,
-        adds=np.select([low > 0, high < 0], ["more", "less"], "undecided"),
+        added=difference, ci_low=low, ci_high=high, adds=told,
     )[list(COLUMNS)]  # fmt: skip
 
 

@@ -18,6 +18,7 @@ import pandas as pd
 from scipy.special import stdtrit
 
 from attribug.results import brief
+from attribug.results.narrative import counted
 from attribug.results.schema import KEYS, OUTCOMES, RESULT_COLUMNS, SCHEMA_VERSION, TableError, sort_results
 from attribug.results.statistics import CONFIDENCE, UNDEFINED, Flags, Floats
 from attribug.results.variation import beyond_chance, paired_variances, value_variances
@@ -89,6 +90,24 @@ class Comparison:
     something got worse, `unmeasured` where a row that the baseline has was not measured, else empty. `old`, `new`,
     `difference` are of the metric's value under the contaminated model, `effect_…` of the effect; `low` and `high` are
     95 % intervals of the difference over models, each row's own."""
+    alone: tuple[int, int] = (0, 0)
+    """Rows that only the baseline, only the candidate has."""
+    common: bool = False
+    """Whether these were left out of `table`."""
+
+    @property
+    def notes(self) -> list[str]:
+        """What is left out, or that one table is a part of the other, a line each."""
+        old, new = self.alone
+        both, names = len(self.table) - (0 if self.common else old + new), (self.baseline, self.candidate)
+        if self.common:
+            lines = zip(self.alone, names, strict=True)
+            return [f"left out: {counted(count, 'row')} that only {name} has" for count, name in lines if count]
+        if not both or bool(old) == bool(new):
+            return []
+        part, whole = names[::-1] if old else names
+        more = f"{part} is a part of {whole}, which has {counted(old + new, 'row')} more"
+        return [f"{more}; --common compares the {both} that both have"]
 
     @property
     def counts(self) -> dict[str, int]:
@@ -125,7 +144,8 @@ class Comparison:
         if not parts and not self.compared:
             parts = ["nothing was measured on both sides, which is not the same as nothing worse"]
         if not parts:
-            counts = ", ".join(f"{count} {status}" for status, count in self.counts.items())
+            told = self.table.apply(told_status, axis=1).value_counts(sort=False).to_dict()
+            counts = ", ".join(f"{told[words]} {words}" for words in sorted(told, key=_order))
             same = int(self.table["same_models"].sum())
             models = f"{same} under the same models" if same else "under other models"
             parts = [f"nothing worse in {len(self.table)} rows ({counts}; {models})"]
@@ -148,11 +168,23 @@ class Comparison:
         return pd.concat(rows)
 
 
+def _order(words: str) -> int:
+    """Where a status, told in words, stands among the others."""
+    return next(number for number, name in enumerate(STATUSES) if words.removeprefix("✗ ").startswith(name))
+
+
 def place(row: pd.Series) -> str:
     """A row's keys in words."""
     return f"{row['task']} / {row['bug']} {row['level']} / {row['method']} / {row['metric']}@{row['post']}" + (
         f" against {row['control']}"
     )
+
+
+def told_status(row: pd.Series) -> str:
+    """A row's status in words: one that fails the gate is marked, another verdict that does not is called harmless."""
+    if row["alarm"]:
+        return f"✗ {row['status']}" if row["alarm"] == REGRESSION else f"✗ {row['status']}, not measured"
+    return "verdict changed, harmless" if row["status"] == "verdict changed" else str(row["status"])
 
 
 def explained(row: pd.Series) -> str:
@@ -175,6 +207,7 @@ def compare(
     tolerance: Mapping[str, float] | None = None,
     only_verdicts: bool = False,
     kinds: Mapping[str, str] | None = None,
+    common: bool = False,
 ) -> Comparison:
     """Compares two tables of one suite.
 
@@ -187,12 +220,18 @@ def compare(
         only_verdicts: leaves values alone, and effects where the verdict stays.
         kinds: by metric, `similarity` or not: which way is worse; completes what `facts` tell. Where it is unknown,
             both ways are.
+        common: only the rows that both have; the others are counted.
 
     Raises:
-        TableError: tables of two suites, of several, or of another schema.
+        TableError: tables of two suites, of several, or of another schema; nothing in common where only that is asked.
     """
     _expect_comparable(baseline, candidate)
     rows = _joined(baseline.results, candidate.results)
+    alone = int((rows["side"] == "left_only").sum()), int((rows["side"] == "right_only").sum())
+    if common:
+        rows = rows[rows["side"] == "both"].reset_index(drop=True)
+        if not len(rows):
+            raise TableError(f"{candidate.name}: expected rows that {baseline.name} has as well, found none")
     rows["same_models"] = _same_models(rows, baseline, candidate)
     rows["setting"] = _other_settings(rows, baseline, candidate)
     rows = _differences(rows, baseline, candidate)
@@ -201,7 +240,7 @@ def compare(
               for row in rows.to_dict("records")]  # fmt: skip
     rows["status"], rows["alarm"], rows["note"] = (list(column) for column in zip(*judged, strict=True))
     rows["alarm"] = rows["alarm"].mask(_ruined(rows), REGRESSION)
-    return Comparison(baseline.name, candidate.name, rows[list(COLUMNS)])
+    return Comparison(baseline.name, candidate.name, rows[list(COLUMNS)], alone, common)
 
 
 def _expect_comparable(baseline: ComparedTable, candidate: ComparedTable) -> None:

@@ -13,7 +13,8 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from attribug.results.comparison import UNMEASURED, Comparison, explained, place
+from attribug.results.comparison import UNMEASURED, Comparison, explained, place, told_status
+from attribug.results.difference import Difference
 from attribug.results.narrative import number
 from attribug.results.published import SETTINGS, STAND_INS
 
@@ -80,12 +81,63 @@ def as_json(comparison: Comparison) -> str:
     facts = {
         "baseline": comparison.baseline, "candidate": comparison.candidate, "ok": comparison.ok,
         "exit_code": comparison.code, "conclusion": comparison.conclusion, "counts": comparison.counts, "rows": rows,
+        "only_baseline": comparison.alone[0], "only_candidate": comparison.alone[1], "notes": comparison.notes,
     }  # fmt: skip
     return json.dumps(facts, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 FORMATS: dict[str, Callable[[Comparison], str]] = {
     "text": text, "markdown": markdown, "junit": junit, "json": as_json,
+}  # fmt: skip
+
+
+def _differences(found: Difference) -> tuple[list[str], list[list[str]]]:
+    """Columns and rows of one method less another."""
+    titles = ["bug", "metric", found.method, found.other, "difference, 95 % interval", "tells"]
+    rows = [
+        [f"{row['task']} / {row['bug']} {row['level']}, {row['control']}", f"{row['metric']}@{row['post']}",
+         number(row["effect"]), number(row["other_effect"]),
+         _interval(row.rename({"ci_low": "low", "ci_high": "high"})), row["tells"]]
+        for _, row in found.table.iterrows()
+    ]  # fmt: skip
+    return titles, rows
+
+
+def difference_text(found: Difference) -> str:
+    """One method less another, for a terminal."""
+    titles, rows = _differences(found)
+    out = io.StringIO()
+    console = Console(file=out, width=200, highlight=False, markup=False, soft_wrap=True)
+    title = f"{found.method} minus {found.other}: effects on the same models and images"
+    table = Table(title=title, title_justify="left")
+    for title in titles:
+        table.add_column(title)
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
+    for line in (*found.alone, found.conclusion):
+        console.print(line)
+    return out.getvalue()
+
+
+def difference_markdown(found: Difference) -> str:
+    """The same as Markdown."""
+    titles, rows = _differences(found)
+    lines = [f"### {_escaped(found.conclusion)}", "", "| " + " | ".join(map(_escaped, titles)) + " |"]
+    lines += ["|" + "---|" * len(titles), *("| " + " | ".join(map(_escaped, row)) + " |" for row in rows)]
+    return "\n".join([*lines, *(["", *map(_escaped, found.alone)] if found.alone else [])]) + "\n"
+
+
+def difference_json(found: Difference) -> str:
+    """The same as JSON."""
+    rows = [{name: _plain(entry) for name, entry in row.items()} for row in found.table.to_dict("records")]
+    facts = {"method": found.method, "other": found.other, "conclusion": found.conclusion, "rows": rows,
+             "alone": found.alone}  # fmt: skip
+    return json.dumps(facts, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+DIFFERENCE_FORMATS: dict[str, Callable[[Difference], str]] = {
+    "text": difference_text, "markdown": difference_markdown, "json": difference_json,
 }  # fmt: skip
 
 
@@ -185,6 +237,9 @@ def _shown(comparison: Comparison) -> tuple[pd.DataFrame, list[str]]:
     rows = rows.sort_values("alarm", key=lambda column: column.map(order), kind="stable")
     left = len(rows) - MOST_ROWS
     more = [f"… and {left} more rows; --format json has all"] if left > 0 else []
+    if len(rows) and not comparison.ok:
+        more.append("✗ fails the gate; all other rows are harmless")
+    more += comparison.notes
     return rows.head(MOST_ROWS), more
 
 
@@ -195,7 +250,7 @@ def _cells(row: pd.Series) -> list[str]:
         f"{row['task']} / {row['bug']} {row['level']}, {row['control']}",
         str(row["method"]),
         f"{row['metric']}@{row['post']}",
-        str(row["status"]),
+        told_status(row),
         " → ".join(verdicts) if changed else verdicts[-1],
         _change(row["effect_old"], row["effect_new"]),
         _change(row["old"], row["new"]),

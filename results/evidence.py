@@ -85,6 +85,18 @@ class Evidence:
         exists &= (seeds >= FEWEST_MODELS) & ~used[single].any(axis=0)
         return Combined(self.effect @ weights, np.where(exists, over_models + over_images, np.nan), seeds)
 
+    def less(self, rows: Integers, others: Integers) -> tuple[Floats, Floats, Floats, npt.NDArray[np.object_]]:
+        """Effects less other ones, both by their indices (K,): the differences, both ends of their 95 % intervals,
+        clipped to [−1, 1], and what these tell: `more`, `less`, or `undecided` where they contain 0 or do not exist."""
+        pairs = np.arange(len(rows))
+        weights = np.zeros((len(self.keys), len(rows)))
+        weights[rows, pairs] = 1
+        weights[others, pairs] = -1
+        difference = self.combine(weights)
+        low, high = (np.clip(bound, -1.0, 1.0) for bound in difference.interval())
+        told = np.select([low > 0, high < 0], ["more", "less"], "undecided").astype(object)
+        return difference.value, low, high, told
+
 
 @dataclass(frozen=True)
 class Combined:

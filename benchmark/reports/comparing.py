@@ -15,11 +15,15 @@ from attribug.reports.references import expect_bugs, load_table
 from attribug.results import findings, paper, published
 from attribug.results.comparison import EFFECT
 from attribug.results.comparison import compare as compare_tables
-from attribug.results.schema import TableError
+from attribug.results.difference import difference
+from attribug.results.evidence import evidence
+from attribug.results.headline import headline
+from attribug.results.schema import KEYS, TableError
 
 if TYPE_CHECKING:
     from attribug.reports.references import FinishedRun
     from attribug.results.comparison import ComparedTable, Comparison
+    from attribug.results.difference import Difference
 
 
 def compare(
@@ -28,13 +32,15 @@ def compare(
     *,
     tolerance: float | Mapping[str, float] | None = None,
     only_verdicts: bool = False,
+    common: bool = False,
 ) -> Comparison:
     """Compares two runs of one suite: folders, their URLs, results.csv files, names of references, or what `run`
     returned.
 
     `tolerance`: the difference of values that counts for nothing, of all metrics or by metric (`effect` for effects);
-    `only_verdicts` gates verdicts alone. See `attribug.results.comparison`. Raises `InputError` for what is no table,
-    a damaged one, or one of another suite or schema.
+    `only_verdicts` gates verdicts alone; `common` leaves out rows that only one side has, and counts them. See
+    `attribug.results.comparison`. Raises `InputError` for what is no table, a damaged one, or one of another suite or
+    schema.
     """
     allowed = _tolerances(tolerance)
     sides = [load_table(side) for side in (baseline, candidate)]
@@ -46,9 +52,40 @@ def compare(
             raise InputError(f"tolerance: neither table has a metric {name!r}{near_misses(name, present - {''})}")
     kinds = {row["name"]: row["kind"] for row in metrics.described()}
     try:
-        return compare_tables(sides[0], sides[1], tolerance=allowed, only_verdicts=only_verdicts, kinds=kinds)
+        return compare_tables(
+            sides[0], sides[1], tolerance=allowed, only_verdicts=only_verdicts, kinds=kinds, common=common
+        )
     except TableError as error:
         raise InputError(str(error)) from error
+
+
+def compare_methods(run: str | Path | FinishedRun, method: str, other: str) -> Difference:
+    """The effects of one method less those of another in the cells of a run's matrix, with the interval of each
+    difference over the models and images that both share: see `attribug.results.difference`.
+
+    Raises `InputError` for what is no run's folder with scores, and for methods that it does not have.
+    """
+    table = load_table(run)
+    expect_bugs(table)
+    if table.scores is None or not table.facts:
+        raise InputError(f"{table.name}: expected a run's folder, whose scores tell differences, found a table alone")
+    known = list(dict.fromkeys(table.results["method"].astype(str)))
+    for name in (method, other):
+        if name not in known:
+            raise InputError(f"--methods: expected methods of {table.name} ({', '.join(known)}), found {name!r}"
+                             f"{near_misses(name, known)}")  # fmt: skip
+    if method == other:
+        raise InputError(f"--methods: expected two methods, found {method!r} twice")
+    pieces, suite = table.facts["pieces"], table.facts["suite"]
+    rows = headline(table.results, suite, pieces)
+    shown = pd.MultiIndex.from_frame(rows.loc[rows["method"].isin([method, other]), list(KEYS)].astype(str))
+    keys = pd.MultiIndex.from_frame(table.scores[list(KEYS)].astype(str))
+    scores = table.scores[keys.isin(shown)]
+    if scores.empty:
+        raise InputError(f"{table.name}: expected scores of {method} and {other} in the matrix, found none")
+    told = {name: {metric: facts[name] for metric, facts in pieces["metrics"].items()} for name in ("kind", "visible")}
+    resting = evidence(scores, seeds_total=int(suite["seeds"]), kinds=told["kind"], visible=told["visible"])
+    return difference(resting, method, other)
 
 
 def compare_published(candidate: str | Path | FinishedRun) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:

@@ -295,19 +295,34 @@ def compare(
     baseline: Annotated[
         str, typer.Argument(help="A run's folder or URL, a results.csv, a reference (smoke, quick …), or published.")
     ],
-    candidate: Annotated[str, typer.Argument(help="A run's folder or URL, a results.csv or a reference.")],
+    candidate: Annotated[
+        str | None, typer.Argument(help="A run's folder or URL, a results.csv or a reference; not with --methods.")
+    ] = None,
     tolerance: Annotated[
         list[str] | None,
         typer.Option(metavar="[METRIC=]X", help="Difference of values that counts for nothing; effect=X for effects."),
     ] = None,
     only: Annotated[str | None, typer.Option(metavar="verdicts", help="Gate verdicts, no values.")] = None,
+    common: Annotated[bool, typer.Option("--common", help="Compare the rows that both have.")] = False,
+    methods: Annotated[
+        str | None, typer.Option(metavar="A,B", help="Of one run: the effects of method A less those of B.")
+    ] = None,
     format_: Annotated[str, typer.Option("--format", help="text, markdown, junit or json.")] = "text",
     accept: Annotated[bool, typer.Option("--accept", help="Then keep the candidate as the reference.")] = False,
 ) -> None:
-    """Compares two runs row by row; exit code 1 where something got worse, 3 where something was not measured."""
+    """Compares two runs row by row; exit code 1 where something got worse, 3 where something was not measured. With
+    --methods, two methods of one run."""
     from attribug.reports import accepting, comparing
     from attribug.results.comparison_formats import FORMATS, PUBLISHED_FORMATS
     from attribug.results.published import NAME
+
+    if methods is not None:
+        if candidate is not None or tolerance or only or common or accept:
+            raise InputError("compare --methods A,B: expected one run and no other option than --format")
+        _compare_methods(baseline, methods, format_)
+        return
+    if candidate is None:
+        raise InputError("compare: expected a baseline and a candidate, or --methods A,B and a run, found one place")
 
     published = baseline == NAME
     if published and Path(NAME).exists():
@@ -320,17 +335,33 @@ def compare(
         raise InputError(f"--only: expected verdicts, found {only!r}")
     allowed = _tolerances(tolerance or [])
     if published:
-        if accept or allowed or only:
-            raise InputError("compare published: expected no --accept, --tolerance or --only: nothing is gated")
+        if accept or allowed or only or common:
+            raise InputError(
+                "compare published: expected no --accept, --tolerance, --only or --common: nothing is gated"
+            )
         _say(PUBLISHED_FORMATS[format_](*comparing.compare_published(candidate)), nl=False)
         return
     if accept:
         _say(f"written: {accepting.accept(baseline, candidate)}")
         return
-    comparison = comparing.compare(baseline, candidate, tolerance=allowed, only_verdicts=only is not None)
+    options: Any = {"tolerance": allowed, "only_verdicts": only is not None, "common": common}
+    comparison = comparing.compare(baseline, candidate, **options)
     _say(FORMATS[format_](comparison), nl=False)
     if not comparison.ok:
         raise Alarm(comparison)
+
+
+def _compare_methods(run: str, methods: str, format_: str) -> None:
+    """Two methods of one run."""
+    from attribug.reports import comparing
+    from attribug.results.comparison_formats import DIFFERENCE_FORMATS
+
+    names = _names("methods", methods)
+    if len(names) != 2:
+        raise InputError(f"--methods: expected two methods, as mine,gradient, found {methods!r}")
+    if format_ not in DIFFERENCE_FORMATS:
+        raise InputError(f"--format: expected {', '.join(DIFFERENCE_FORMATS)}, found {format_!r}")
+    _say(DIFFERENCE_FORMATS[format_](comparing.compare_methods(run, *names)), nl=False)
 
 
 @app.command()

@@ -344,3 +344,42 @@ def test_scores_give_the_table_that_is_compared(runs: Path) -> None:
     both = table.merge(again, on=keys, suffixes=("", "_again"))
     assert len(both) == len(table)
     pd.testing.assert_series_equal(both["effect"], both["effect_again"], check_names=False, rtol=1e-5)
+
+
+def test_two_methods_of_a_run_are_compared(smoke_run, attribug, tmp_path):
+    """The same differences from Python and from the command line, in every format; other words in one line."""
+    found = package.compare_methods(smoke_run, "guided_backprop", "gradient")
+    assert found.table["bug"].nunique() == 4
+    effects = package.load(smoke_run).headline.set_index(["bug", "level", "method"])["effect"]
+    for row in found.table.itertuples():
+        one, other = (effects[row.bug, row.level, name] for name in ("guided_backprop", "gradient"))
+        assert row.difference == pytest.approx(one - other, abs=1e-5)
+        assert row.ci_low <= row.difference <= row.ci_high
+    shown = {kind: attribug("compare", "--methods", "guided_backprop,gradient", str(smoke_run), "--format", kind)
+             for kind in ("text", "markdown", "json")}  # fmt: skip
+    assert all(answer.returncode == 0 for answer in shown.values())
+    assert found.conclusion in shown["text"].stdout
+    rows = json.loads(shown["json"].stdout)["rows"]
+    assert [row["difference"] for row in rows] == pytest.approx(found.table["difference"].tolist())
+    for methods, place, said in (
+        ("gradient", smoke_run, "expected two methods"), ("gradient,gradient", smoke_run, "'gradient' twice"),
+        ("gradient,gradien", smoke_run, "did you mean 'gradient'"), ("gradient,edges", "smoke", "expected a run's folder"),
+    ):  # fmt: skip
+        answer = attribug("compare", "--methods", methods, str(place))
+        assert (answer.returncode, answer.stderr.count("\n")) == (2, 1)
+        assert said in answer.stderr
+    for words in (["compare", "--methods", "a,b", "smoke", "smoke"], ["compare", "smoke"]):
+        answer = attribug(*words)
+        assert (answer.returncode, answer.stderr.count("\n")) == (2, 1)
+
+
+def test_common_rows_alone_can_be_gated(smoke_run, attribug, tmp_path):
+    """A table of fewer methods is no regression where only common rows are asked for."""
+    rows = (smoke_run / "results.csv").read_text().splitlines(keepends=True)
+    (tmp_path / "part.csv").write_text("".join(line for line in rows if ",guided_backprop," not in line))
+    answer = attribug("compare", str(smoke_run), "part.csv")
+    assert answer.returncode == 3
+    assert "is a part of" in answer.stdout
+    answer = attribug("compare", str(smoke_run), "part.csv", "--common")
+    assert answer.returncode == 0, answer.stderr
+    assert "left out: " in answer.stdout

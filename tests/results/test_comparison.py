@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import t as student
 
-from attribug.results.comparison import COLUMNS, STATUSES, ComparedTable, compare
+from attribug.results.comparison import COLUMNS, STATUSES, ComparedTable, compare, told_status
 from attribug.results.comparison_formats import FORMATS, MOST_ROWS
 from attribug.results.schema import KEYS, RESULT_COLUMNS, TableError, typed
 
@@ -381,3 +381,46 @@ def test_most_detections_are_not_lost_by_chance(lost: int, code: int) -> None:
     for only_verdicts in (False, True):
         found = compare(ComparedTable("old", old), ComparedTable("new", new), kinds=KINDS, only_verdicts=only_verdicts)
         assert found.code == code, found.conclusion
+
+
+def test_rows_that_only_one_side_has_are_counted_and_left_out_when_asked() -> None:
+    old = ComparedTable("old", table({"method": "a"}, {"method": "b"}, {"method": "gone"}))
+    new = ComparedTable("new", table({"method": "a"}, {"method": "b"} | BLIND, {"method": "mine"}))
+    whole = compare(old, new, kinds=KINDS)
+    assert (whole.code, whole.alone, whole.notes) == (1, (1, 1), [])
+    found = compare(old, new, kinds=KINDS, common=True)
+    assert found.table["method"].tolist() == ["a", "b"]
+    assert found.notes == ["left out: 1 row that only old has", "left out: 1 row that only new has"]
+    assert all(note in FORMATS["text"](found) for note in found.notes)
+    facts = json.loads(FORMATS["json"](found))
+    assert (facts["only_baseline"], facts["only_candidate"], facts["notes"]) == (1, 1, found.notes)
+    with pytest.raises(TableError, match="expected rows that old has as well, found none"):
+        compare(old, ComparedTable("new", table({"method": "other"})), kinds=KINDS, common=True)
+
+
+def test_a_part_of_the_other_is_told() -> None:
+    whole = ComparedTable("whole", table({"method": "a"}, {"method": "b"}, {"method": "c"}))
+    part = ComparedTable("part", table({"method": "a"}))
+    for old, new in ((whole, part), (part, whole)):
+        (note,) = compare(old, new, kinds=KINDS).notes
+        assert note == "part is a part of whole, which has 2 rows more; --common compares the 1 that both have"
+    assert compare(whole, whole, kinds=KINDS).notes == []
+    assert compare(whole, part, kinds=KINDS, common=True).ok
+
+
+def test_rows_that_fail_the_gate_are_marked_and_others_called_harmless() -> None:
+    unsure = {"effect": 0.8, "ci_low": 0.62, "ci_high": 0.98}
+    old = ComparedTable("old", table({"method": "lost"}, {"method": "gained"} | BLIND, {"method": "gone"} | unsure))
+    new = ComparedTable("new", table({"method": "lost"} | BLIND, {"method": "gained"}))
+    found = compare(old, new, kinds=KINDS)
+    said = found.table.set_index("method").apply(told_status, axis=1).to_dict()
+    assert said == {
+        "lost": "✗ verdict changed", "gained": "verdict changed, harmless", "gone": "✗ missing, not measured",
+    }  # fmt: skip
+    shown = FORMATS["text"](found)
+    assert "✗ fails the gate" in shown
+    assert shown.index("✗ verdict changed") < shown.index("verdict changed, harmless")
+    better = compare(ComparedTable("old", table(BLIND)), ComparedTable("new", table({})), kinds=KINDS)
+    assert better.ok
+    assert "1 verdict changed, harmless" in better.conclusion
+    assert "✗" not in FORMATS["text"](better)
