@@ -130,7 +130,7 @@ def make(suite: Suite, device: str = "cpu") -> Plan:
         raise InputError("task_levels: expected one of the bugs on one of the tasks, found none")
     expect_mended(suite, cells)
     panelled = list(panel_cells(suite, ask))
-    measured, there = tuple(_measured(suite)), [task for task in chosen_tasks.values() if task is not None]
+    measured, there = tuple(measured_by(suite)), [task for task in chosen_tasks.values() if task is not None]
     _refuse_without_rows(chosen_methods, measured, cells)
     _refuse_without_alignment(chosen_methods, measured, panelled)
     cells += panelled
@@ -257,7 +257,8 @@ def _method_options(suite: Suite, name: str) -> Mapping[str, Any]:
     return options
 
 
-def _measured(suite: Suite) -> Iterable[tuple[Metric, str]]:
+def measured_by(suite: Suite) -> Iterable[tuple[Metric, str]]:
+    """Metrics and posts that a suite asks for, each once."""
     seen: set[tuple[str, str]] = set()
     for name in suite.metrics:
         for metric, post in _with_posts(name, suite.posts):

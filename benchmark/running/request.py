@@ -17,6 +17,7 @@ from attribug.plugins import load_plugin
 from attribug.running.admitting import declined, impossible
 from attribug.running.bringing import bring, from_python
 from attribug.running.functions import handed_over
+from attribug.running.held_metrics import with_held
 from attribug.running.jobs import Setup
 from attribug.running.options import OF_A_GIVEN_MODEL, OF_THE_SUITE, RunOptions
 from attribug.running.resources import default_workers, expect_posix
@@ -43,13 +44,16 @@ class Request:
     """Plain functions among the methods, pickled."""
     brought: Brought | None = None
     """The user's own model and data."""
+    held: tuple[str, ...] = ()
+    """What there is to say of scores that the folder holds already."""
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What was found about the user's own model and data, and what of the plan they do not admit, a line each."""
+        """What becomes of scores that are there already, what was found about the user's own model and data, and what
+        of the plan these do not admit, a line each."""
         if self.brought is None:
-            return ()
-        return (*self.brought.lines, *declined(self.plan, self.brought), *impossible(self.plan))
+            return self.held
+        return (*self.held, *self.brought.lines, *declined(self.plan, self.brought), *impossible(self.plan))
 
     @property
     def workers(self) -> int:
@@ -95,8 +99,9 @@ def requested(suite: str | None, options: RunOptions) -> Request:
         )
         raise InputError(f"--{flag}: {expected}, found {name}")
     own = bring(chosen, objects)
+    place = locations.at(Path("runs") / chosen.name if options.out is None else options.out, "--out ")
+    chosen, kept, held = (chosen, False, []) if options.fresh else with_held(chosen, place.folder, place.name)
     plan = planning.resolved(chosen, options.device)
-    place = locations.at(Path("runs") / plan.suite.name if options.out is None else options.out, "--out ")
     given = None if options.models is None else locations.at(options.models, "--models ")
     if given is not None and given.remote is None and not given.folder.is_dir():
         raise InputError(f"--models {given.name}: expected a folder of trained models, found none")
@@ -108,11 +113,12 @@ def requested(suite: str | None, options: RunOptions) -> Request:
         options,
         **suites,
         changes=None,
+        keep_maps=options.keep_maps or kept,
         plugins=tuple(str(Path(plugin).absolute()) if plugin.endswith(".py") else plugin for plugin in options.plugins),
         device=plan.device,
         models=None if given is None else given.folder.resolve(),
     )
-    return Request(plan, resolved, place, given, functions, own)
+    return Request(plan, resolved, place, given, functions, own, tuple(held))
 
 
 def _load(plugins: Sequence[str]) -> dict[str, list[str]]:

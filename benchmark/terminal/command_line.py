@@ -120,7 +120,7 @@ def run(suite: str | None, dry_run: bool, **given: Any) -> None:
 
     with Bars() as bars:
         finished: Run = api.run(suite, reporter=bars, **options)
-    print_run(finished)
+    print_run(finished, tuple(options.get("metrics") or ()))
     if not finished.complete:
         raise typer.Exit(INCOMPLETE)
 

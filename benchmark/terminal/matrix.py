@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from attribug.contracts.pieces import metric_and_post
 from attribug.results.figures import SYMBOLS
 from attribug.results.headline import CONSTRUCTED
 from attribug.results.narrative import units
@@ -29,11 +30,15 @@ if TYPE_CHECKING:
 STYLES = {"detects": "bold green", "blind": "yellow", "inverted": "magenta", "inconclusive": "dim"}
 
 
-def print_run(run: Run) -> None:
-    """The matrix of verdicts, what went wrong, and where the files are."""
+def print_run(run: Run, asked: Sequence[str] = ()) -> None:
+    """The matrix of verdicts, what went wrong, and where the files are; of metrics that were `asked` for by name and
+    are no bug's primary one, a matrix each."""
     console = Console(width=None if sys.stdout.isatty() else 200, highlight=False, markup=False)
     for task in dict.fromkeys(run.headline["task"]):
         console.print(matrix(str(task), run))
+    for measured in _further(run, asked):
+        for task in dict.fromkeys(run.results.loc[_measured_by(run.results, measured), "task"]):
+            console.print(matrix(str(task), run, measured))
     for table in () if run.alignment is None else aligned.tables(run.alignment):
         console.print(table)
     if len(run.results):
@@ -135,8 +140,27 @@ def _declined(results: pd.DataFrame) -> list[str]:
     ]
 
 
-def matrix(task: str, run: Run) -> Table:
-    """Methods × bugs: symbol and effect; what explains nothing last."""
+def _further(run: Run, asked: Sequence[str]) -> list[str]:
+    """Of metrics that were asked for, each under its first post, those that no matrix of primary metrics shows."""
+    shown = {bug.primary for bug in run.plan.bugs.values()}
+    shown |= {method.headline for method, _ in run.plan.methods if method.headline}
+    names = []
+    for each in asked:
+        name, post = metric_and_post(each)
+        posts = [own for metric, own in run.plan.measured if metric.name == name and post in {None, own}]
+        if posts and not any(f"{name}@{own}" in shown for own in posts):
+            names.append(f"{name}@{posts[0]}")
+    return names
+
+
+def _measured_by(rows: pd.DataFrame, measured: str) -> pd.Series:
+    same: pd.Series = (rows["metric"].astype(str) + "@" + rows["post"].astype(str)) == measured
+    return same
+
+
+def matrix(task: str, run: Run, measured: str = "") -> Table:
+    """Methods × bugs: symbol and effect; what explains nothing last. By each bug's primary metric, or by another one
+    that was `measured`, metric@post."""
     controls = main_controls(run.plan)
     places = list(dict.fromkeys((cell.bug, cell.level) for _, cell in run.plan.contrasted if cell.task == task))
     mine = dict.fromkeys(controls[bug] for bug, _ in places)
@@ -145,12 +169,17 @@ def matrix(task: str, run: Run) -> Table:
     table.add_column("method", no_wrap=True)
     for bug, level in places:
         name = bug.replace(MENDED, f"\n{MENDED}")
-        table.add_column(f"{name}\n{level}\n{run.plan.bugs[bug].primary}", justify="center", overflow="fold")
+        metric = measured or run.plan.bugs[bug].primary
+        table.add_column(f"{name}\n{level}\n{metric}", justify="center", overflow="fold")
     rows = run.results[run.results["task"] == task]
-    shown = rows[is_shown(rows, run.plan)]
+    if measured:
+        main = rows["control"] == rows["bug"].map(controls)
+        rows = shown = rows[_measured_by(rows, measured) & main]
+    else:
+        shown = rows[is_shown(rows, run.plan)]
     cells = _cells(shown, shown["method"])
     ordered = sorted((method for method, _ in run.plan.methods), key=lambda method: method.is_yardstick)
-    lines = {method.name: cells.get(method.name, {}) for method in ordered}
+    lines = {each.name: cells.get(each.name, {}) for each in ordered if not measured or each.name in cells}
     lines |= _direct_queries(rows.drop(shown.index), run)
     for label, line in lines.items():
         table.add_row(label, *(line.get(place, Text("")) for place in places))

@@ -363,7 +363,8 @@ def test_two_methods_of_a_run_are_compared(smoke_run, attribug, tmp_path):
     assert [row["difference"] for row in rows] == pytest.approx(found.table["difference"].tolist())
     for methods, place, said in (
         ("gradient", smoke_run, "expected two methods"), ("gradient,gradient", smoke_run, "'gradient' twice"),
-        ("gradient,gradien", smoke_run, "did you mean 'gradient'"), ("gradient,edges", "smoke", "expected a run's folder"),
+        ("gradient,gradien", smoke_run, "did you mean 'gradient'"),
+        ("gradient,edges", "smoke", "expected a run's folder"),
     ):  # fmt: skip
         answer = attribug("compare", "--methods", methods, str(place))
         assert (answer.returncode, answer.stderr.count("\n")) == (2, 1)

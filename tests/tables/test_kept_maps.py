@@ -13,7 +13,9 @@ import torch
 import attribug
 from attribug import api
 from attribug.models.lab import Lab
+from attribug.running.options import RunOptions
 from attribug.running.outcome import Outcome
+from attribug.running.request import requested
 from attribug.storage import locations
 from attribug.storage.models import Models
 from attribug.storage.records import Records
@@ -113,6 +115,7 @@ def test_the_index_is_the_same_however_the_maps_came(kept: api.Run, tmp_path: Pa
         assert kept_run(folder).outcome is None, lost
     other = run(folder, changes={"chunk": 4}, metrics=["cosine", "total_variation"])
     assert (folder / INDEX).read_bytes() == wanted
+    assert {"cosine", "total_variation"} < set(other.results["metric"])
     assert torch.equal(other.maps("gradient", seed=0).maps, kept.maps("gradient", seed=0).maps)
 
 
@@ -242,3 +245,44 @@ def test_nothing_is_indexed_where_nothing_is_kept(tmp_path: Path) -> None:
     (tmp_path / INDEX).touch()
     write_index(Outcome(api.planned("smoke"), stored=Records(tmp_path)), tmp_path)
     assert not (tmp_path / INDEX).exists(), "an earlier run's"
+
+
+def lines_of(table: Path) -> set[str]:
+    return set((table / "results.csv").read_text().splitlines())
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("in_process")
+def test_other_metrics_add_rows_to_a_run_that_keeps_its_maps(kept: api.Run, tmp_path: Path) -> None:
+    """Whatever the order: the rows of both, as they were; the first command then finds nothing to do."""
+    first = kept_run(tmp_path / "run")
+    before = lines_of(first.folder)
+    both = run(first.folder, changes={"chunk": 4}, metrics=["cosine"])
+    after = lines_of(both.folder)
+    assert before < after
+    assert {line.split(",")[6] for line in after - before} == {"cosine"}
+    again = kept_run(first.folder)
+    assert again.outcome is None
+    assert lines_of(again.folder) == after
+    turned = run(tmp_path / "turned", changes={"chunk": 4}, metrics=["cosine"], keep_maps=True)
+    assert lines_of(kept_run(turned.folder).folder) == after
+    fresh = run(first.folder, changes={"chunk": 4}, metrics=["cosine"], fresh=True)
+    assert set(fresh.results["metric"]) == {"cosine"}
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("in_process")
+def test_rows_that_go_are_told(tmp_path: Path) -> None:
+    """Where no maps were kept, or where the run is another one."""
+
+    def notes(**options: Any) -> list[str]:
+        asked = {"methods": ["gradient"], "bugs": ["shaken"]} | options
+        return list(requested(SUITE, RunOptions.of({"out": str(tmp_path / "run"), "plugins": [TINY]} | asked)).notes)
+
+    assert notes() == []
+    run(tmp_path / "run", methods=["gradient"], bugs=["shaken"])
+    assert notes() == []
+    (gone,) = notes(metrics=["cosine"])
+    assert "these rows go, since no maps were kept" in gone
+    (other,) = notes(metrics=["cosine"], seeds=2)
+    assert "other seeds: its tables are replaced" in other
