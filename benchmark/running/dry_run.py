@@ -55,12 +55,12 @@ class DryRun:
             lines += _told(self.estimate, self.workers, self.seconds)
         elif self.reason:
             lines.append(f"no estimate: {self.reason}")
-        if self.plan.suite.cost is not None:
-            cost = self.plan.suite.cost
-            lines.append(
-                f"in full, {cost.basis} on {cost.machine}: {cost.cold_minutes:g} minutes, {cost.cached_minutes:g} with "
-                f"models, {cost.peak_gigabytes:g} GB a worker, {cost.disk_megabytes:g} MB on disk"
-            )
+            if (cost := self.plan.suite.cost) is not None:
+                lines.append(
+                    f"elsewhere, {cost.basis} on {cost.machine}: {cost.cold_minutes:g} minutes, "
+                    f"{cost.cached_minutes:g} with models, {cost.peak_gigabytes:g} GB a worker, "
+                    f"{cost.disk_megabytes:g} MB on disk"
+                )
         lines += [f"not measured: {reason}" for reason in self.plan.refusals]
         return [*lines, *_declined(self.plan), *self.missing]
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attribug import opened
+from attribug.contracts.models import trainings
 from attribug.errors import InputError
 from attribug.plugins import load_plugin
 from attribug.running.jobs import Calibrate, Done, Explain, MeasureChecks, Train, Try
@@ -82,7 +83,16 @@ class Workbench:
             started = time.perf_counter()
             self.lab.train(training, fresh=fresh, progress=lambda epochs: event("training", epochs))
             cost = {"seconds": time.perf_counter() - started, "peak_megabytes": peak_megabytes()}
-            self.models.save_cost(job.key, cost)
+            self.models.save_cost(job.key, {**cost, "trained_for": self._whose(job.key)})
+
+    def _whose(self, key: str) -> str:
+        """Suite and task that a model is trained for, for people who look into the cache."""
+        sides = ((cell.task, cell.contrast.models()) for cell in self.plan.cells if cell.contrast is not None)
+        subjects = ((cell.task, [cell.subject.side.model]) for cell in self.plan.cells if cell.subject is not None)
+        for task, models in (*sides, *subjects):
+            if any(key == below.key for model in models for below in trainings(model)):
+                return f"{self.plan.suite.name}, {task}"
+        return self.plan.suite.name
 
     def _measure(self, job: MeasureChecks) -> dict[str, float]:
         cell = self.plan.cells[job.cell]

@@ -6,15 +6,16 @@ import contextlib
 import re
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 
 from attribug.storage import locations
+from attribug.storage.files import read_json
 from attribug.storage.folders import COPIES, LOCK, copies_folder
-from attribug.storage.inventory import GONE, File, chosen, is_unsent, sorted_out
+from attribug.storage.inventory import COST, GONE, File, chosen, is_unsent, sorted_out
 from attribug.storage.locations import Location
 
 if TYPE_CHECKING:
@@ -32,7 +33,8 @@ class Cache:
         """What lies on this machine, then what lies at the cache's URL, if it has one."""
         remote = self._place.remote
         here = str(self._place.folder) if remote is None else f"{self._place.folder}, copy of {remote.name}"
-        inventories = [sorted_out(here, self._files(), self._copies())]
+        files = self._files()
+        inventories = [sorted_out(here, files, self._copies(), self._whose(files))]
         return inventories if remote is None else [*inventories, sorted_out(remote.name, _remote_files(remote))]
 
     def prune(
@@ -100,6 +102,11 @@ class Cache:
         if self._place.remote is None:
             return files | copies
         return files | {path: file for path, file in copies.items() if not path.startswith(f"{COPIES}/{own}")}
+
+    def _whose(self, files: Mapping[str, File]) -> dict[str, str]:
+        """What models were trained for, by the path of what they cost."""
+        costs = {path: read_json(self._path(path)) for path in files if COST.fullmatch(path)}
+        return {path: str(cost.get("trained_for", "")) for path, cost in costs.items() if isinstance(cost, dict)}
 
     def _copies(self) -> dict[str, str]:
         labels = copies_folder().glob("*.url")

@@ -50,6 +50,8 @@ class Item:
     lock: str = ""
     """Path of the lock that whoever removes it must hold."""
     device: str = ""
+    trained_for: str = ""
+    """Suite and task that a model was trained for, where that is known."""
 
 
 @dataclass(frozen=True)
@@ -71,8 +73,11 @@ class Inventory:
         return [item for item in self.items if item.kind == kind]
 
 
-def sorted_out(place: str, files: Mapping[str, File], copies: Mapping[str, str] = {}) -> Inventory:
-    """Items of a cache's files, by path below it; `copies`: URLs by a copy's name."""
+def sorted_out(
+    place: str, files: Mapping[str, File], copies: Mapping[str, str] = {}, whose: Mapping[str, str] = {}
+) -> Inventory:
+    """Items of a cache's files, by path below it; `copies`: URLs by a copy's name; `whose`: what a model was trained
+    for, by the path of its cost."""
     items: list[Item] = []
     parts: dict[str, list[str]] = {}
     foreign = []
@@ -81,7 +86,8 @@ def sorted_out(place: str, files: Mapping[str, File], copies: Mapping[str, str] 
         if match := COPY.fullmatch(path):
             parts.setdefault(match["name"], []).append(path)
         elif match := MODEL.fullmatch(path):
-            items.append(_model(path, files, match["folder"], match["key"], match["device"] or "cpu"))
+            told = whose.get(f"{match['folder']}/{match['key']}.json", "")
+            items.append(_model(path, files, match["folder"], match["key"], match["device"] or "cpu", told))
         elif ASIDE.fullmatch(path):
             items.append(_single("damaged", path, files))
         elif match := COST.fullmatch(path) or LEFT.fullmatch(path):
@@ -107,10 +113,10 @@ def _beside(folder: str, key: str) -> tuple[str, str]:
     return f"{folder}/{key}.json", _lock(folder, key)
 
 
-def _model(path: str, files: Mapping[str, File], folder: str, key: str, device: str) -> Item:
+def _model(path: str, files: Mapping[str, File], folder: str, key: str, device: str, trained_for: str) -> Item:
     paths = (path, *(each for each in _beside(folder, key) if each in files))
     size = sum(files[each].bytes for each in paths)
-    return Item("model", f"{folder}/{key}", paths, size, files[path].used, _lock(folder, key), device)
+    return Item("model", f"{folder}/{key}", paths, size, files[path].used, _lock(folder, key), device, trained_for)
 
 
 def _single(kind: str, path: str, files: Mapping[str, File], lock: str = "") -> Item:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
@@ -76,12 +76,12 @@ class Models:
                         path.unlink()
             yield
 
-    def save_cost(self, key: str, cost: dict[str, float]) -> None:
-        """Keeps what a training cost beside its weights."""
+    def save_cost(self, key: str, cost: Mapping[str, float | str]) -> None:
+        """Keeps what a training cost, and what it was for, beside its weights."""
         make_folder(self.cache.folder)
-        write_json(self.cache.folder / f"{key}.json", cost)
+        write_json(self.cache.folder / f"{key}.json", dict(cost))
 
-    def load_cost(self, key: str) -> dict[str, float]:
+    def load_cost(self, key: str) -> dict[str, Any]:
         """What a training cost, whenever it was; empty where that is not known."""
         cost = read_json(self.source.folder / f"{key}.json")
         return cost if isinstance(cost, dict) else {}

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from attribug.storage.inventory import Inventory, Item
 
 
+UNKNOWN = "runs that did not note whose they are"
+
+
 def seconds(text: str) -> float:
     """An age such as 90min, 12h, 30d or 4w. Raises `InputError` for anything else."""
     match = re.fullmatch(rf"(\d+(?:\.\d+)?)({'|'.join(SECONDS)})", text.strip(), re.ASCII)
@@ -42,6 +45,10 @@ def as_json(places: Iterable[Inventory]) -> list[dict[str, Any]]:
                 device: _sum(item for item in place.of("model") if item.device == device)
                 for device in sorted({item.device for item in place.of("model")})
             },
+            "trained_for": {
+                told: _sum(item for item in place.of("model") if item.trained_for == told)
+                for told in sorted({item.trained_for for item in place.of("model")})
+            },
             "damaged": _sum(place.of("damaged")),
             "left": _sum(place.of("left")),
             "copies": [{"url": c.name, "bytes": c.bytes, "used": _date(c.used)} for c in place.of("copy")],
@@ -66,6 +73,9 @@ def lines(place: Inventory) -> Iterator[str]:
             devices = ", ".join(f"{d} {n['count']}" for d, n in as_json([place])[0]["models"].items())
             note = f" ({devices})" if kind == "model" and items else ""
             yield f"  {len(items)} {name}{note}: {shown(sum(item.bytes for item in items))}"
+        if kind == "model":
+            whose = as_json([place])[0]["trained_for"].items()
+            yield from (f"    {n['count']} of {told or UNKNOWN}: {shown(n['bytes'])}" for told, n in whose)
         if kind == "copy":
             yield from (f"    {item.name}: {shown(item.bytes)}, used {_date(item.used)}" for item in items)
     yield f"  total: {shown(place.bytes)}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
 from collections.abc import Mapping
 
 from rich.console import Console
@@ -17,7 +18,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-QUARTERS = 4  # of a stage: how often a log without a terminal gets a line
+STEPS = 10  # of a stage: how often a log without a terminal gets a line
+LONGEST = 60.0  # seconds without a line, as long as anything gets done
 
 
 class Bars:
@@ -33,6 +35,7 @@ class Bars:
         self._tasks: dict[str, TaskID] = {}
         self._counts: dict[str, list[int]] = {}
         self._lock = threading.Lock()
+        self._started = self._told = time.monotonic()
 
     def __enter__(self) -> Bars:
         return self
@@ -46,6 +49,7 @@ class Bars:
 
     def begin(self, totals: Mapping[str, int]) -> None:
         """Shows a bar for every stage that has work."""
+        self._started = self._told = time.monotonic()
         for stage, total in totals.items():
             if total:
                 self._counts[stage] = [0, total]
@@ -63,8 +67,11 @@ class Bars:
             self._counts[stage][0] = done + amount
             if stage in self._tasks:
                 self._progress.advance(self._tasks[stage], amount)
-            elif done * QUARTERS // total < (done + amount) * QUARTERS // total:
-                print(f"attribug: {stage} {min(100, 100 * (done + amount) // total)} %", file=sys.stderr, flush=True)
+            elif done * STEPS // total < (done + amount) * STEPS // total or time.monotonic() - self._told > LONGEST:
+                self._told = time.monotonic()
+                share, since = min(100, 100 * (done + amount) // total), int(self._told - self._started)
+                line = f"attribug: {stage} {share} %, after {since // 60}:{since % 60:02}"
+                print(line, file=sys.stderr, flush=True)
 
     def end(self) -> None:
         """Stops the bars, if there are any; another run may begin."""

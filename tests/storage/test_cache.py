@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from attribug.errors import InputError
 from attribug.keys import digest
+from attribug.storage import cache as inventories_of
 from attribug.storage import locations, shared_models
 from attribug.storage import models as stored_models
 from attribug.storage.files import write_json
@@ -337,3 +338,16 @@ def test_every_file_is_one_items_or_foreign(paths):
     assert found.bytes == len(paths) - len(found.foreign)
     assert not [path for path in paths if "name" in path and path not in found.foreign]
     assert not [path for path in paths if path.startswith("other/") and path not in found.foreign]
+
+
+def test_it_is_told_whose_the_models_are(cache: Path) -> None:
+    """By suite and task; those that an earlier version stored say nothing."""
+    told = {1: {"trained_for": "quick, digits"}, 2: {"trained_for": "quick, digits"}, 3: {"seconds": 1.0}}
+    for number, cost in told.items():
+        Models(cache).save_cost(model(cache, number, 1), cost)
+    (place,) = inventories_of.Cache().places()
+    assert {"    2 of quick, digits: ", "    1 of runs that did not"} <= {
+        line[: line.index(":") + 2] if "quick" in line else line[:26] for line in cache_text.lines(place)
+    }
+    (facts,) = cache_text.as_json([place])
+    assert {name: each["count"] for name, each in facts["trained_for"].items()} == {"": 1, "quick, digits": 2}
