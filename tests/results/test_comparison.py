@@ -84,7 +84,9 @@ CHANCE = {  # other models: old, new, status, code
     "a row is not measured any more": (BLIND, UNSUPPORTED, "verdict changed", 3),
     "a row is measured now": (UNSUPPORTED, {}, "verdict changed", 0),
     "models are too few now": (
-        {}, {"seeds": 2, "ci_low": NAN, "ci_high": NAN, "verdict": "inconclusive", "reason": "these models only"},
+        {},
+        {"seeds": 2, "ci_low": NAN, "ci_high": NAN, "verdict": "inconclusive",
+         "reason": "2 models; an interval needs 3"},
         "missing", 3,
     ),
     "models are too few on either side": (

@@ -142,7 +142,7 @@ class TestRun:
         results = read_results(tmp_path / "runs" / "tiny" / "results.csv")
         assert len(results) == len(read_results(tiny_run / "results.csv"))
         assert set(results["verdict"]) == {"inconclusive"}
-        assert set(results["reason"]) == {"these models only"}
+        assert set(results["reason"]) == {"1 model; an interval needs 3"}
 
     def test_matrix_says_what_was_not_measured(self, attribug, tmp_path):
         answer = attribug("run", TINY, "--metrics", "pearson", "--out", "o[/x]", tiny=True)
