@@ -6,13 +6,24 @@ import base64
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from attribug.results import alignment_page, findings, mending_page, narrative, paper_page, pictures, plots, power
+from attribug.results import (
+    advice_page,
+    alignment_page,
+    findings,
+    mending_page,
+    narrative,
+    paper_page,
+    pictures,
+    plots,
+    power,
+    undecided,
+)
 from attribug.results.figures import CONTROL_NAMES, ROLES, SYMBOLS, Pictures, bars_told, reference_name
 from attribug.results.headline import PLACE, at, headline, places
 from attribug.results.narrative import counted, number
@@ -72,6 +83,7 @@ def page(run: PageContents) -> str:
     environment = Environment(loader=FileSystemLoader(folder), trim_blocks=True, lstrip_blocks=True, **strict)
     environment.filters |= {"number": number, "wrapped": _wrapped, "prose": _prose}
     script, style = (Markup((folder / name).read_text(encoding="utf-8")) for name in (SCRIPT, STYLE))
+    run = replace(run, results=undecided.explained(run.results))
     facts, suite = run.facts, run.facts["suite"]
     rows = headline(run.results, suite, facts["pieces"])
     everything, ranking = places(run.results, suite), _records(run.analysis.get("ranking"))
@@ -92,6 +104,7 @@ def page(run: PageContents) -> str:
         aligned=alignment_page.views(
             run.alignment, run.alignment_cases, facts["pieces"], run.alignment_galleries, _embedded, anchor
         ),
+        advice=advice_page.view(rows, run.results, suite, run.analysis, anchor),
         opened=_opened(run.analysis.get("power"), rows),
         unmeasured=_unmeasured(rows, facts["pieces"], everything),
     )  # fmt: skip

@@ -16,6 +16,8 @@ NO_HEADROOM = "maps had nothing to lose (no headroom)"
 NO_REASON = "no reason was written down"
 OLD = {"these models only": f"too few models; {NEEDED}"}
 """What earlier versions of attribug wrote, and what it means."""
+WARNING = "maps miss the sum"
+"""Begins what tables warn of behind a reason, whatever the verdict."""
 MOST_NAMED = 6
 
 
@@ -34,6 +36,15 @@ class Group(NamedTuple):
     """Task, bug, level and method (or its label), in the table's order."""
 
 
+def explained(rows: pd.DataFrame) -> pd.DataFrame:
+    """A table of results as pages show it: the reason of every open row in plain words, a warning behind it kept."""
+    told = [
+        "; ".join(filter(None, [why_open(row), _apart(row.reason)[1]])) if row.verdict == OPEN else row.reason
+        for row in rows.itertuples()
+    ]
+    return rows.assign(reason=pd.Series(told, index=rows.index, dtype=rows["reason"].dtype))
+
+
 def why_open(row: Any) -> str:
     """The reason of a row of results whose verdict is `inconclusive`, never empty.
 
@@ -45,8 +56,9 @@ def reason(row: Any) -> Reason:
     """As `why_open`, with what rows have in common."""
     if row.verdict != OPEN:
         raise ValueError(f"expected an open verdict ({OPEN}), found {row.verdict!r}")
+    own, _ = _apart(row.reason)
     if math.isnan(row.ci_low) or math.isnan(row.ci_high):
-        told = OLD.get(row.reason, row.reason) or NO_REASON
+        told = OLD.get(own, own) or NO_REASON
         return Reason(told, told)
     if row.undefined > UNDEFINED:
         kind = f"more than {UNDEFINED:.0%} of the scores are undefined".replace("%", " %")
@@ -55,7 +67,7 @@ def reason(row: Any) -> Reason:
     if left == ["blind"]:
         return Reason(NO_HEADROOM, NO_HEADROOM)
     if len(left) < 2:
-        told = row.reason or NO_REASON
+        told = own or NO_REASON
         return Reason(told, told)
     few = f"{_models(row)} are too few to decide between {' and '.join([', '.join(left[:-1]), left[-1]])}"
     return Reason(few, f"interval {number(row.ci_low)}–{number(row.ci_high)}: {few}")
@@ -96,6 +108,12 @@ def named(names: Iterable[str]) -> str:
     if len(listed) > MOST_NAMED:
         return f"{', '.join(listed[: MOST_NAMED - 1])} and {len(listed) - MOST_NAMED + 1} more"
     return " and ".join([", ".join(listed[:-1]), listed[-1]] if len(listed) > 1 else listed)
+
+
+def _apart(reason: str) -> tuple[str, str]:
+    """What a row's reason says of its verdict, and what it warns of."""
+    own, found, rest = f"; {reason}".partition(f"; {WARNING}")
+    return own.removeprefix("; "), f"{found.removeprefix('; ')}{rest}"
 
 
 def _left_open(low: float, high: float) -> list[str]:
