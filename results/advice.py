@@ -82,7 +82,7 @@ class Advice:
     blind: tuple[Told, ...]
     inverted: tuple[Told, ...]
     first: tuple[str, ...]
-    """Explanations that may be the best one: no other's interval lies wholly above theirs."""
+    """Explanations that may be the best one: no other's interval lies wholly above theirs, or they have none."""
     opened: tuple[tuple[str, tuple[str, ...]], ...]
     """By reason, the most frequent first: methods of which nobody can tell yet."""
     absent: tuple[Absent, ...]
@@ -148,9 +148,11 @@ def _told(rows: pd.DataFrame, verdict: str) -> tuple[Told, ...]:
 
 
 def _first(explained: pd.DataFrame) -> tuple[str, ...]:
-    """Who may be the best: intervals that reach the highest lower bound. Nobody, where nothing has an interval."""
-    usable = explained[explained["ci_low"].notna() & (explained["undefined"] <= UNDEFINED)]
-    return tuple(usable.loc[usable["ci_high"] >= usable["ci_low"].max(), "label"])
+    """Who may be the best: intervals that reach the highest lower bound, and whoever is open without such an interval,
+    since nobody knows how good it is."""
+    usable = explained["ci_low"].notna() & (explained["undefined"] <= UNDEFINED)
+    reaches = usable & (explained["ci_high"] >= explained.loc[usable, "ci_low"].max())
+    return tuple(explained.loc[reaches | (~usable & (explained["verdict"] == OPEN)), "label"])
 
 
 def _absent(explained: pd.DataFrame) -> list[Absent]:
