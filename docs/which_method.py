@@ -67,7 +67,7 @@ photographs of animals, and a small network on clothes; five models or draws a s
 probability that maps tell the buggy model from its control; .5 is guessing. [words.md](words.md) has all words.
 
 **There is seldom a winner.** A method is called the best only where no other method's interval reaches its own; else
-the table says how many may be the best. That is cautious: intervals of differences, in a run's `analysis/`, are narrower.
+the table says how many may be the best. That is cautious: intervals of differences, in `analysis/`, are narrower.
 What a method shows on your network may differ, which is why each section ends with what to type.
 """
 
