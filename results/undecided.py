@@ -84,6 +84,14 @@ def grouped(rows: pd.DataFrame) -> list[Group]:
     return [Group(kind, tuple(each)) for kind, each in sorted(found.items(), key=lambda item: -len(item[1]))]
 
 
+def footnotes(rows: pd.DataFrame) -> tuple[list[str], pd.Series]:
+    """What keeps rows open, the most frequent first, and the number of each row's reason in that list, from 1 on: 0
+    where the verdict is not open."""
+    kinds = [group.kind for group in grouped(rows)]
+    numbers = [kinds.index(reason(row).kind) + 1 if row.verdict == OPEN else 0 for row in rows.itertuples()]
+    return kinds, pd.Series(numbers, index=rows.index, dtype=int)
+
+
 def lines(rows: pd.DataFrame, most: int = 20) -> list[str]:
     """Why verdicts are open, for a terminal: a line a reason, bug and level with its methods, at most `most` in all;
     the last one says how many were left out."""
