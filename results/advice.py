@@ -128,7 +128,7 @@ def _of_place(rows: pd.DataFrame, added: pd.DataFrame | None, results: pd.DataFr
     for each in explained[explained["verdict"] == OPEN].itertuples():
         groups.setdefault(undecided.reason(each).kind, []).append(str(each.label))
     return Advice(
-        *(str(named_first[name]) for name in PLACE),
+        task=str(named_first["task"]), bug=str(named_first["bug"]), level=str(named_first["level"]),
         metric="{metric}@{post}".format(**named_first),
         sees=_told(explained, "detects"), blind=_told(explained, "blind"), inverted=_told(explained, "inverted"),
         first=_first(explained),

@@ -39,7 +39,7 @@ class Group(NamedTuple):
 def explained(rows: pd.DataFrame) -> pd.DataFrame:
     """A table of results as pages show it: the reason of every open row in plain words, a warning behind it kept."""
     told = [
-        "; ".join(filter(None, [why_open(row), _apart(row.reason)[1]])) if row.verdict == OPEN else row.reason
+        "; ".join(filter(None, [why_open(row), _apart(str(row.reason))[1]])) if row.verdict == OPEN else row.reason
         for row in rows.itertuples()
     ]
     return rows.assign(reason=pd.Series(told, index=rows.index, dtype=rows["reason"].dtype))
