@@ -6,14 +6,14 @@ import base64
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from attribug.results import (
-    advice,
+    advice_page,
     alignment_page,
     findings,
     mending_page,
@@ -22,6 +22,7 @@ from attribug.results import (
     pictures,
     plots,
     power,
+    undecided,
 )
 from attribug.results.figures import CONTROL_NAMES, ROLES, SYMBOLS, Pictures, bars_told, reference_name
 from attribug.results.headline import PLACE, at, headline, places
@@ -31,6 +32,7 @@ from attribug.results.schema import KEYS
 
 TEMPLATE, STYLE, SCRIPT = "report.html.jinja", "report.css", "report.js"
 UNFIT = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+RAISED = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 IMBALANCE = 0.05  # share of the sums that maps promise, by which they may miss them
 Place = tuple[str, str, str]
 """Task, bug, level."""
@@ -82,8 +84,11 @@ def page(run: PageContents) -> str:
     environment = Environment(loader=FileSystemLoader(folder), trim_blocks=True, lstrip_blocks=True, **strict)
     environment.filters |= {"number": number, "wrapped": _wrapped, "prose": _prose}
     script, style = (Markup((folder / name).read_text(encoding="utf-8")) for name in (SCRIPT, STYLE))
+    run = replace(run, results=undecided.explained(run.results))
     facts, suite = run.facts, run.facts["suite"]
     rows = headline(run.results, suite, facts["pieces"])
+    why, footnote = undecided.footnotes(rows)
+    rows = rows.assign(footnote=footnote)
     everything, ranking = places(run.results, suite), _records(run.analysis.get("ranking"))
     return environment.get_template(TEMPLATE).render(
         script=script, style=style, script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
@@ -102,13 +107,9 @@ def page(run: PageContents) -> str:
         aligned=alignment_page.views(
             run.alignment, run.alignment_cases, facts["pieces"], run.alignment_galleries, _embedded, anchor
         ),
+        advice=advice_page.view(rows, run.results, suite, run.analysis, anchor),
         opened=_opened(run.analysis.get("power"), rows),
-        advised=[
-            view | {"id": anchor(view["task"], view["bug"], view["level"])}
-            for view in advice.views(advice.advice(rows, run.results), run.analysis.get("power"))
-        ],
-        more_seeds=2 * int(suite.get("seeds", 0) or 1),
-        unmeasured=_unmeasured(rows, facts["pieces"], everything),
+        matrix_notes=[*_why(why), *_unmeasured(rows, facts["pieces"], everything)],
     )  # fmt: skip
 
 
@@ -147,9 +148,20 @@ def _records(table: pd.DataFrame | None) -> list[View]:
 def _cell(row: Any) -> View:
     """A verdict as the matrix shows it."""
     return {
-        "verdict": row.verdict, "symbol": SYMBOLS[row.verdict], "effect": row.effect, "constructed": row.constructed,
-        "words": narrative.cell(row),
+        "verdict": row.verdict, "symbol": SYMBOLS[row.verdict] + _raised(row.footnote), "effect": row.effect,
+        "constructed": row.constructed, "words": narrative.cell(row),
     }  # fmt: skip
+
+
+def _raised(footnote: int) -> str:
+    """The number of a footnote behind a symbol; nothing for 0."""
+    return str(footnote).translate(RAISED) if footnote else ""
+
+
+def _why(kinds: Sequence[str]) -> list[str]:
+    """Why verdicts of the matrix are open: the footnotes of its symbols."""
+    symbol = SYMBOLS[undecided.OPEN]
+    return [f"{symbol}{_raised(number)} {kind}." for number, kind in enumerate(kinds, 1)]
 
 
 def _matrices(rows: pd.DataFrame) -> list[View]:
