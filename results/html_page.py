@@ -16,6 +16,7 @@ from attribug.results import (
     advice_page,
     alignment_page,
     findings,
+    literature,
     mending_page,
     narrative,
     paper_page,
@@ -53,6 +54,8 @@ class PageContents:
     costs: pd.DataFrame | None = None
     galleries: Mapping[Place, Mapping[str, Pictures]] = field(default_factory=dict)
     """By place and method: `inputs` (n, C, H, W) in [0, 1], (n, C, L) or (n, D), and, by role, maps (n, *spatial)."""
+    training: Mapping[Place, str] = field(default_factory=dict)
+    """Clean beside contaminated training images as PNG data URIs, by place."""
     published: pd.DataFrame | None = None
     """As `published.beside` gives it; rows without ours are not shown."""
     findings: pd.DataFrame | None = None
@@ -107,10 +110,21 @@ def page(run: PageContents) -> str:
         aligned=alignment_page.views(
             run.alignment, run.alignment_cases, facts["pieces"], run.alignment_galleries, _embedded, anchor
         ),
+        first=_first(ranking), anchored=anchor, works=lambda paper: list(literature.cited(paper)),
         advice=advice_page.view(rows, run.results, suite, run.analysis, anchor),
         opened=_opened(run.analysis.get("power"), rows),
         matrix_notes=[*_why(why), *_unmeasured(rows, facts["pieces"], everything)],
     )  # fmt: skip
+
+
+def _first(ranking: Sequence[Mapping[str, Any]]) -> str:
+    """Whether there is a winner, in a sentence; empty where nothing is ranked."""
+    first = [row["method"] for row in ranking if row["rank_low"] == 1]
+    if not first:
+        return ""
+    if len(first) == 1:
+        return f"{first[0]} is first for certain, over these bugs and models."
+    return f"No winner: the first place is open among {len(first)} methods."
 
 
 def anchor(*names: object) -> str:
@@ -262,16 +276,21 @@ def _level(run: PageContents, rows: pd.DataFrame, place: Place) -> View:
         "level": place[2], "id": anchor(*place), "held": held, "of": of,
         "images": int(images.max()) if len(images) else 0,
         "svg": _embedded(plots.effects(rows) if len(rows) else "", *place),
-        "gallery": _gallery(run.galleries.get(place, {}), rows, str(bug["control"])),
+        "gallery": _gallery(run.galleries.get(place, {}), rows, bug, run.facts["pieces"]["metrics"]),
+        "training": run.training.get(place, ""),
         "order": bars_told(run.facts["pieces"]["tasks"][place[0]].get("features", ())),
         "rows": _records(everything.assign(measured=measured).loc[order]),
     }  # fmt: skip
 
 
-def _gallery(maps: Mapping[str, Pictures], rows: pd.DataFrame, control: str) -> View | None:
+def _gallery(
+    maps: Mapping[str, Pictures], rows: pd.DataFrame, bug: Mapping[str, Any], metrics: Mapping[str, Mapping[str, Any]]
+) -> View | None:
     """Inputs, and a strip of maps a method and example; None where there are no maps."""
     if not maps:
         return None
+    control = str(bug["control"])
+    kind = metrics.get(str(bug["primary"]).partition("@")[0], {}).get("kind", "")
     first = next(iter(maps.values()))
     roles = [role for role in ROLES if all(role in each for each in maps.values())]
     titles = {
@@ -288,6 +307,7 @@ def _gallery(maps: Mapping[str, Pictures], rows: pd.DataFrame, control: str) -> 
     return {
         "inputs": [pictures.photograph(picture) for picture in first["inputs"]],
         "roles": [(role, titles[role]) for role in roles], "rows": shown,
+        "caption": narrative.gallery_caption(str(kind), str(bug.get("truth") or ""), roles),
     }  # fmt: skip
 
 
