@@ -13,6 +13,8 @@ from attribug.contracts.models import ModelSpec, trainings
 TEST_SETS, HELD_OUT = ("biased", "decorrelated", "swapped", "clean"), ("biased", "balanced")
 """Names of what `Contrast.tests` and `Contrast.held_out` hold."""
 Target = Literal["label", "reference", "own"]
+TRUTHS = ("background", "object", "annotated")
+"""What `Contrast.truth` may be."""
 
 
 @dataclass(frozen=True)
