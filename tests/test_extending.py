@@ -71,9 +71,9 @@ class TestColouredPatch:
             load_plugin(str(tmp_path / "coloured_patch.py"))
             yield lambda level: bugs.get("coloured_patch").function(small("digits"), level, 0, (0, 1, 2))
 
-    @pytest.mark.parametrize(("level", "low", "high"), [(1.0, 1, 1), (0.9, 0.85, 0.97), (0.0, 0, 0.25)])
+    @pytest.mark.parametrize(("level", "low", "high"), [(1.0, 1, 1), (0.9, 0.88, 0.99), (0.0, 0.35, 0.65)])
     def test_the_share_is_what_the_level_says(self, contrast, level, low, high):
-        """Of ten classes, a patch that tells nothing is right on one image in ten."""
+        """Of two classes, a patch that tells nothing is right on every second image."""
         data = contrast(level).contaminated.model.examples.load()
         assert low <= float((told(data) == data.labels).double().mean()) <= high
 
@@ -84,7 +84,7 @@ class TestColouredPatch:
             data = side.model.examples.load()
             off = ~data.masks[:, None].expand_as(data.inputs)
             assert torch.equal(data.inputs[off], ours.inputs[off])
-            assert float((told(data) == data.labels).double().mean()) < 0.25
+            assert 0.35 <= float((told(data) == data.labels).double().mean()) <= 0.65
 
     def test_patches_lie_where_it_is_checked(self, contrast):
         truth, lie = (check.examples.load() for check in contrast(1.0).checks)
@@ -93,5 +93,5 @@ class TestColouredPatch:
 
 
 def told(data):
-    """The class that a patch tells, of ten."""
-    return (data.inputs[:, 0, 0, 0] * 9).round().long()
+    """The class that a patch tells, of two."""
+    return (data.inputs[:, 0, 0, 0] > data.inputs[:, 2, 0, 0]).long()
