@@ -2,8 +2,9 @@
 
 `run` the benchmark (`dry_run`: what that would take), `replicate` it under further seeds, `load` a finished run, write
 its `report`, `compare` tables, `explain` inputs with a registered method, `show` and `measure` maps; `fold_study` and
-`randomisation_study` judge methods over many models. Plugins import what they need from `contracts`, `networks` and the
-packages of pieces. Everything is imported when it is first used, so that the command line answers at once.
+`randomisation_study` judge methods over many models; `testing` holds plugins to their contracts under pytest. Plugins
+import what they need from `contracts`, `networks` and the packages of pieces. Everything is imported when it is first
+used, so that the command line answers at once.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from attribug import bugs, contracts, fixes, methods, metrics, networks, panels, tasks
+    from attribug import bugs, contracts, fixes, methods, metrics, networks, panels, tasks, testing
     from attribug.api import Replicated, Run, dry_run, replicate, run
     from attribug.errors import InputError, Unsupported
     from attribug.maps.explain import explain
@@ -30,10 +31,10 @@ __all__ = [
     "InputError", "Replicated", "Run", "StoredRun", "Unsupported", "__version__", "bugs", "compare",
     "compare_methods", "contracts",
     "dry_run", "explain", "fixes", "fold_study", "load", "measure", "methods", "metrics", "networks", "panels",
-    "randomisation_study", "replicate", "report", "run", "show", "tasks",
+    "randomisation_study", "replicate", "report", "run", "show", "tasks", "testing",
 ]  # fmt: skip
 
-_MODULES = ("bugs", "contracts", "fixes", "methods", "metrics", "networks", "panels", "tasks")
+_MODULES = ("bugs", "contracts", "fixes", "methods", "metrics", "networks", "panels", "tasks", "testing")
 
 _HOMES = {
     "InputError": "attribug.errors",

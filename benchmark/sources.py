@@ -31,6 +31,7 @@ WITHOUT_NUMBERS = (
     "attribug.contracts.pieces", "attribug.data_places", "attribug.data_sources", "attribug.errors", "attribug.keys",
     "attribug.opened", "attribug.plugin_files", "attribug.plugins", "attribug.registry", "attribug.reports",
     "attribug.running", "attribug.sources", "attribug.storage", "attribug.studies", "attribug.terminal",
+    "attribug.testing",
 )  # fmt: skip
 """What finds, carries, keeps and shows results, and computes none: in no key. Facts of pieces and outputs stand in keys
 by their values. Random streams rest on `keys.digest`; a test holds their seeds to fixed numbers."""

@@ -1,153 +1,225 @@
-"""which-method.md: which method for which suspicion, from the reference tables that ship.
+"""Which method for which suspicion, told from the reference tables that come with attribug.
 
-python docs/which_method.py      # writes it beside this file
+python docs/which_method.py        # writes which-method.md beside this file: a few seconds, nothing is run
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import pandas as pd
 
-from attribug import methods, metrics
+from attribug.plugins import all_registries
 from attribug.reports.references import load_table
-from attribug.results.advice import Advice, advice, outputs_tell, ranked
+from attribug.results import advice
+from attribug.results.advice import Advice, Told
+from attribug.results.figures import SYMBOLS
 from attribug.results.headline import headline
 from attribug.results.narrative import number
 
-PAGE = Path(__file__).with_name("which-method.md")
-TABLES = {"quick": "digits", "paper-offline": "photographs"}
-SUSPICIONS = {
-    "spurious_background": "I suspect that the background gives the class away",
-    "label_flips": "I suspect that training labels are wrong",
-    "reinit": "I suspect that layers carry the wrong weights",
-    "ood": "I suspect that the model meets inputs of another world",
-}
-ASKED = {
-    "spurious_background": "--masks masks --bugs spurious_background",
-    "label_flips": "--bugs label_flips",
-    "reinit": "--bugs reinit,weight_noise",
-    "ood": "--bugs ood --against gcompris:scenes",
-}
-OWN = "attribug run own --model my_net.py:load --data photos --pixels 64 --mean .5 --std .25"
-NOTHING = "–"
+PAGE = Path(__file__).parent / "which-method.md"
+TABLES = {"quick": "on digits", "paper-offline": "on photographs and clothes"}
+"""Reference tables, and what their models look at."""
+MOST = 6  # methods that a cell names
+OWN = "attribug run own --model my_net.py:load --data photos --pixels 64"
 
 
-def told() -> dict[str, list[Advice]]:
-    """What the reference tables tell, by name."""
-    return {name: advice(rows(name), load_table(name).results) for name in TABLES}
+class Suspicion(NamedTuple):
+    """A section: what somebody suspects, the bug that stands for it, and how a model of one's own is asked."""
+
+    title: str
+    bug: str
+    ask: tuple[str, ...]
+    note: str
 
 
-def rows(name: str) -> pd.DataFrame:
-    """A reference's headline; what pieces are, of which references keep little, is asked of the registries."""
-    table = load_table(name)
-    explaining = {each: methods.get(each) for each in table.results["method"].unique()}
-    pieces = {
-        "bugs": table.facts["pieces"]["bugs"],
-        "methods": {
-            each: {"explains": not method.is_yardstick, "bare": method.is_bare, "headline": method.headline}
-            for each, method in explaining.items()
-        },
-        "metrics": {
-            each: {"asks_directly": metrics.get(each).asks_directly} for each in table.results["metric"].unique()
-        },
-    }
-    return headline(table.results, table.facts["suite"], pieces)
+SUSPICIONS = (
+    Suspicion(
+        "I suspect that the background gives it away", "spurious_background",
+        (f"{OWN} --masks masks --mean .5 --std .25 --tune all --bugs spurious_background", f"{OWN} --bugs decoy_patch"),
+        "Objects are cut out by your masks, and copies of your model learn from scenes that name the class. Without "
+        "masks, a patch in a corner does the same for a smaller shortcut.",
+    ),
+    Suspicion(
+        "I suspect that labels were wrong", "label_flips",
+        (f"{OWN} --tune all --bugs label_flips",),
+        "Copies of your model learn flipped labels by heart; a flip that was not learnt is `not taken`.",
+    ),
+    Suspicion(
+        "I suspect that layers lost their weights", "reinit",
+        (f"{OWN} --bugs reinit,reinit_bottom",),
+        "Nothing is trained: layers of a copy get fresh weights. Levels say how many, counted from the output.",
+    ),
+    Suspicion(
+        "I suspect that the input comes from another world", "ood",
+        (f"{OWN} --against torchvision:resnet18 --bugs ood",),
+        "Another model, or yours after it learnt other data (`--against PLACE`), explains your images.",
+    ),
+)  # fmt: skip
+HEAD = """# Which method for which suspicion
+
+You suspect something of a model; which explanation would show it, and would you need one? These are the verdicts of the
+two largest reference tables: `quick`, a small network on digits, and `paper-offline`, networks trained on ImageNet on
+photographs of animals, and a small network on clothes; five models or draws a side. *See it*: the verdict is `detects`.
+*Blind*: it is not seen, though there was something to lose. *Open*: nobody can tell yet. The number is the effect, the
+probability that maps tell the buggy model from its control; .5 is guessing. [words.md](words.md) has all words.
+
+**There is seldom a winner.** A method is called the best only where no other method's interval reaches its own; else
+the table says how many may be the best. That is cautious: intervals of differences, in `analysis/`, are narrower.
+What a method shows on your network may differ, which is why each section ends with what to type.
+"""
+
+
+class Source(NamedTuple):
+    """A reference table and what follows from it."""
+
+    name: str
+    found: list[Advice]
+    rows: pd.DataFrame
+
+
+def source(name: str) -> Source:
+    """A reference table by name."""
+    loaded = load_table(name, with_scores=False)
+    table, facts = loaded.results, loaded.facts
+    rows = headline(table, facts["suite"], _pieces(facts["pieces"]["bugs"], table))
+    return Source(name, advice.advise(rows, results=table), rows)
+
+
+def _pieces(bugs: Mapping[str, Any], table: pd.DataFrame) -> dict[str, dict[str, Any]]:
+    """What a run would tell of its pieces: bugs from the reference, the others as they are registered."""
+    methods, metrics = (all_registries()[kind] for kind in ("method", "metric"))
+    told = {name: methods.get(name) for name in table["method"].unique()}
+    return {
+        "bugs": dict(bugs),
+        "methods": {name: {"bare": each.is_bare, "explains": not each.is_yardstick, "headline": each.headline}
+                    for name, each in told.items()},
+        "metrics": {name: {"asks_directly": metrics.get(name).asks_directly} for name in table["metric"].unique()},
+    }  # fmt: skip
 
 
 def page() -> str:
-    """The page."""
-    everything = told()
-    parts = [
-        "# Which method for which suspicion",
-        "Made by `python docs/which_method.py` from the tables that ship with attribug: `quick` (digits) and "
-        "`paper-offline` (photographs, clothing). A method *sees* a bug where the whole 95 % interval of its effect "
-        "lies above .6, under the bug's own metric and against its control ([reading.md](reading.md)). Where several "
-        "methods may be the best one, there is *no winner*: intervals that overlap tell no difference. What holds on "
-        "these data need not hold on yours: each section ends with what to type.",
-        summary(everything),
-    ]
-    for bug, suspicion in SUSPICIONS.items():
-        parts += [f"## {suspicion}", *section(bug, everything)]
-    return "\n\n".join(parts) + "\n"
+    """The whole page."""
+    sources = [source(name) for name in TABLES]
+    parts = [HEAD, *(_section(suspicion, sources) for suspicion in SUSPICIONS), _elsewhere(), _by_method(sources)]
+    return "\n".join([*parts, "`python docs/which_method.py` writes this page from the reference tables.\n"])
 
 
-def summary(everything: dict[str, list[Advice]]) -> str:
-    """A line a suspicion and table, at the bug's strongest level in the table."""
+def _section(suspicion: Suspicion, sources: Sequence[Source]) -> str:
+    summary = all_registries()["bug"].get(suspicion.bug).summary
+    lines = [f"## {suspicion.title}\n", f"`{suspicion.bug}`: {summary}\n"]
+    found = [(each.name, told) for each in sources for told in each.found if told.bug == suspicion.bug]
+    lines += ["| where | see it | blind | open | the best |", "|---|---|---|---|---|"]
+    lines += [_line(name, told) for name, told in found]
+    lines += ["", "**What predictions tell.**", *_outputs(found), ""]
+    lines += [*_cautions(suspicion.title, found), f"**Ask it of your own model.** {suspicion.note}\n", "```sh"]
+    return "\n".join([*lines, *suspicion.ask, "```\n"])
+
+
+def _line(name: str, told: Advice) -> str:
+    """One level of one table; what was not taken says so in the place of its numbers."""
+    where = f"{_data(told)} ({name})"
+    if not told.measured:
+        return f"| {where} | {_reasons(told)} | | | |"
+    opened = [f"{reason}: {_names(labels)}" for reason, labels in told.opened]
+    opened += [f"{each.verdict} ({each.reason}): {_names(each.labels)}" for each in told.absent]
+    inverted = [f"the wrong way round: {_names([each.label for each in told.inverted])}"] if told.inverted else []
+    blind = [_counted(told.blind)] if told.blind else [] if inverted else ["none"]
+    cells = [where, _counted(told.sees), "; ".join([*blind, *inverted]), "; ".join(opened) or "none"]
+    return f"| {' | '.join([*cells, advice.first_place(told)])} |"
+
+
+def _data(told: Advice) -> str:
+    return f"{told.task}, level {told.level}"
+
+
+def _reasons(told: Advice) -> str:
+    return "; ".join(dict.fromkeys(f"{each.verdict}: {each.reason}" for each in told.absent))
+
+
+def _counted(told: Sequence[Told]) -> str:
+    shown = [f"{each.label} {number(each.effect)}" for each in told]
+    return f"{len(told)}: {_names(shown)}" if told else "none"
+
+
+def _names(labels: Sequence[str]) -> str:
+    rest = len(labels) - MOST
+    return ", ".join(labels) if rest <= 1 else f"{', '.join(labels[:MOST])} and {rest} more"
+
+
+def _outputs(found: Iterable[tuple[str, Advice]]) -> list[str]:
+    """What predictions alone tell: levels of one table that say the same in a line."""
+    said: dict[str, list[str]] = {}
+    for name, told in found:
+        if told.measured:
+            said.setdefault(" ".join(advice.outputs_said(told)) or "They were not asked.", []).append(
+                f"{_data(told)} ({name})"
+            )
+    return [f"- {'; '.join(places)}: {text}" for text, places in said.items()]
+
+
+def _cautions(title: str, found: Sequence[tuple[str, Advice]]) -> list[str]:
+    """What to know of methods that see the bug by their signs alone, and of yardsticks that see it."""
+    lines = [f"**{_data(told)} ({name}).** {advice.alarm(told)}\n" for name, told in found if told.alarms]
+    signs = [(each, told, name) for name, told in found for each in told.by_sign]
+    if not signs:
+        return lines
+    what = title.removeprefix("I suspect that ")
+    for method in dict.fromkeys(each.label for each, _, _ in signs):
+        effects = [
+            f"{number(each.signed)} by signed maps, {number(each.absolute)} by absolute ones on {_data(told)} ({name})"
+            for each, told, name in signs
+            if each.label == method
+        ]
+        enough = all(any(output.enough for output in told.outputs) for each, told, _ in signs if each.label == method)
+        lines.append(
+            f"**Is `{method}` good where {what}?** Only by the sign: {'; '.join(effects)}. Its maps start from the "
+            "logit and carry its sign; absolute ones are blind, so that sign is what it sees"
+            f"{', and predictions tell as much' if enough else ''}.\n"
+        )
+    return lines
+
+
+def _elsewhere() -> str:
+    """Bugs that the two tables do not hold."""
+    bugs = all_registries()["bug"]
+    told = {suspicion.bug for suspicion in SUSPICIONS}
+    rows = [f"| `{name}` | {bugs.get(name).summary} |" for name in sorted(bugs.declared()) if name not in told]
     lines = [
-        "| suspicion | data | see it | blind | open | the best | predictions alone |",
-        "|---|---|---|---|---|---|---|",
+        "## I suspect something else\n",
+        "There are bugs that the two tables do not hold; a run asks about each.\n",
     ]
-    for bug, suspicion in SUSPICIONS.items():
-        for found in everything.values():
-            for each in found:
-                if each.bug == bug:
-                    lines.append(line(suspicion, each))
+    asked = [
+        "```sh",
+        f"{OWN} --bugs weight_noise,batchnorm_mode,preprocessing",
+        "attribug run standard --dry-run",
+        "```",
+    ]
+    return "\n".join([*lines, "| bug | what is wrong |", "|---|---|", *rows, "", *asked, ""])
+
+
+def _by_method(sources: Sequence[Source]) -> str:
+    """Every method's verdicts in one table."""
+    lines = ["## Every method\n", "".join(f"{symbol} {name}  " for name, symbol in SYMBOLS.items()).strip() + "\n"]
+    for each in sources:
+        explained = each.rows[~each.rows["honest"]]
+        places = list(dict.fromkeys((row.task, row.bug, row.level) for row in explained.itertuples()))
+        cells = {(row.label, row.task, row.bug, row.level): row for row in explained.itertuples()}
+        lines += [f"`{each.name}`, {TABLES[each.name]}:\n"]
+        lines += ["| method | " + " | ".join(f"{bug} {level}<br>{task}" for task, bug, level in places) + " |"]
+        lines += ["|---" * (len(places) + 1) + "|"]
+        for label in dict.fromkeys(explained["label"]):
+            shown = [_cell(cells.get((label, *place))) for place in places]
+            lines.append(f"| `{label}` | " + " | ".join(shown) + " |")
+        lines.append("")
     return "\n".join(lines)
 
 
-def line(suspicion: str, each: Advice) -> str:
-    """How many methods see a bug at one level, and whether there is a winner."""
-    sign = ", by its sign alone" if each.winner in each.by_sign else ""
-    best = (
-        f"`{each.winner}`{sign}" if each.winner else f"no winner ({len(each.first)} may be)" if each.sees else NOTHING
-    )
-    outputs = ", ".join(
-        f"{'●' if verdict == 'detects' else '○' if verdict == 'blind' else '?'} {number(effect)}{'*' if sure else ''}"
-        for label, verdict, effect, sure in each.outputs if label == "predictions"
-    )  # fmt: skip
-    place = f"{suspicion.removeprefix('I suspect that ')} | {each.task}, {each.bug} {each.level}"
-    counts = " | ".join(str(len(each.groups[group])) for group in ("sees", "blind", "open"))
-    return f"| {place} | {counts} | {best} | {outputs} |"
-
-
-def section(bug: str, everything: dict[str, list[Advice]]) -> list[str]:
-    """Of one bug, every table and level: who sees it, who does not, what outputs tell; then what to type."""
-    parts = []
-    for name, found in everything.items():
-        for each in found:
-            if each.bug == bug:
-                parts += [
-                    f"**{each.task}, `{bug}` {each.level}** (`{name}`, {each.units}). {ranked(each)}",
-                    groups(each),
-                ]
-                if outputs := outputs_tell(each):
-                    parts.append(" ".join(outputs))
-    if bug == "label_flips":
-        parts.append(caution(everything["quick"]))
-    return [*parts, f"On your own model:\n\n```sh\n{OWN} {ASKED[bug]}\n```"]
-
-
-def groups(each: Advice) -> str:
-    """Every method in its group."""
-    seen = ", ".join(f"`{name}` {number(effect)}" for name, effect in each.sees)
-    lines = [f"- sees it: {seen or NOTHING}", f"- blind: {listed(each.blind)}"]
-    if each.inverted:
-        lines.append(f"- the wrong way round: {listed(each.inverted)}")
-    lines += [f"- nobody can tell yet, {reason}: {listed(names)}" for reason, names in each.open.items()]
-    lines += [f"- {reason}: {listed(names)}" for reason, names in each.absent.items()]
-    return "\n".join(lines)
-
-
-def listed(names: tuple[str, ...]) -> str:
-    return ", ".join(f"`{name}`" for name in names) or NOTHING
-
-
-def caution(found: list[Advice]) -> str:
-    """What becomes of flipped labels on digits where the sign of a map is left out."""
-    (flips,) = (each for each in found if each.bug == "label_flips")
-    results = load_table("quick").results
-    rows = results[(results["bug"] == "label_flips") & (results["control"] == "other_flips")]
-    ranks = rows[rows["metric"] == "spearman"].set_index(["method", "post"])
-    signed, bare = ranks.loc[("deep_taylor", "sum")], ranks.loc[("deep_taylor", "abs_sum")]
-    others = tuple(name for name in flips.by_sign if name != "deep_taylor")
-    return (
-        f"**Is deep_taylor good for wrong labels?** No better than asking the model: by signed maps it "
-        f"`{signed['verdict']}` them ({number(signed['effect'])}), by absolute ones it is `{bare['verdict']}` "
-        f"({number(bare['effect'])}). Relevance starts from the explained logit and carries its sign, which "
-        f"predictions tell already. On digits, so do: {listed(others)}."
-    )
+def _cell(row: Any) -> str:
+    return "" if row is None else f"{SYMBOLS[row.verdict]} {number(row.effect)}".strip()
 
 
 if __name__ == "__main__":
-    PAGE.write_text(page())
+    PAGE.write_text(page(), encoding="utf-8")

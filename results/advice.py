@@ -1,196 +1,302 @@
-"""Which method for which bug, told from a table: what sees it, what is blind, what nobody can tell, and why."""
+"""Which method for which suspicion: what sees a bug, what is blind, what nobody can tell, and what predictions tell."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
+from attribug.results import undecided
 from attribug.results.headline import BARE, EXPLANATION, NULL, PLACE
 from attribug.results.narrative import number
-from attribug.results.power import MOST_MODELS
-from attribug.results.schema import OUTCOMES, PERTURBED, is_mended
+from attribug.results.power import STEPS
+from attribug.results.schema import KEYS, OUTCOMES, is_mended
 from attribug.results.statistics import UNDEFINED
+from attribug.results.undecided import OPEN, named, why_open
 
-SIGNED, UNSIGNED = "sum", "abs_sum"
-"""The post that keeps a map's signs, and that which drops them."""
-TIED = 1e-9
-"""By which two ends of intervals may differ and still be one."""
-OPEN = (
-    (r"undecided($|;)", "the interval is too wide"),
-    (r"^undefined ", f"more than {UNDEFINED:.0%} of the scores are undefined".replace("%", " %")),
-    (r"^no headroom", "the maps had nothing to lose"),
-)
-"""Reasons of `inconclusive` rows that carry numbers, and the words for all of a kind."""
+SIGNED, ABSOLUTE = "sum", "abs_sum"
+"""Posts of one map: its channels' sum, and the sum of their absolute values."""
+FEW = 5
+"""Models a side that a run without intervals is told to ask for."""
+
+
+class Told(NamedTuple):
+    """A line of the matrix and its effect."""
+
+    label: str
+    effect: float
+
+
+class Sign(NamedTuple):
+    """A method that sees a bug by signed maps, and is blind to it by absolute ones: two effects."""
+
+    label: str
+    signed: float
+    absolute: float
+
+
+class Absent(NamedTuple):
+    """Methods without scores for one reason; `verdict` is one of `OUTCOMES`."""
+
+    verdict: str
+    reason: str
+    labels: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Output:
+    """What models themselves say of a bug, and how many explanations say more or less for certain."""
+
+    label: str
+    metric: str
+    verdict: str
+    effect: float
+    constructed: bool
+    why: str
+    """Why the verdict is open, or there is none; empty where it is decided."""
+    more: int
+    less: int
+    of: int
+
+    @property
+    def enough(self) -> bool:
+        """Whether it sees the bug, and no explanation sees it better."""
+        return self.verdict == "detects" and not self.more
 
 
 @dataclass(frozen=True)
 class Advice:
-    """What a table tells of one bug at one level, under the bug's primary metric and against its main control."""
+    """What a table says of one bug and level, under its primary metric and against its main control. An explanation
+    stands in exactly one of `sees`, `blind`, `inverted`, `opened` and `absent`."""
 
     task: str
     bug: str
     level: str
-    units: str
-    """What verdicts rest on: `5 models a side`, or draws of a model that is given."""
-    sees: tuple[tuple[str, float], ...]
-    """Explanation methods that detect it, with their effects, the largest first."""
+    metric: str
+    """`metric@post`."""
+    sees: tuple[Told, ...]
+    """These four groups: highest effect first."""
+    blind: tuple[Told, ...]
+    inverted: tuple[Told, ...]
     first: tuple[str, ...]
-    """Those of them that may be the best: their intervals reach the highest lower end."""
-    blind: tuple[str, ...]
-    inverted: tuple[str, ...]
-    open: Mapping[str, tuple[str, ...]]
-    """Methods of which nobody can tell, by reason."""
-    absent: Mapping[str, tuple[str, ...]]
-    """Methods without numbers, by verdict and reason."""
-    outputs: tuple[tuple[str, str, float, bool], ...]
-    """What bare outputs tell: label, verdict, effect, and whether it is true by construction."""
-    false_alarms: tuple[str, ...]
-    """Methods that know no model, and detect it all the same."""
-    by_sign: tuple[str, ...]
-    """Those that see it by signed maps and, as far as was measured, not by absolute ones."""
+    """Explanations that may be the best one: no other's interval lies wholly above theirs, or they have none."""
+    opened: tuple[tuple[str, tuple[str, ...]], ...]
+    """By reason, the most frequent first: methods of which nobody can tell yet."""
+    absent: tuple[Absent, ...]
+    yardsticks: tuple[str, ...]
+    """What knows nothing of the model, and was asked."""
+    alarms: tuple[str, ...]
+    """Those of them that detect the bug, which they must not."""
+    outputs: tuple[Output, ...]
+    by_sign: tuple[Sign, ...]
+    """Of those in `sees`, the ones whose absolute maps are blind; empty where these were not measured."""
 
     @property
     def winner(self) -> str:
-        """The one method that may be the best; empty where several may, or none sees the bug."""
-        return self.first[0] if len(self.first) == 1 else ""
+        """The one explanation that sees the bug better than all others for certain; empty where there is none."""
+        return self.first[0] if len(self.first) == 1 and self.sees else ""
 
     @property
-    def groups(self) -> dict[str, tuple[str, ...]]:
-        """All explanation methods, each in one group."""
-        opened = tuple(name for names in self.open.values() for name in names)
-        absent = tuple(name for names in self.absent.values() for name in names)
-        seen = tuple(name for name, _ in self.sees)
-        return {"sees": seen, "blind": self.blind, "inverted": self.inverted, "open": opened, "absent": absent}
+    def measured(self) -> int:
+        """Explanations that have a number or wait for one."""
+        groups = (self.sees, self.blind, self.inverted, *(labels for _, labels in self.opened))
+        return sum(len(group) for group in groups)
 
 
-def advice(rows: pd.DataFrame, results: pd.DataFrame) -> list[Advice]:
-    """What a table tells of each of its bugs and levels, in its order.
+def advise(rows: pd.DataFrame, added: pd.DataFrame | None = None, results: pd.DataFrame | None = None) -> list[Advice]:
+    """One a task, bug and level, in the order of the rows; what fixes left of a bug is not met, and left out.
 
-    rows: of `attribug.results.headline.headline`, of the table `results`. Rows of mended models are left out.
+    Args:
+        rows: as `headline` gives them.
+        added: as `added` gives it: intervals of differences, which rest on the same models. Without it, one explanation
+            says more than predictions for certain only where the two intervals do not overlap.
+        results: the table that the rows are from; with it, absolute maps are looked at beside signed ones.
     """
     rows = rows[~is_mended(rows["bug"])]
-    unsigned = results[results["post"] == UNSIGNED]
-    return [_of_place(place, part, unsigned) for place, part in rows.groupby(PLACE, sort=False)]
+    return [_of_place(part, added, results) for _, part in rows.groupby(PLACE, sort=False)]
 
 
-def views(found: Sequence[Advice], power: pd.DataFrame | None) -> list[dict[str, Any]]:
-    """What the page shows of each bug and level; power: as `attribug.results.power.power` gives it."""
-    return [_view(each, power) for each in found]
+def _of_place(rows: pd.DataFrame, added: pd.DataFrame | None, results: pd.DataFrame | None) -> Advice:
+    """The advice of one task, bug and level."""
+    explained = rows[rows["role"] == EXPLANATION].sort_values("effect", ascending=False, kind="stable")
+    null = rows[rows["role"] == NULL]
+    named_first = rows.sort_values("honest", kind="stable").iloc[0]
+    groups: dict[str, list[str]] = {}
+    for each in explained[explained["verdict"] == OPEN].itertuples():
+        groups.setdefault(undecided.reason(each).kind, []).append(str(each.label))
+    return Advice(
+        task=str(named_first["task"]), bug=str(named_first["bug"]), level=str(named_first["level"]),
+        metric="{metric}@{post}".format(**named_first),
+        sees=_told(explained, "detects"), blind=_told(explained, "blind"), inverted=_told(explained, "inverted"),
+        first=_first(explained),
+        opened=tuple((kind, tuple(each)) for kind, each in sorted(groups.items(), key=lambda item: -len(item[1]))),
+        absent=tuple(_absent(explained)),
+        yardsticks=tuple(null["label"]), alarms=tuple(null.loc[null["verdict"] == "detects", "label"]),
+        outputs=tuple(
+            _output(row, explained, added) for row in rows[rows["role"] == BARE].sort_values("label").itertuples()
+        ),
+        by_sign=() if results is None else tuple(_by_sign(explained, results)),
+    )  # fmt: skip
 
 
-def why_open(reason: str) -> str:
-    """The reason of an `inconclusive` row without its numbers."""
-    return next((words for pattern, words in OPEN if re.search(pattern, reason)), reason)
+def _told(rows: pd.DataFrame, verdict: str) -> tuple[Told, ...]:
+    found = rows[rows["verdict"] == verdict]
+    return tuple(Told(label, float(effect)) for label, effect in zip(found["label"], found["effect"], strict=True))
 
 
-def ranked(told: Advice) -> str:
-    """Who is best, in a sentence: a winner, none, or that nobody sees the bug."""
+def _first(explained: pd.DataFrame) -> tuple[str, ...]:
+    """Who may be the best: intervals that reach the highest lower bound, and whoever is open without such an interval,
+    since nobody knows how good it is."""
+    usable = explained["ci_low"].notna() & (explained["undefined"] <= UNDEFINED)
+    reaches = usable & (explained["ci_high"] >= explained.loc[usable, "ci_low"].max())
+    return tuple(explained.loc[reaches | (~usable & (explained["verdict"] == OPEN)), "label"])
+
+
+def _absent(explained: pd.DataFrame) -> list[Absent]:
+    rows = explained[explained["verdict"].isin(OUTCOMES)]
+    groups = rows.groupby(["verdict", "reason"], sort=False)["label"]
+    return [Absent(str(verdict), str(reason), tuple(labels)) for (verdict, reason), labels in groups]
+
+
+def _by_sign(explained: pd.DataFrame, results: pd.DataFrame) -> list[Sign]:
+    """Methods that see the bug by their maps' signs alone: the same metric of absolute maps is blind to it."""
+    signed = explained[(explained["verdict"] == "detects") & (explained["post"] == SIGNED)]
+    keys = [name for name in KEYS if name != "post"]
+    absolute = results[(results["post"] == ABSOLUTE) & (results["verdict"] == "blind")]
+    found = signed[[*keys, "label", "effect"]].merge(absolute[[*keys, "effect"]], on=keys, suffixes=("", "_absolute"))
+    return [
+        Sign(str(label), float(effect), float(other))
+        for label, effect, other in zip(found["label"], found["effect"], found["effect_absolute"], strict=True)
+    ]
+
+
+def _output(row: Any, explained: pd.DataFrame, added: pd.DataFrame | None) -> Output:
+    """What one line of outputs says, beside the explanations that have an effect."""
+    measured = explained[explained["effect"].notna()]
+    unknown = math.isnan(row.effect) or math.isnan(row.ci_low)
+    more, less = (0, 0) if unknown else _beside(row, measured, added)
+    why = why_open(row) if row.verdict == OPEN else str(row.reason) if row.verdict in OUTCOMES else ""
+    return Output(
+        str(row.label), str(row.metric), str(row.verdict), float(row.effect), bool(row.constructed), why, more, less,
+        len(measured),
+    )  # fmt: skip
+
+
+def _beside(row: Any, measured: pd.DataFrame, added: pd.DataFrame | None) -> tuple[int, int]:
+    """How many explanations tell more than this line of outputs, and how many less, for certain."""
+    if added is not None:
+        yardsticks = [row.metric, f"{row.method}: {row.metric}"]
+        table = added[added["yardstick"].isin(yardsticks)].astype(dict.fromkeys(KEYS, str))
+        found = measured[[*KEYS]].astype(str).merge(table, on=[*KEYS])
+        if len(found):
+            return int((found["adds"] == "more").sum()), int((found["adds"] == "less").sum())
+    return int((measured["ci_low"] > row.ci_high).sum()), int((measured["ci_high"] < row.ci_low).sum())
+
+
+def first_place(told: Advice) -> str:
+    """Who sees the bug best, in a sentence: a winner, or that there is none."""
+    if not told.measured:
+        return "No explanation was measured."
     if not told.sees:
         return "No explanation sees it for certain."
     if told.winner:
-        sign = " But it does so by the signs of its maps alone: by absolute ones it does not."
-        best = f"`{told.winner}` sees it best: no other method's interval reaches its own."
-        return best + (sign if told.winner in told.by_sign else "")
-    return f"No winner: {len(told.first)} of the {len(told.sees)} methods that see it may be the best one."
+        return f"{told.winner} sees it best."
+    names = f" ({named(told.first)})" if len(told.first) <= undecided.MOST_NAMED else ""
+    return f"No winner: {len(told.first)} of {told.measured} explanations may be the best one{names}."
 
 
-def outputs_tell(told: Advice) -> list[str]:
-    """What bare outputs tell without any explanation, and whether it is more than maps do, a sentence each."""
-    best = max((effect for _, effect in told.sees), default=0.0)
-    sentences = []
-    for label, verdict, effect, constructed in told.outputs:
-        what = f"`{label}` alone, without any map,"
-        if verdict == "detects":
-            beside = "as well as the best map does" if effect <= best + 0.005 else "better than any map does"
-            if effect < best - 0.005:
-                beside = f"where the best map has {number(best)}"
-            why = "; the bug was confirmed on them, so this is so by construction" if constructed else ""
-            sentences.append(f"{what} tell it ({number(effect)}), {beside}{why}.")
-        elif verdict == "blind":
-            sentences.append(f"{what} do not tell it ({number(effect)}).")
-        elif verdict == "inconclusive":
-            sentences.append(f"Whether `{label}` alone tell it is open ({number(effect)}).")
-    return sentences
+def outputs_said(told: Advice) -> list[str]:
+    """What predictions alone tell, and whether maps tell more: a sentence each way of asking for them."""
+    return [_said(output) for output in told.outputs]
 
 
-def _view(each: Advice, power: pd.DataFrame | None) -> dict[str, Any]:
-    """Groups with a title, the reason where there is one, and methods with their effects."""
-    groups: list[tuple[str, str, str, Sequence[tuple[str, str]]]] = [
-        ("detects", "sees it", "", [(name, number(effect)) for name, effect in each.sees]),
-        ("blind", "blind", "", [(name, "") for name in each.blind]),
-        ("inverted", "the wrong way round", "", [(name, "") for name in each.inverted]),
-        *(("inconclusive", "nobody can tell", why, [(name, "") for name in names]) for why, names in each.open.items()),
-    ]
-    for told, names in each.absent.items():
-        kind, _, why = told.partition(": ")
-        groups.append((kind, kind, why, [(name, "") for name in names]))
-    return {
-        "task": each.task, "bug": each.bug, "level": each.level, "units": each.units, "ranked": ranked(each),
-        "outputs": outputs_tell(each), "by_sign": each.by_sign, "next": _next(each, power),
-        "groups": [
-            {"verdict": verdict, "title": title, "why": why, "names": names}
-            for verdict, title, why, names in groups if names
-        ],
-    }  # fmt: skip
+SEEN = {"detects": "see it", "blind": "are blind to it", "inverted": "tell it the wrong way round"}
 
 
-def _next(each: Advice, power: pd.DataFrame | None) -> str:
-    """How many models would decide what is open; empty where nothing is, or nobody knows."""
-    if power is None or not each.open:
+def _said(output: Output) -> str:
+    direct = output.label.partition(": ")[2]
+    who = f"Predictions for another version of the images ({direct})" if direct else "Predictions alone"
+    if output.verdict in OUTCOMES:
+        return f"{who}: {output.verdict}, {output.why}."
+    if output.verdict == OPEN:
+        return f"{who} leave it open: {output.why}." + (f" {_more(output)}" if output.more else "")
+    by = ", true by construction: the bug was confirmed on them" if output.constructed else ""
+    return f"{who} {SEEN[output.verdict]} ({number(output.effect)}{by}). {_more(output)}"
+
+
+def _more(output: Output) -> str:
+    """How explanations compare with outputs."""
+    if not output.of:
+        return "There is no map beside them."
+    if output.more:
+        return f"{output.more} of {output.of} methods' maps tell more for certain."
+    if output.less == output.of:
+        return "Every method's maps tell less."
+    less = f"; those of {output.less} of {output.of} methods tell less" if output.less else ""
+    return f"No method's maps tell more for certain{less}."
+
+
+def alarm(told: Advice) -> str:
+    """What is wrong where noise or edges see a bug; empty where they do not."""
+    if not told.alarms:
         return ""
-    place = {"task": each.task, "bug": each.bug, "level": each.level}
-    here = power[(power[list(place)].astype(str) == pd.Series(place)).all(axis=1)]
-    models = here.loc[here["models"].notna(), "models"]
-    count = sum(map(len, each.open.values()))
-    unit = "draws" if "draw" in each.units else "models"
-    if models.empty:
-        return f"Up to {MOST_MODELS} {unit} a side would not decide what is open."
-    fewest, most = int(models.min()), int(models.max())
-    span = f"{fewest}" if fewest == most else f"{fewest} to {most}"
-    return f"{span} {unit} a side would decide {len(models)} of {count} open verdicts with 80 % chance."
-
-
-def _of_place(place: Any, part: pd.DataFrame, unsigned: pd.DataFrame) -> Advice:
-    explaining = part[part["role"] == EXPLANATION].sort_values("effect", ascending=False, kind="stable")
-    sees = explaining[explaining["verdict"] == "detects"]
-    bare, null = part[part["role"] == BARE], part[part["role"] == NULL]
-    seeds = int(part["seeds"].max())
-    unit = "draw" if (part["control"] == PERTURBED).all() else "model"
-    absent = explaining[explaining["verdict"].isin(OUTCOMES)]
-    return Advice(
-        *map(str, place),
-        units=f"{seeds} {unit}{'' if seeds == 1 else 's'} a side",
-        sees=tuple(zip(sees["method"], sees["effect"], strict=True)),
-        first=tuple(sees.loc[sees["ci_high"] >= sees["ci_low"].max() - TIED, "method"]),
-        blind=tuple(explaining.loc[explaining["verdict"] == "blind", "method"]),
-        inverted=tuple(explaining.loc[explaining["verdict"] == "inverted", "method"]),
-        open=_grouped((row.method, why_open(row.reason)) for row in _rows(explaining, "inconclusive")),
-        absent=_grouped((row.method, f"{row.verdict}: {row.reason}") for row in absent.itertuples()),
-        outputs=tuple((row.label, row.verdict, row.effect, bool(row.constructed)) for row in bare.itertuples()),
-        false_alarms=tuple(null.loc[null["verdict"] == "detects", "method"]),
-        by_sign=_by_sign(sees, unsigned),
+    see = "sees" if len(told.alarms) == 1 else "see"
+    know = "knows" if len(told.alarms) == 1 else "know"
+    return (
+        f"Warning: {named(told.alarms)}, which {know} nothing of the model, {see} it: the bug changes what is "
+        "explained, so maps may see the input's change and not the model's."
     )
 
 
-def _by_sign(sees: pd.DataFrame, unsigned: pd.DataFrame) -> tuple[str, ...]:
-    """Of rows that detect by signed maps, the methods whose absolute maps do not."""
-    same = [*PLACE, "control", "method", "metric"]
-    signed = sees[sees["post"] == SIGNED]
-    both = signed.merge(unsigned[[*same, "verdict"]], on=same, suffixes=("", "_unsigned"))
-    return tuple(both.loc[both["verdict_unsigned"] != "detects", "method"])
+def caution(told: Advice) -> str:
+    """What to know of methods that see a bug by signs alone; empty where there are none."""
+    if not told.by_sign:
+        return ""
+    effects = [f"{each.label} ({number(each.signed)}, absolute {number(each.absolute)})" for each in told.by_sign]
+    one = len(effects) == 1
+    return (
+        f"By signs alone: {named(effects)}; {'its' if one else 'their'} absolute maps are blind, so what "
+        f"{'it sees' if one else 'they see'} is whether relevance speaks for the class or against it."
+    )
 
 
-def _rows(rows: pd.DataFrame, verdict: str) -> Iterable[Any]:
-    return rows[rows["verdict"] == verdict].itertuples()
+def next_step(suite: Mapping[str, Any], rows: pd.DataFrame, power: pd.DataFrame | None) -> tuple[str, str]:
+    """What to type next, and what it would decide; two empty texts where nothing is open or no number of models helps.
+
+    rows: of `headline`; power: as `power` gives it."""
+    opened = rows[(rows["verdict"] == OPEN) & ~is_mended(rows["bug"])]
+    if opened.empty:
+        return "", ""
+    asked = int(suite.get("seeds", 0))
+    given = " …" if "own" in suite.get("tasks", ()) else ""  # what says which model
+    command = f"attribug run {suite['name']}{given} --seeds "
+    if opened["ci_low"].isna().all() and asked < FEW:
+        return f"{command}{FEW}", "an interval needs 3 models, and of 5 some may be lost"
+    models = [] if power is None else power["models"].dropna().tolist()
+    for step in STEPS:
+        if step > asked and (decided := sum(needed <= step for needed in models)):
+            told = f"would decide {decided} of {len(opened)} open verdicts with 80 % chance"
+            return f"{command}{step}", f"{step} models a side {told}"
+    return "", ""
 
 
-def _grouped(pairs: Iterable[tuple[str, str]]) -> dict[str, tuple[str, ...]]:
-    """Methods by their reason."""
-    found: dict[str, list[str]] = {}
-    for name, reason in pairs:
-        found.setdefault(reason, []).append(name)
-    return {reason: tuple(names) for reason, names in found.items()}
+def lines(found: Sequence[Advice]) -> list[str]:
+    """The advice in two lines at most, for a terminal: where one method is best, and where predictions are enough."""
+    seen = [told for told in found if told.sees]
+    told_lines = []
+    if seen:
+        won = [f"{_place(told)}: {told.winner}" for told in seen if told.winner]
+        shared = [f"{_place(told)} ({len(told.first)} may be the best)" for told in seen if not told.winner]
+        parts = ([f"best: {'; '.join(won)}"] if won else []) + ([f"no winner: {', '.join(shared)}"] if shared else [])
+        told_lines.append("; ".join(parts))
+    enough = [_place(told) for told in found if any(output.enough for output in told.outputs)]
+    if enough:
+        told_lines.append(f"predictions tell as much as any map: {', '.join(enough)}")
+    return told_lines
+
+
+def _place(told: Advice) -> str:
+    return f"{told.bug} {told.level}"

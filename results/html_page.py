@@ -6,22 +6,24 @@ import base64
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from attribug.results import (
-    advice,
+    advice_page,
     alignment_page,
     findings,
+    literature,
     mending_page,
     narrative,
     paper_page,
     pictures,
     plots,
     power,
+    undecided,
 )
 from attribug.results.figures import CONTROL_NAMES, ROLES, SYMBOLS, Pictures, bars_told, reference_name
 from attribug.results.headline import PLACE, at, headline, places
@@ -31,6 +33,7 @@ from attribug.results.schema import KEYS
 
 TEMPLATE, STYLE, SCRIPT = "report.html.jinja", "report.css", "report.js"
 UNFIT = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+RAISED = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 IMBALANCE = 0.05  # share of the sums that maps promise, by which they may miss them
 Place = tuple[str, str, str]
 """Task, bug, level."""
@@ -51,6 +54,8 @@ class PageContents:
     costs: pd.DataFrame | None = None
     galleries: Mapping[Place, Mapping[str, Pictures]] = field(default_factory=dict)
     """By place and method: `inputs` (n, C, H, W) in [0, 1], (n, C, L) or (n, D), and, by role, maps (n, *spatial)."""
+    training: Mapping[Place, str] = field(default_factory=dict)
+    """Clean beside contaminated training images as PNG data URIs, by place."""
     published: pd.DataFrame | None = None
     """As `published.beside` gives it; rows without ours are not shown."""
     findings: pd.DataFrame | None = None
@@ -82,8 +87,11 @@ def page(run: PageContents) -> str:
     environment = Environment(loader=FileSystemLoader(folder), trim_blocks=True, lstrip_blocks=True, **strict)
     environment.filters |= {"number": number, "wrapped": _wrapped, "prose": _prose}
     script, style = (Markup((folder / name).read_text(encoding="utf-8")) for name in (SCRIPT, STYLE))
+    run = replace(run, results=undecided.explained(run.results))
     facts, suite = run.facts, run.facts["suite"]
     rows = headline(run.results, suite, facts["pieces"])
+    why, footnote = undecided.footnotes(rows)
+    rows = rows.assign(footnote=footnote)
     everything, ranking = places(run.results, suite), _records(run.analysis.get("ranking"))
     return environment.get_template(TEMPLATE).render(
         script=script, style=style, script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
@@ -102,14 +110,21 @@ def page(run: PageContents) -> str:
         aligned=alignment_page.views(
             run.alignment, run.alignment_cases, facts["pieces"], run.alignment_galleries, _embedded, anchor
         ),
+        first=_first(ranking), anchored=anchor, works=lambda paper: list(literature.cited(paper)),
+        advice=advice_page.view(rows, run.results, suite, run.analysis, anchor),
         opened=_opened(run.analysis.get("power"), rows),
-        advised=[
-            view | {"id": anchor(view["task"], view["bug"], view["level"])}
-            for view in advice.views(advice.advice(rows, run.results), run.analysis.get("power"))
-        ],
-        more_seeds=2 * int(suite.get("seeds", 0) or 1),
-        unmeasured=_unmeasured(rows, facts["pieces"], everything),
+        matrix_notes=[*_why(why), *_unmeasured(rows, facts["pieces"], everything)],
     )  # fmt: skip
+
+
+def _first(ranking: Sequence[Mapping[str, Any]]) -> str:
+    """Whether there is a winner, in a sentence; empty where nothing is ranked."""
+    first = [row["method"] for row in ranking if row["rank_low"] == 1]
+    if not first:
+        return ""
+    if len(first) == 1:
+        return f"{first[0]} is first for certain, over these bugs and models."
+    return f"No winner: the first place is open among {len(first)} methods."
 
 
 def anchor(*names: object) -> str:
@@ -147,9 +162,20 @@ def _records(table: pd.DataFrame | None) -> list[View]:
 def _cell(row: Any) -> View:
     """A verdict as the matrix shows it."""
     return {
-        "verdict": row.verdict, "symbol": SYMBOLS[row.verdict], "effect": row.effect, "constructed": row.constructed,
-        "words": narrative.cell(row),
+        "verdict": row.verdict, "symbol": SYMBOLS[row.verdict] + _raised(row.footnote), "effect": row.effect,
+        "constructed": row.constructed, "words": narrative.cell(row),
     }  # fmt: skip
+
+
+def _raised(footnote: int) -> str:
+    """The number of a footnote behind a symbol; nothing for 0."""
+    return str(footnote).translate(RAISED) if footnote else ""
+
+
+def _why(kinds: Sequence[str]) -> list[str]:
+    """Why verdicts of the matrix are open: the footnotes of its symbols."""
+    symbol = SYMBOLS[undecided.OPEN]
+    return [f"{symbol}{_raised(number)} {kind}." for number, kind in enumerate(kinds, 1)]
 
 
 def _matrices(rows: pd.DataFrame) -> list[View]:
@@ -250,16 +276,21 @@ def _level(run: PageContents, rows: pd.DataFrame, place: Place) -> View:
         "level": place[2], "id": anchor(*place), "held": held, "of": of,
         "images": int(images.max()) if len(images) else 0,
         "svg": _embedded(plots.effects(rows) if len(rows) else "", *place),
-        "gallery": _gallery(run.galleries.get(place, {}), rows, str(bug["control"])),
+        "gallery": _gallery(run.galleries.get(place, {}), rows, bug, run.facts["pieces"]["metrics"]),
+        "training": run.training.get(place, ""),
         "order": bars_told(run.facts["pieces"]["tasks"][place[0]].get("features", ())),
         "rows": _records(everything.assign(measured=measured).loc[order]),
     }  # fmt: skip
 
 
-def _gallery(maps: Mapping[str, Pictures], rows: pd.DataFrame, control: str) -> View | None:
+def _gallery(
+    maps: Mapping[str, Pictures], rows: pd.DataFrame, bug: Mapping[str, Any], metrics: Mapping[str, Mapping[str, Any]]
+) -> View | None:
     """Inputs, and a strip of maps a method and example; None where there are no maps."""
     if not maps:
         return None
+    control = str(bug["control"])
+    kind = metrics.get(str(bug["primary"]).partition("@")[0], {}).get("kind", "")
     first = next(iter(maps.values()))
     roles = [role for role in ROLES if all(role in each for each in maps.values())]
     titles = {
@@ -276,6 +307,7 @@ def _gallery(maps: Mapping[str, Pictures], rows: pd.DataFrame, control: str) -> 
     return {
         "inputs": [pictures.photograph(picture) for picture in first["inputs"]],
         "roles": [(role, titles[role]) for role in roles], "rows": shown,
+        "caption": narrative.gallery_caption(str(kind), str(bug.get("truth") or ""), roles),
     }  # fmt: skip
 
 

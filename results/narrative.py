@@ -120,6 +120,23 @@ def cell(row: Any) -> str:
     return "; ".join([", ".join(parts), *([row.reason] if row.reason else [])])
 
 
+ORDINALS = ("first", "second", "third")
+
+
+def gallery_caption(kind: str, truth: str, roles: Sequence[str]) -> str:
+    """What to look for in a gallery whose columns are roles, by the kind of the bug's primary metric."""
+    column = dict(zip(roles, ORDINALS, strict=False))
+    buggy, control, clean = (column.get(role) for role in ("contaminated", "control", "reference"))
+    if buggy is None or control is None:
+        return "a method that sees the bug has other maps with it than without it."
+    if kind == "alignment":
+        where = f"on the {truth}" if truth else "where the bug is"
+        return f"a method that sees the bug puts more of its map {where} in the {buggy} column than in the {control}."
+    if kind == "similarity" and clean is not None:
+        return f"a method that sees the bug changes more from the {clean} column to the {buggy} than to the {control}."
+    return f"a method that sees the bug has other maps in the {buggy} column than in the {control}."
+
+
 def number(value: float, digits: int = 2) -> str:
     """A number as tables show it: .98, 1.00, −.22; nothing where there is none."""
     if math.isnan(value):

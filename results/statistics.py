@@ -35,8 +35,9 @@ CONFIDENCE = 0.95
 FEWEST_MODELS = 3
 """Contaminated models from which on there is an interval."""
 NEEDED = f"an interval needs {FEWEST_MODELS}"
-ONE_IMAGE = "one image; an interval needs 2"
-ONE_MODEL = "every comparison rests on one of the models; an interval needs some without it"
+ONE_EXAMPLE = "only 1 example; an interval needs 2"
+IN_EVERY_TRIPLE = "one model takes part in every comparison; without it nothing is left to take an interval from"
+"""Reasons of rows without an interval: few models (after how many there are), one example, one model in all triples."""
 
 
 def tells(value: npt.ArrayLike, benign: npt.ArrayLike, visible: float, kind: Kind) -> Floats:
@@ -245,17 +246,24 @@ def estimate(rows: pd.DataFrame, units: int) -> pd.DataFrame:
         "value": nested["value"], "sem": standard_error(means["value"], nesting),
         "benign": nested["benign"], "floor": nested["floor"],
         "effect": nested["tell"], "ci_low": low, "ci_high": high, "above_floor": nested["above_floor"],
-        "no_interval": np.select([seeds < FEWEST_MODELS, n < 2, ~exists],
-                                 [[few(int(each), units) for each in seeds], ONE_IMAGE, ONE_MODEL], ""),
+        "no_interval": [_no_interval(*each, units) for each in zip(seeds, n, exists, strict=True)],
     })  # fmt: skip
 
 
-def few(seeds: int, units: int) -> str:
-    """Why fewer than three models have no interval: the others do not have the bug, or nobody asked for more."""
-    models = f"model{'' if units == 1 else 's'}"
-    if seeds < units:
-        return f"only {seeds} of {units} {models} {'has' if seeds == 1 else 'have'} the bug; {NEEDED}"
-    return f"{seeds} {models} with the bug; {NEEDED}"
+def too_few(models: int, asked: int) -> str:
+    """Why so few contaminated models give no interval, in a sentence; `asked` is how many the suite wanted."""
+    if models < asked:
+        return f"only {models} of {asked} models {'has' if models == 1 else 'have'} the bug; {NEEDED}"
+    return f"{models} model{'' if models == 1 else 's'}; {NEEDED}"
+
+
+def _no_interval(models: int, examples: int, exists: bool, asked: int) -> str:
+    """Why a group has no interval, in a sentence; empty where it has one."""
+    if models < FEWEST_MODELS:
+        return too_few(models, asked)
+    if examples < 2:
+        return ONE_EXAMPLE
+    return "" if exists else IN_EVERY_TRIPLE
 
 
 def has_headroom(kind: Kind, share_above: float, benign: float, visible: float) -> bool:

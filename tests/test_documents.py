@@ -21,7 +21,6 @@ sys.path.insert(0, str(ROOT / "docs"))
 
 import pieces  # noqa: E402
 import readme_matrix  # noqa: E402
-import which_method  # noqa: E402
 
 
 def test_the_readme_is_short() -> None:
@@ -96,19 +95,3 @@ def test_pieces_say_what_they_are(page: str) -> None:
     assert pieces.filled(without, kind) == text
     with pytest.raises(SystemExit, match="expected one place"):
         pieces.filled("# nothing\n", kind)
-
-
-def test_which_method_is_what_the_references_say() -> None:
-    assert which_method.PAGE.read_text() == which_method.page()
-
-
-@pytest.mark.parametrize("name", which_method.TABLES)
-def test_every_cell_and_every_method_of_the_references_is_told(name: str) -> None:
-    rows = which_method.rows(name)
-    page = which_method.page()
-    for task, bug, level in rows[["task", "bug", "level"]].drop_duplicates().itertuples(index=False):
-        assert f"**{task}, `{bug}` {level}** (`{name}`" in page
-    for each in which_method.told()[name]:
-        told = [method for group in each.groups.values() for method in group]
-        here = rows[(rows["task"] == each.task) & (rows["bug"] == each.bug) & (rows["level"] == each.level)]
-        assert sorted(told) == sorted(here.loc[~here["honest"], "method"])

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from attribug import methods, metrics, tasks
-from attribug.conformance.checks import ConformanceCheck, Nonconformant, expect
+from attribug.conformance.checks import ConformanceCheck, Nonconformant, expect, tries
 from attribug.conformance.level_zero import expect_one_half, table
 from attribug.conformance.tasks import small
 from attribug.contracts import outputs
-from attribug.contracts.contrasts import HELD_OUT, TEST_SETS, Contrast
+from attribug.contracts.contrasts import HELD_OUT, TEST_SETS, TRUTHS, Contrast
 from attribug.contracts.models import Derived, Given, Trained, training_examples
 from attribug.contracts.pieces import Method
-from attribug.contracts.shapes import KINDS
+from attribug.contracts.shapes import KINDS, spatial
 from attribug.contracts.tasks import Task
 from attribug.errors import InputError, Unsupported, one_line
 from attribug.keys import digest
@@ -40,6 +40,12 @@ READ = ("spearman", "ssim", "total_variation", "mass_accuracy", "ccm", "backgrou
 EXPLAINING = ("gradient", "random", "predictions")  # one that looks at the model, one that does not, and no explanation
 
 
+def _tried_on(bug: Bug) -> str:
+    task = task_of(bug)
+    return f"the task {task.name} in small, inputs {task.shape}"
+
+
+@tries(_tried_on)
 def check_contrasts_are_described(bug: Bug) -> None:
     """At every declared level, for every seed, a `Contrast`; so there must be levels, and a task it is made for."""
     expect(bug.levels, "levels: expected at least one, found none; a bug without levels gives no rows")
@@ -104,8 +110,7 @@ def check_sides_see_the_same_examples(bug: Bug) -> None:
             same = torch.equal(_load(examples).ids, ours.ids) and torch.equal(_load(examples).labels, ours.labels)
             expect(same, f"level {level}: extra {version!r}: expected the ids and labels explained, found others")
         if contrast.truth is not None:
-            there = ours.truth(contrast.truth) is not None
-            expect(there, f"level {level}: truth {contrast.truth!r}: expected masks, found none")
+            _expect_truth(contrast.truth, ours, f"level {level}: truth {contrast.truth!r}")
 
 
 def check_checks_can_be_measured(bug: Bug) -> None:
@@ -201,6 +206,19 @@ CHECKS: list[ConformanceCheck] = [
     check_contaminated_models_are_checked, check_only_what_is_declared_changes, check_level_zero_is_the_identity,
     check_what_fixes_need_is_there,
 ]  # fmt: skip
+
+
+def _expect_truth(truth: str, data: Data, where: str) -> None:
+    """A known word, and masks (N, *spatial) bool by it that leave something to tell apart."""
+    expect(truth in TRUTHS, f"{where}: expected one of {', '.join(TRUTHS)}, or None")
+    masks = data.truth(truth)
+    if masks is None:
+        raise Nonconformant(f"{where}: expected masks, found none")
+    found, expected = f"{tuple(masks.shape)} {masks.dtype}", f"{(len(data), *spatial(data.inputs.shape))} torch.bool"
+    expect(found == expected, f"{where}: expected masks {expected}, found {found}")
+    pixels = masks.flatten(1)
+    some = (pixels.any(1) & ~pixels.all(1)).any()
+    expect(some, f"{where}: expected masks of a part of the input, found every one empty or full")
 
 
 def _data_only(contrast: Contrast, task: Task) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from attribug.errors import InputError, Unsupported, near_misses, one_line
 from attribug.plugins import all_registries, load_plugin
@@ -32,11 +34,14 @@ class Result:
     passed: bool
     reason: str = ""
     """Why it failed; of a passed check, a note (`unsupported: …`) or nothing."""
+    tried: str = ""
+    """What the piece was tried on, where the check says so: networks and shapes of inputs."""
 
     def __str__(self) -> str:
         outcome = "ok  " if self.passed else "FAIL"
+        tried = f" ({self.tried})" if self.tried and self.passed else ""
         reason = f": {self.reason}" if self.reason else ""
-        return f"{self.kind} {self.name}: {outcome} {self.check}{reason}"
+        return f"{self.kind} {self.name}: {outcome} {self.check}{tried}{reason}"
 
 
 OnResult = Callable[[Result], None]
@@ -48,14 +53,28 @@ def expect(condition: object, reason: str) -> None:
         raise Nonconformant(reason)
 
 
+def tries(what: str | Callable[[Any], str]) -> Callable[[ConformanceCheck], ConformanceCheck]:
+    """Decorator of a check that says what it tries a piece on: words, or a function of the registered entry."""
+
+    def enter(check: ConformanceCheck) -> ConformanceCheck:
+        _TRIED[check] = what
+        return check
+
+    return enter
+
+
+_TRIED: dict[ConformanceCheck, str | Callable[[Any], str]] = {}
+
+
 def check_plugin(plugin: str, report: OnResult = lambda result: None) -> list[Result]:
     """All checks of everything that a plugin registers: a `.py` file, a module, or the name of a registered piece.
 
     An existing file wins over a name, a name over a module. `report` is told every result as it comes. Raises
     `InputError` when a plugin does not exist, does not import, collides, or registers nothing.
     """
-    pieces = [(kind, name) for kind, names in sorted(_pieces_of(plugin).items()) for name in names]
-    return [result for kind, name in pieces for result in check(kind, name, report)]
+    pieces = [(kind, name) for kind, names in sorted(pieces_of(plugin).items()) for name in names]
+    with warned_once():
+        return [result for kind, name in pieces for result in check(kind, name, report)]
 
 
 def check(kind: str, name: str, report: OnResult = lambda result: None) -> list[Result]:
@@ -76,9 +95,11 @@ def check(kind: str, name: str, report: OnResult = lambda result: None) -> list[
 
 def run_check(check: ConformanceCheck, kind: str, entry: Any) -> Result:
     """One check of one piece; whatever the piece raises is a failure of its own."""
-    words = check.__name__.removeprefix("check_").replace("_", " ")
+    words = in_words(check)
     try:
-        return Result(kind, entry.name, words, True, check(entry) or "")
+        note = check(entry) or ""
+        tried = _TRIED.get(check, "")
+        return Result(kind, entry.name, words, True, note, tried if isinstance(tried, str) else tried(entry))
     except Nonconformant as error:
         reason = str(error)
     except Unsupported as error:
@@ -86,6 +107,30 @@ def run_check(check: ConformanceCheck, kind: str, entry: Any) -> Result:
     except (Exception, SystemExit) as error:  # foreign code may raise anything
         reason = one_line(error)
     return Result(kind, entry.name, words, False, " ".join(reason.split()))
+
+
+def in_words(check: ConformanceCheck) -> str:
+    """A check's name as results tell it: `batch equals one by one`."""
+    return check.__name__.removeprefix("check_").replace("_", " ")
+
+
+@contextlib.contextmanager
+def warned_once() -> Iterator[None]:
+    """What is warned of again and again in the same words, as captum does at every call, is shown once."""
+    told: set[tuple[str, type[Warning]]] = set()
+    with warnings.catch_warnings():
+        show = warnings.showwarning
+
+        def show_once(
+            message: Warning | str, category: type[Warning], filename: str, lineno: int,
+            file: TextIO | None = None, line: str | None = None,
+        ) -> None:  # fmt: skip
+            if (str(message), category) not in told:
+                told.add((str(message), category))
+                show(message, category, filename, lineno, file, line)
+
+        warnings.showwarning = show_once
+        yield
 
 
 def checks_of(kind: str) -> Sequence[ConformanceCheck]:
@@ -117,8 +162,8 @@ def _counted(number: int, what: str) -> str:
     return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
-def _pieces_of(plugin: str) -> dict[str, list[str]]:
-    """Names to check by kind."""
+def pieces_of(plugin: str) -> dict[str, list[str]]:
+    """Names to check by kind, of a file, a module or a registered piece; raises `InputError` as `check_plugin` does."""
     if not plugin.endswith(".py") and not Path(plugin).is_file():
         named = {kind: [plugin] for kind, registry in all_registries().items() if plugin in registry.names()}
         if named:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from attribug import metrics
-from attribug.conformance.checks import ConformanceCheck, Nonconformant, expect
+from attribug.conformance.checks import ConformanceCheck, Nonconformant, expect, tries
 from attribug.conformance.level_zero import expect_one_half, table
 from attribug.conformance.specimens import (
     CLASSES,
@@ -57,9 +57,13 @@ READING = ("spearman", "mass_accuracy", "total_variation")  # whichever read the
 Make = Callable[[], nn.Module]
 AWKWARD: tuple[Make, ...] = (awkward, partial(awkward, normalised=False), network)
 NO_IMAGES: tuple[tuple[Make, Callable[..., Tensor]], ...] = ((dense, vectors), (convolving, sequences))
+OTHER_SHAPES = ((1, (16, 16)), (3, (17, 17)), (2, (13, 18)))  # channels, size
 IDS = torch.tensor([7, 40, 3])
+PLAIN = "a BVD-CNN on (3, 3, 16, 16)"
+STRANGE = "batch norm and dropout in mixed modes on (3, 3, 16, 16), else the same without batch norm, else a BVD-CNN"
 
 
+@tries(PLAIN)
 def check_runs_on_a_plain_network(method: Method) -> None:
     """A BVD-CNN, single precision, three channels: what every method of this benchmark explains."""
     try:
@@ -68,6 +72,7 @@ def check_runs_on_a_plain_network(method: Method) -> None:
         raise Nonconformant(f"expected maps of a plain BVD-CNN, found unsupported: {reason}") from reason
 
 
+@tries(PLAIN)
 def check_shape_type_device(method: Method) -> None:
     """Finite maps of the inputs' shape, type and device, in single and double precision; probabilities (N, K)."""
     devices = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
@@ -162,6 +167,7 @@ def check_a_logit_is_explained(method: Method) -> None:
         _expect_close(found, expected, "with and without the other classes' weights (explain a logit, not a softmax)")
 
 
+@tries(STRANGE)
 def check_eval_mode_is_explained(method: Method) -> str:
     """A model in training mode is explained as in eval mode, under no_grad and with frozen weights as without."""
 
@@ -211,10 +217,11 @@ def check_no_graph_is_kept(method: Method) -> None:
     expect(not kept, f"{kept} pass(es) left their autograd graph in memory: keep no activations or logits")
 
 
+@tries("BVD-CNNs on (3, 1, 16, 16) and (3, 3, 17, 17), a convolution with pooling on (3, 2, 13, 18)")
 def check_other_shapes(method: Method) -> str:
     """One channel, odd and oblong images: finite maps of the right shape, or a refusal."""
     refused = []
-    for channels, size in ((1, (16, 16)), (3, (17, 17)), (2, (13, 18))):
+    for channels, size in OTHER_SHAPES:
         inputs = images(channels=channels, size=size)
         model = oblong(channels) if size[0] != size[1] else network(channels=channels, pixels=size[0])
         try:
@@ -227,6 +234,7 @@ def check_other_shapes(method: Method) -> str:
     return f"unsupported: {refused[0]}" if refused else ""
 
 
+@tries("dense layers on (3, 7), a convolution on (3, 2, 12)")
 def check_vectors_and_sequences(method: Method) -> str:
     """Of a network for vectors (N, D) and one for sequences (N, C, L): maps of the right form, that depend on neither
     the batch nor its order and leave everything alone. It may decline, or break down; then it has no rows."""
@@ -250,6 +258,7 @@ def check_vectors_and_sequences(method: Method) -> str:
     return "; ".join(refused)
 
 
+@tries("BVD-CNNs on (6, 1, 16, 16)")
 def check_level_zero_says_one_half(method: Method) -> str:
     """Contaminated and control models are the same: the whole pipeline, from training to table, must say exactly .5."""
     settings = Settings(seed=0, examples=6, chunk=4, rows=64)

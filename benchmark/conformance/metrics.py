@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from attribug.conformance.checks import ConformanceCheck, Nonconformant, expect
+from attribug.conformance.checks import ConformanceCheck, Nonconformant, expect, tries
 from attribug.contracts import outputs
 from attribug.contracts.shapes import channel_axis, spatial
 from attribug.errors import Unsupported, one_line
@@ -27,6 +27,7 @@ ROUNDING = 1e-12  # of float64 sums in another order
 AT_BOUND = 1e-9  # how near to its bound a metric must come at its best
 
 
+@tries(lambda metric: f"inputs {(N, *_shape(metric))}")
 def check_measures_ordinary_maps(metric: Metric) -> None:
     """Maps of Gaussian noise, in a size that the metric takes, under each of its default posts."""
     for name in _posts(metric):

@@ -13,6 +13,8 @@ from attribug.contracts.models import ModelSpec, trainings
 TEST_SETS, HELD_OUT = ("biased", "decorrelated", "swapped", "clean"), ("biased", "balanced")
 """Names of what `Contrast.tests` and `Contrast.held_out` hold."""
 Target = Literal["label", "reference", "own"]
+TRUTHS = ("background", "object", "annotated")
+"""What `Contrast.truth` may be."""
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,7 @@ class Side:
 
     model: ModelSpec
     examples: Examples
+    """What the model is explained on; all sides of a contrast have the same ids and labels in the same order."""
     draw: int | None = None
     """Which draw it is, of a model that is made of a given one; −1: of none, as the given model itself is."""
 
@@ -44,12 +47,18 @@ class Check:
     """
 
     name: str
+    """In words; each check of a contrast has its own."""
     models: tuple[ModelSpec, ...]
+    """Those that are measured: the contaminated ones."""
     examples: Examples
+    """What they are measured on."""
     statistic: Literal["accuracy", "agreement", "total_variation"] = "accuracy"
     minus: tuple[ModelSpec, ...] = ()
+    """Those they are measured against; needed but for `accuracy`."""
     at_least: float | None = None
+    """Lower bound of the figure; one of the two bounds is needed."""
     at_most: float | None = None
+    """Upper bound of the figure."""
     beside: Examples | None = None
     """What the models `minus` see, where that is another version of the examples."""
 
@@ -89,8 +98,12 @@ class Contrast:
     """
 
     contaminated: Side
+    """The model with the bug, and the examples that it explains."""
     references: tuple[Side, ...]
+    """Models without the bug that the contaminated one and the controls are compared with; each meets a control that
+    is another side."""
     controls: tuple[Side, ...]
+    """Models without the bug, made like the contaminated one in everything else."""
     control: str
     """Name of the control set in tables: clean, other_flips, retrained, perturbed."""
     target: Target
@@ -99,6 +112,7 @@ class Contrast:
     """Where relevance is expected under the bug: off or on the examples' masks, or where their annotations say that
     the input must not matter; None: alignment says nothing about this bug."""
     checks: tuple[Check, ...] = ()
+    """What must be true of outputs for the bug to have taken; a model of which it is not is left out."""
     draws: tuple[Side, ...] = ()
     """Further draws of the same contamination (they cost no training), averaged with the first."""
     keep: Examples | None = None

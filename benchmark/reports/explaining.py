@@ -24,6 +24,7 @@ from attribug.results.explained_page import ExplainedPicture, explained_page
 from attribug.results.figures import SYMBOLS
 from attribug.results.headline import headline
 from attribug.results.schema import OUTCOMES, read_results
+from attribug.results.undecided import OPEN, reason
 from attribug.storage.files import make_folder, write_atomically
 from attribug.storage.folders import RESULTS, RUN
 from attribug.tables.run_json import RunFacts, read_facts
@@ -145,9 +146,10 @@ def _trust(run: str | Path, looked: Looked) -> dict[str, str]:
     rows = headline(read_results(folder / RESULTS), facts["suite"], facts["pieces"])
     told: dict[str, list[str]] = {}
     own = rows[(rows["label"] == rows["method"]) & ~rows["verdict"].isin(OUTCOMES)]
-    for (method, verdict), part in own.groupby(["method", "verdict"], sort=False):
+    own = own.assign(why=[reason(row).kind if row.verdict == OPEN else "" for row in own.itertuples()])
+    for (method, verdict, why), part in own.groupby(["method", "verdict", "why"], sort=False):
         bugs = ", ".join(f"{row.bug} {row.level}" for row in part.itertuples())
-        told.setdefault(str(method), []).append(f"{SYMBOLS[str(verdict)]} {bugs}")
+        told.setdefault(str(method), []).append(f"{SYMBOLS[str(verdict)]} {bugs}{why and f' ({why})'}")
     return {method: " · ".join(sorted(parts)) for method, parts in told.items()}
 
 

@@ -27,6 +27,7 @@ from attribug.tables.case_galleries import figure_name
 from attribug.tables.costs import COST_COLUMNS
 from attribug.tables.figures import pictures
 from attribug.tables.run_json import RENEW, RunFacts
+from attribug.tables.training_pictures import figure_name as training_name
 
 if TYPE_CHECKING:
     from attribug.results.headline import Pieces
@@ -77,9 +78,23 @@ def page_contents(folder: Path) -> PageContents:
     analysis = {name: table for name, table in read.items() if table is not None}
     galleries = {} if costs is None else _galleries(Tensors(folder / "galleries"), costs, facts)
     published, findings = (None, None) if references.panels_alone(facts) else comparing.beside_published(run)
-    more = {"published": published, "findings": findings, "fixes": _fixes(folder / FIXES), **_alignment(folder)}
+    training = _training(folder / FIGURES, results)
+    told = {"published": published, "findings": findings, "fixes": _fixes(folder / FIXES)}
+    more = {"training": training, **told, **_alignment(folder)}
     contents = PageContents(results, facts, analysis, costs, galleries, replication=replication.read(folder))
     return replace(contents, **more)
+
+
+def _training(figures: Path, results: pd.DataFrame) -> dict[Place, str]:
+    """Clean beside contaminated training images, of the places that have such a figure."""
+    places = results[PLACE].drop_duplicates().itertuples(index=False, name=None)
+    paths = {(str(t), str(b), str(level)): figures / training_name(t, b, level) for t, b, level in places}
+    return {place: _embedded(path) for place, path in paths.items() if path.is_file()}
+
+
+def _embedded(path: Path) -> str:
+    """A PNG file as a data URI."""
+    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
 
 
 def expect_folder(folder: Path) -> None:
@@ -126,8 +141,7 @@ def _alignment(folder: Path) -> dict[str, Any]:
     for panel, model, data in table[["panel", "model", "data"]].drop_duplicates().itertuples(index=False, name=None):
         path = folder / FIGURES / figure_name(panel, model, data)
         if path.is_file():
-            uri = "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
-            drawn[f"{panel}: {model} on {data}"] = uri
+            drawn[f"{panel}: {model} on {data}"] = _embedded(path)
     return {"alignment": table, "alignment_cases": cases if len(cases) else None, "alignment_galleries": drawn}
 
 

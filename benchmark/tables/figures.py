@@ -18,13 +18,14 @@ from attribug.storage.files import make_folder, storing, write_atomically
 from attribug.storage.folders import FIGURES
 from attribug.storage.tensors import Tensors
 from attribug.tables.case_galleries import case_galleries
+from attribug.tables.training_pictures import training_pictures
 
 if TYPE_CHECKING:
     from attribug.results.figures import Pictures
     from attribug.results.headline import Pieces
     from attribug.running.outcome import Outcome
 
-OURS = ("gallery_*.png", "cases_*.png", "verdict_matrix_*.svg", "effects_*.svg", "curve_*.svg")
+OURS = ("gallery_*.png", "training_*.png", "cases_*.png", "verdict_matrix_*.svg", "effects_*.svg", "curve_*.svg")
 Drawing = Callable[[], bytes]
 
 
@@ -43,7 +44,9 @@ def draw(outcome: Outcome, results: pd.DataFrame, pieces: Pieces, out: Path) -> 
     make_folder(folder)
     plotted: Iterator[tuple[str, Drawing]] = ((name, partial(_svg, make)) for name, make in svgs.items())
     galleries = Tensors(out / "galleries")
-    drawings = chain(_galleries(outcome, rows, galleries), case_galleries(outcome, galleries), plotted)
+    drawings = chain(
+        _galleries(outcome, rows, galleries), training_pictures(outcome), case_galleries(outcome, galleries), plotted
+    )
     for name, drawing in drawings:
         try:
             picture = drawing()

@@ -9,9 +9,8 @@ import pandas as pd
 
 from attribug.contracts import outputs
 from attribug.maps.attribution import Census
-from attribug.results.narrative import counted
 from attribug.results.schema import KEYS, MENDED, NUMBERS, RESULT_COLUMNS, sort_results, typed
-from attribug.results.statistics import NEEDED
+from attribug.results.statistics import FEWEST_MODELS, too_few
 from attribug.results.summary import tabulated
 from attribug.tables.analysis import main_controls
 
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from attribug.plans.plan import Cell, Plan
     from attribug.running.outcome import Outcome
 
+NO_TRIPLE = "no model has both a reference and a control to be compared with"
 TOLERANCE = 0.05  # share of the sums they promise (completeness, conservation) that maps may miss without a warning
 
 
@@ -65,10 +65,12 @@ def _outcomes(outcome: Outcome) -> Iterator[dict[str, Any]]:
 
 def _planned(outcome: Outcome) -> Iterator[dict[str, Any]]:
     """Every row that the plan promises, as it stands where the models are too few for a single triple."""
-    few = f"{counted(outcome.plan.suite.seeds, 'model')} a side: nothing to compare it with; {NEEDED}"
-    for _, cell in outcome.plan.contrasted:
-        for method, _ in outcome.plan.methods:
-            yield from _empty_rows(outcome.plan, cell, method, "inconclusive", few, 0)
+    plan = outcome.plan
+    for _, cell in plan.contrasted:
+        taken = sum(outcome.took(n) for n, other in plan.contrasted if place_of(other) == place_of(cell))
+        reason = too_few(taken, plan.suite.seeds) if taken < FEWEST_MODELS else NO_TRIPLE
+        for method, _ in plan.methods:
+            yield from _empty_rows(plan, cell, method, "inconclusive", reason, 0)
 
 
 def _empty_rows(

@@ -11,8 +11,9 @@ from rich.table import Table
 from rich.text import Text
 
 from attribug.contracts.pieces import metric_and_post
+from attribug.results import advice, undecided
 from attribug.results.figures import SYMBOLS
-from attribug.results.headline import CONSTRUCTED
+from attribug.results.headline import CONSTRUCTED, headline
 from attribug.results.narrative import units
 from attribug.results.power import sentence
 from attribug.results.schema import MENDED
@@ -43,6 +44,8 @@ def print_run(run: Run, asked: Sequence[str] = ()) -> None:
         console.print(table)
     if len(run.results):
         _print_legend(console)
+        for line in _advice(run):
+            console.print(line, soft_wrap=True)
     for table in () if run.fixes is None else tables(run.fixes):
         console.print(table)
     power = run.analysis.get("power")  # an older run has none
@@ -53,6 +56,17 @@ def print_run(run: Run, asked: Sequence[str] = ()) -> None:
     for line in _faults(run):
         console.print(line, soft_wrap=True)
     console.print(_files(run), soft_wrap=True)
+
+
+MOST_REASONS = 15
+"""Lines that tell why verdicts are open: with the matrix they fill a screen."""
+
+
+def _advice(run: Run) -> list[str]:
+    """Where one method is the best and where predictions are enough; then why verdicts are open, a line a reason."""
+    rows = headline(run.results, run.facts["suite"], run.facts["pieces"])
+    found = advice.advise(rows, run.analysis.get("added"))
+    return [*advice.lines(found), *undecided.lines(rows, MOST_REASONS)]
 
 
 def _print_legend(console: Console) -> None:

@@ -190,6 +190,16 @@ def unmasked(*, base: Examples) -> Data:
     return Data(data.inputs, data.labels, data.ids)
 
 
+def nothing_marked(*, base: Examples) -> Data:
+    data = base.load()
+    return replace(data, masks=torch.zeros_like(data.inputs[:, 0], dtype=torch.bool))
+
+
+def marked_in_every_channel(*, base: Examples) -> Data:
+    data = base.load()
+    return replace(data, masks=data.inputs > 0)
+
+
 def repeated(*, base: Examples) -> Data:
     data = base.load()
     return data.select(torch.zeros(len(data), dtype=torch.int64))
@@ -379,6 +389,18 @@ BROKEN_BUGS = [
     (
         check_sides_see_the_same_examples, everybody_explains(unmasked, truth="object"), {},
         "truth 'object': expected masks, found none",
+    ),
+    (  # which would otherwise be read as the background
+        check_sides_see_the_same_examples, altered(on_data, truth="obejct"), {},
+        "level 0.5: truth 'obejct': expected one of background, object, annotated, or None",
+    ),
+    (
+        check_sides_see_the_same_examples, everybody_explains(nothing_marked, truth="background"), {},
+        "truth 'background': expected masks of a part of the input, found every one empty or full",
+    ),
+    (
+        check_sides_see_the_same_examples, everybody_explains(marked_in_every_channel, truth="object"), {},
+        r"truth 'object': expected masks \(30, 32, 32\) torch.bool, found \(30, 3, 32, 32\) torch.bool",
     ),
     (
         check_sides_see_the_same_examples,

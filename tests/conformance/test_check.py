@@ -1,8 +1,10 @@
 """`attribug check`: what authors of plugins see, and what CI reads."""
 
 import json
+import re
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -34,6 +36,27 @@ def {name}(a, b):
     a, b = (each.flatten(1) / each.flatten(1).abs().amax(1, keepdim=True) for each in (a, b))
     a, b = (each / each.norm(dim=1, keepdim=True) for each in (a, b))
     return {value}
+"""
+SEEING = """
+from attribug import methods
+
+@methods.register("seeing")
+def seeing(query):
+    seeing.seen.add(tuple(query.inputs.shape))
+    return query.gradient()
+
+seeing.seen = set()
+"""
+WARNING = """
+import warnings
+from attribug import metrics
+
+@metrics.register("warning_metric", kind="similarity", bounds=(-1, 1))
+def warning_metric(a, b):
+    for message in ("a hook was set", "another hook was set"):
+        warnings.warn(message)
+    a, b = (each.flatten(1) / each.flatten(1).abs().amax(1, keepdim=True) for each in (a, b))
+    return ((a * b).sum(1) / (a.norm(dim=1) * b.norm(dim=1))).clamp(-1, 1)
 """
 COSINE = "(a * b).sum(1).clamp(-1, 1)"
 
@@ -189,6 +212,40 @@ def test_a_module_is_a_plugin(inside, plugin, tmp_path, monkeypatch):
     answer = inside("check", "a_module_of_metrics")
     assert answer.returncode == 0, answer.stdout + answer.stderr
     assert answer.stdout.startswith("metric of_a_module: ok ")
+
+
+def test_what_was_tried_is_told(inside, plugin):
+    answer = inside("check", plugin(metric("told_metric"), name="told.py"))
+    assert "metric told_metric: ok   measures ordinary maps (inputs (6, 3, 13, 17))" in answer.stdout.splitlines()
+    rows = json.loads(inside("check", "told.py", "--json").stdout)["results"]
+    assert [row["tried"] for row in rows if row["check"] == "measures ordinary maps"] == ["inputs (6, 3, 13, 17)"]
+
+
+def test_shapes_and_networks_are_those_that_a_method_meets(plugin, tmp_path, monkeypatch):
+    """Every shape that is told was seen, and every one that was seen is told."""
+    from attribug.conformance import methods as conformance
+
+    monkeypatch.chdir(tmp_path)
+    Path("seeing.py").write_text(SEEING)
+    checks.load_plugin("seeing.py")
+    for check in conformance.CHECKS:
+        entry = checks.all_registries()["method"].get("seeing")
+        entry.function.seen.clear()
+        result = checks.run_check(check, "method", entry)
+        if result.tried and "level zero" not in result.check:
+            told = set(re.findall(r"\(\d[\d, ]*\)", result.tried))
+            batches = {str(shape) for shape in entry.function.seen if shape[0] > 1}  # others are asked one by one
+            assert told == batches, result
+
+
+def test_the_same_warning_is_shown_once(plugin, tmp_path, monkeypatch):
+    """Of a method that warns at every call, as captum's do; another warning is shown as well."""
+    monkeypatch.chdir(tmp_path)
+    Path("warning.py").write_text(WARNING)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        checks.check_plugin("warning.py")
+    assert sorted(str(each.message) for each in told) == ["a hook was set", "another hook was set"]
 
 
 class TestWrongInput:

@@ -1,103 +1,260 @@
-"""Advice: every method stands in one group, nobody wins whom another may equal, every `?` has its reason."""
+"""What sees a bug, what is blind, and who is the best, against tables made by hand and the shipped ones."""
 
 from __future__ import annotations
 
+import importlib.util
+import json
+import math
+from collections import Counter
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from attribug.results.advice import advice, outputs_tell, ranked, why_open
-from attribug.results.headline import BARE, EXPLANATION, NULL
-from attribug.results.schema import PERTURBED
-from attribug.results.statistics import NEEDED, verdict
+from attribug.results import advice
+from attribug.results.advice import Advice, advise, caution, first_place, outputs_said
+from attribug.results.headline import headline
+from attribug.results.schema import RESULT_COLUMNS, VERDICTS
+from attribug.results.statistics import verdict as decided
 
-VERDICTS = ("detects", "blind", "inverted", "inconclusive", "not taken", "unsupported", "failed")
-REASONS = {"inconclusive": "effect .549, interval [.410, .690] undecided", "unsupported": "GELU", "failed": "broke"}
+DOCS = Path(__file__).parent.parent.parent / "docs"
+NAN = math.nan
+PIECES: dict[str, Any] = {
+    "bugs": {"reinit": {"control": "clean", "primary": "spearman@sum"}},
+    "methods": {
+        **{name: {"bare": False, "explains": True, "headline": ""} for name in "abcdefgh"},
+        "random": {"bare": False, "explains": False, "headline": ""},
+        "edges": {"bare": False, "explains": False, "headline": ""},
+        "predictions": {"bare": True, "explains": False, "headline": "total_variation@none"},
+    },
+    "metrics": {
+        "spearman": {"asks_directly": False}, "total_variation": {"asks_directly": False},
+        "background_swap": {"asks_directly": True},
+    },
+}  # fmt: skip
+SUITE = {"name": "made", "tasks": ["digits"], "bugs": ["reinit"], "methods": list(PIECES["methods"]), "seeds": 5}
 
 
-def row(
-    method: str, told: str, effect: float = 0.5, low: float = 0.4, high: float = 0.6, **more: Any
-) -> dict[str, Any]:
-    facts = {
-        "task": "digits", "bug": "reinit", "level": "3", "control": "retrained", "method": method, "label": method,
-        "role": EXPLANATION, "verdict": told, "reason": REASONS.get(told, ""), "effect": effect, "ci_low": low,
-        "ci_high": high, "seeds": 5, "constructed": False, "metric": "spearman", "post": "sum",
+def row(method: str, low: float, high: float, **facts: Any) -> dict[str, Any]:
+    """A row with the verdict that its interval gives."""
+    effect = (low + high) / 2
+    told, reason = decided(effect, low, high, True, no_interval="2 models; an interval needs 3")
+    metric = facts.get("metric", "total_variation" if method == "predictions" else "spearman")
+    plain = {
+        "suite": "made", "task": "digits", "bug": "reinit", "level": "1", "control": "clean", "method": method,
+        "metric": metric, "post": "sum" if metric == "spearman" else "none", "seeds": 5, "n": 32, "undefined": 0.0,
+        "value": 0.4, "sem": 0.01, "benign": 0.8, "floor": 0.1, "effect": effect, "ci_low": low, "ci_high": high,
+        "verdict": told, "reason": reason,
     }  # fmt: skip
-    return facts | more
+    return plain | facts
 
 
-def told(*rows: dict[str, Any]) -> Any:
-    (found,) = advice(pd.DataFrame(rows), pd.DataFrame(rows))
+def told(*rows: dict[str, Any], **more: Any) -> Advice:
+    results = pd.DataFrame(rows, columns=list(RESULT_COLUMNS))
+    [found] = advise(headline(results, SUITE, PIECES), **more)
     return found
 
 
-@given(st.lists(st.sampled_from(VERDICTS), min_size=1, max_size=12))
-def test_every_method_stands_in_one_group(verdicts: list[str]) -> None:
-    found = told(*(row(f"method_{number}", each) for number, each in enumerate(verdicts)))
-    names = [name for group in found.groups.values() for name in group]
-    assert sorted(names) == sorted(f"method_{number}" for number in range(len(verdicts)))
-    assert set(found.first) <= {name for name, _ in found.sees}
-    assert bool(found.sees) == bool(found.first)
+def named(found: tuple[advice.Told, ...]) -> list[str]:
+    return [each.label for each in found]
 
 
-def test_a_winner_is_one_whom_nobody_reaches() -> None:
-    alone = told(row("a", "detects", 0.95, 0.90, 1.0), row("b", "detects", 0.8, 0.7, 0.89))
-    assert (alone.winner, alone.first) == ("a", ("a",))
-    assert "`a` sees it best" in ranked(alone)
-    beside = told(row("a", "detects", 0.95, 0.90, 1.0), row("b", "detects", 0.8, 0.7, 0.90))
-    assert (beside.winner, beside.first) == ("", ("a", "b"))
-    assert ranked(beside) == "No winner: 2 of the 2 methods that see it may be the best one."
-    assert ranked(told(row("a", "blind"))) == "No explanation sees it for certain."
+NOTHING = {"effect": NAN, "ci_low": NAN, "ci_high": NAN, "undefined": NAN, "seeds": 0}
+MIXED = (
+    row("a", 0.7, 0.8), row("b", 0.9, 1.0), row("c", 0.45, 0.55), row("d", 0.1, 0.2), row("e", 0.5, 0.7),
+    row("f", 0.0, 0.0, verdict="unsupported", reason="no layer", **NOTHING),
+    row("g", 0.0, 0.0, verdict="failed", reason="no layer", **NOTHING),
+    row("h", 0.4, 0.7, undefined=0.3, verdict="inconclusive", reason="undefined 30 %"),
+    row("random", 0.5, 0.5), row("edges", 0.5, 0.5), row("predictions", 0.8, 0.95),
+)  # fmt: skip
 
 
-def test_yardsticks_win_nothing() -> None:
-    found = told(
-        row("a", "detects", 0.8, 0.7, 0.9),
-        row("edges", "detects", 1.0, 1.0, 1.0, role=NULL),
-        row("predictions", "detects", 1.0, 1.0, 1.0, role=BARE, constructed=True),
+def test_every_method_stands_where_its_verdict_says() -> None:
+    found = told(*MIXED)
+    assert (named(found.sees), named(found.blind), named(found.inverted)) == (["b", "a"], ["c"], ["d"])
+    assert found.opened == (
+        ("5 models a side are too few to decide between blind and detects", ("e",)),
+        ("more than 10 % of the scores are undefined", ("h",)),
     )
-    assert (found.winner, found.false_alarms) == ("a", ("edges",))
-    assert found.outputs == (("predictions", "detects", 1.0, True),)
-    (sentence,) = outputs_tell(found)
-    assert "better than any map does" in sentence
-    assert "by construction" in sentence
+    assert [(each.verdict, each.reason, each.labels) for each in found.absent] == [
+        ("unsupported", "no layer", ("f",)), ("failed", "no layer", ("g",)),
+    ]  # fmt: skip
+    assert (found.yardsticks, found.alarms, found.measured) == (("random", "edges"), (), 6)
+    assert [output.label for output in found.outputs] == ["predictions"]
 
 
 @pytest.mark.parametrize(
-    ("effect", "told_as", "said"),
-    [(0.8, "detects", "as well as the best map"), (0.7, "detects", "where the best map has .80"),
-     (0.5, "blind", "do not tell it (.50)"), (0.6, "inconclusive", "is open (.60)")],
+    ("rows", "winner", "said"),
+    [
+        ((row("a", 0.7, 0.8), row("b", 0.81, 1.0)), "b", "b sees it best."),
+        ((row("a", 0.7, 0.8), row("b", 0.8, 1.0)), "",
+         "No winner: 2 of 2 explanations may be the best one (b and a)."),
+        ((row("b", 0.9, 1.0), row("a", 0.1, 0.95)), "",
+         "No winner: 2 of 2 explanations may be the best one (b and a)."),
+        ((row("a", 0.45, 0.55), row("b", 0.1, 0.2)), "", "No explanation sees it for certain."),
+        ((row("a", 0.9, 1.0), row("h", 0.4, 0.7, undefined=0.3, verdict="inconclusive")), "",
+         "No winner: 2 of 2 explanations may be the best one (a and h)."),  # who knows what is undefined?
+        ((row("a", 0.0, 0.0, verdict="failed", reason="no", **NOTHING),), "", "No explanation was measured."),
+        ((row("a", 0.7, 0.8), row("random", 0.9, 1.0), row("predictions", 1.0, 1.0)), "a", "a sees it best."),
+    ],
 )  # fmt: skip
-def test_what_outputs_tell_is_beside_what_maps_tell(effect: float, told_as: str, said: str) -> None:
-    found = told(row("a", "detects", 0.8, 0.7, 0.9), row("predictions", told_as, effect, role=BARE))
-    (sentence,) = outputs_tell(found)
-    assert said in sentence
+def test_a_winner_only_where_no_interval_reaches_it(rows: Any, winner: str, said: str) -> None:
+    found = told(*rows)
+    assert (found.winner, first_place(found)) == (winner, said)
 
 
-def test_reasons_of_the_statistics_are_words() -> None:
-    wide = verdict(0.55, 0.41, 0.69, True)[1]
-    assert why_open(wide) == "the interval is too wide"
-    assert why_open(f"{wide}; maps miss the sum they promise by 59%") == "the interval is too wide"
-    assert why_open(verdict(0.5, 0.45, 0.55, False)[1]) == "the maps had nothing to lose"
-    assert why_open(verdict(0.5, 0.45, 0.55, True, undefined=0.2)[1]) == "more than 10 % of the scores are undefined"
-    assert why_open(f"only 2 of 3 models have the bug; {NEEDED}").startswith("only 2 of 3 models")
+def test_noise_that_sees_a_bug_is_a_warning_and_never_the_best() -> None:
+    found = told(row("a", 0.7, 0.8), row("random", 0.9, 1.0), row("edges", 0.5, 0.5))
+    assert found.alarms == ("random",)
+    assert found.first == ("a",)
+    assert advice.alarm(found).startswith("Warning: random, which knows nothing of the model, sees it")
+    assert advice.alarm(told(*MIXED)) == ""
 
 
-def test_draws_are_no_models_and_mended_rows_are_left_out() -> None:
-    rows = pd.DataFrame([row("a", "blind", control=PERTURBED), row("a", "blind", bug="shortcut+rrr")])
-    (found,) = advice(rows, rows)
-    assert (found.bug, found.units) == ("reinit", "5 draws a side")
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        (MIXED, "Predictions alone see it (.88). No method's maps tell more for certain; those of 4 of 6 methods tell "
+                "less."),
+        ((row("a", 0.1, 0.3), row("predictions", 1.0, 1.0, reason="true by construction")),
+         "Predictions alone see it (1.00, true by construction: the bug was confirmed on them). Every method's maps "
+         "tell less."),
+        ((row("a", 0.9, 1.0), row("b", 0.5, 0.5), row("predictions", 0.5, 0.5)),
+         "Predictions alone are blind to it (.50). 1 of 2 methods' maps tell more for certain."),
+        ((row("a", 0.9, 1.0), row("predictions", 0.5, 0.7)),
+         "Predictions alone leave it open: interval .50–.70: 5 models a side are too few to decide between blind and "
+         "detects. 1 of 1 methods' maps tell more for certain."),
+        ((row("a", 0.9, 1.0), row("predictions", 0.0, 0.0, verdict="failed", reason="it broke", **NOTHING)),
+         "Predictions alone: failed, it broke."),
+        ((row("predictions", 0.9, 1.0, metric="background_swap"),),
+         "Predictions for another version of the images (background_swap) see it (.95). There is no map beside them."),
+    ],
+)  # fmt: skip
+def test_what_predictions_tell_and_whether_maps_tell_more(rows: Any, said: str) -> None:
+    assert outputs_said(told(*rows)) == [said]
 
 
-def test_what_only_signs_tell_is_said() -> None:
-    rows = pd.DataFrame([row("a", "detects", 1.0, 0.95, 1.0), row("b", "detects", 0.8, 0.7, 0.9)])
-    absolute = pd.DataFrame([row("a", "blind", post="abs_sum"), row("b", "detects", post="abs_sum")])
-    (found,) = advice(rows, pd.concat([rows, absolute]))
-    assert found.by_sign == ("a",)
-    assert "by the signs of its maps alone" in ranked(found)
-    (unknown,) = advice(rows, rows)
-    assert unknown.by_sign == ()
-    assert "signs" not in ranked(unknown)
+def test_intervals_of_differences_decide_where_there_are_any() -> None:
+    rows = (row("a", 0.6, 0.9), row("b", 0.6, 0.9), row("predictions", 0.5, 0.7))
+    keys = {"task": "digits", "bug": "reinit", "level": "1", "control": "clean", "metric": "spearman", "post": "sum"}
+    added = pd.DataFrame([
+        {**keys, "method": "a", "yardstick": "total_variation", "adds": "more"},
+        {**keys, "method": "b", "yardstick": "total_variation", "adds": "less"},
+        {**keys, "method": "b", "yardstick": "another", "adds": "more"},
+    ])  # fmt: skip
+    [without], [output] = told(*rows).outputs, told(*rows, added=added).outputs
+    assert (without.more, without.less) == (0, 0)
+    assert (output.more, output.less) == (1, 1)
+
+
+def test_who_sees_by_signs_alone_is_named_with_both_effects() -> None:
+    rows = [row("a", 0.9, 1.0), row("a", 0.5, 0.52, post="abs_sum"), row("b", 0.9, 1.0),
+            row("b", 0.9, 1.0, post="abs_sum"), row("c", 0.5, 0.5), row("c", 0.5, 0.5, post="abs_sum")]  # fmt: skip
+    results = pd.DataFrame(rows)
+    assert "By signs alone: a (.95, absolute .51); its absolute maps are blind" in caution(told(*rows, results=results))
+    assert caution(told(*rows)) == ""
+    assert caution(told(*rows, results=results[results["method"] != "a"])) == ""
+    others = results.assign(control=results["control"].where(results["post"] == "sum", "another"))
+    assert caution(told(*rows, results=others)) == ""
+
+
+def test_what_to_type_next() -> None:
+    rows = headline(pd.DataFrame(MIXED), SUITE, PIECES)
+    power = pd.DataFrame({"models": [8.0, 30.0, NAN]})
+    assert advice.next_step(SUITE, rows, power) == (
+        "attribug run made --seeds 10", "10 models a side would decide 1 of 2 open verdicts with 80 % chance",
+    )  # fmt: skip
+    assert advice.next_step(SUITE | {"seeds": 10}, rows, power[1:])[0] == "attribug run made --seeds 50"
+    assert advice.next_step(SUITE | {"tasks": ["own"]}, rows, power)[0] == "attribug run made … --seeds 10"
+    assert advice.next_step(SUITE, rows, power.assign(models=NAN)) == ("", "")
+    assert advice.next_step(SUITE, rows, None) == ("", "")
+    assert advice.next_step(SUITE, rows[rows["verdict"] != "inconclusive"], power) == ("", "")
+    few = headline(pd.DataFrame([row("a", NAN, NAN, seeds=1)]), SUITE, PIECES)
+    assert advice.next_step(SUITE | {"seeds": 1}, few, None)[0] == "attribug run made --seeds 5"
+
+
+def test_the_terminal_gets_two_lines_at_most() -> None:
+    assert advice.lines([told(*MIXED)]) == [
+        "no winner: reinit 1 (2 may be the best)", "predictions tell as much as any map: reinit 1",
+    ]  # fmt: skip
+    assert advice.lines([told(row("a", 0.9, 1.0), row("predictions", 0.5, 0.5))]) == ["best: reinit 1: a"]
+    assert advice.lines([told(row("a", 0.5, 0.5))]) == []
+
+
+METHODS = st.lists(st.tuples(st.sampled_from(VERDICTS), st.floats(0, 1), st.floats(0, 1)), min_size=1, max_size=8)
+
+
+@given(METHODS)
+@settings(max_examples=100, deadline=None)
+def test_every_explanation_stands_in_exactly_one_group(drawn: list[tuple[str, float, float]]) -> None:
+    """Whatever verdicts a table holds, also those that its numbers do not give."""
+    rows = [row(name, min(low, high), max(low, high), verdict=verdict, reason="because")
+            for name, (verdict, low, high) in zip("abcdefgh", drawn, strict=False)]  # fmt: skip
+    _each_once(told(*rows, row("random", 0.5, 0.5)), [each["method"] for each in rows])
+
+
+def _each_once(found: Advice, methods: list[str]) -> None:
+    groups = [named(found.sees), named(found.blind), named(found.inverted), *(labels for _, labels in found.opened),
+              *(each.labels for each in found.absent)]  # fmt: skip
+    assert Counter(label for group in groups for label in group) == Counter(methods)
+    assert set(found.first) <= set(methods)
+    for group in (found.sees, found.blind, found.inverted):
+        effects = [each.effect for each in group if not np.isnan(each.effect)]
+        assert effects == sorted(effects, reverse=True)
+
+
+@pytest.fixture(scope="module")
+def script() -> ModuleType:
+    """docs/which_method.py."""
+    spec = importlib.util.spec_from_file_location("which_method", DOCS / "which_method.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_page_is_what_the_script_writes(script: ModuleType) -> None:
+    page = (DOCS / "which-method.md").read_text(encoding="utf-8")
+    assert page == script.page(), "stale: run python docs/which_method.py"
+
+
+@pytest.mark.parametrize("name", ["quick", "paper-offline"])
+def test_the_page_follows_the_tables(script: ModuleType, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every verdict of an explanation in the matrix is in exactly one group, and another table gives another page."""
+    source = script.source(name)
+    explained = source.rows[~source.rows["honest"]]
+    for found in source.found:
+        here = explained[(explained[["task", "bug", "level"]] == [found.task, found.bug, found.level]).all(axis=1)]
+        _each_once(found, here["label"].tolist())
+    before, load = script.page(), script.load_table
+
+    def turned(place: str, **options: Any) -> Any:
+        table = load(place, **options)
+        table.results.loc[table.results["verdict"] == "blind", "verdict"] = "detects"
+        return table
+
+    monkeypatch.setattr(script, "load_table", turned)
+    assert script.page() != before
+
+
+def test_deep_taylor_sees_wrong_labels_by_signs_alone(script: ModuleType) -> None:
+    """The sceptic's caution, from the table: read here without the code that tells it."""
+    table = pd.read_csv(Path(advice.__file__).parent / "reference" / "quick.csv", dtype={"level": str})
+    mine = table[(table["method"] == "deep_taylor") & (table["bug"] == "label_flips")]
+    mine = mine[(mine["control"] == "other_flips") & (mine["metric"] == "spearman")].set_index("post")
+    assert mine["verdict"].to_dict() == {"sum": "detects", "abs_sum": "blind"}
+    effects = [f"{mine['effect'][post]:.2f}".removeprefix("0") for post in ("sum", "abs_sum")]
+    asked = "**Is `deep_taylor` good where labels were wrong?** Only by the sign: "
+    assert f"{asked}{effects[0]} by signed maps, {effects[1]} by absolute ones on digits" in script.page()
+
+
+def test_suspicions_are_bugs_of_the_tables(script: ModuleType) -> None:
+    for name in script.TABLES:
+        facts = json.loads((Path(advice.__file__).parent / "reference" / f"{name}.json").read_text())
+        assert set(facts["pieces"]["bugs"]) == {suspicion.bug for suspicion in script.SUSPICIONS}

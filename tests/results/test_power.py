@@ -169,7 +169,11 @@ def test_a_decided_verdict_is_not_in_the_table(plain: SimpleNamespace) -> None:
 
 @pytest.mark.parametrize(
     ("seeds", "facts", "reason"),
-    [(3, {"undefined": 0.3}, "undefined "), (2, {}, "2 models with the bug"), (3, {"images": 1}, "one image; ")],
+    [
+        (3, {"undefined": 0.3}, "undefined "),
+        (2, {}, "2 models; an interval needs 3"),
+        (3, {"images": 1}, "only 1 example"),
+    ],
 )
 def test_what_more_models_would_not_decide_says_why(
     plain: SimpleNamespace, seeds: int, facts: dict[str, Any], reason: str

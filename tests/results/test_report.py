@@ -234,9 +234,8 @@ def not_taken(run: PageContents) -> PageContents:
 
 
 def one_seed(run: PageContents) -> PageContents:
-    results = run.results.assign(
-        ci_low=np.nan, ci_high=np.nan, verdict="inconclusive", reason="2 models with the bug; an interval needs 3"
-    )
+    few = "1 model; an interval needs 3"
+    results = run.results.assign(ci_low=np.nan, ci_high=np.nan, verdict="inconclusive", reason=few)
     return replace(run, results=results, facts=run.facts | {"suite": run.facts["suite"] | {"seeds": 1}}, analysis={})
 
 

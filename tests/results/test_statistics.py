@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from attribug.results.schema import RESULT_COLUMNS, SCORE_COLUMNS, TRIPLE, TableError
 from attribug.results.statistics import (
+    IN_EVERY_TRIPLE,
     Kind,
     above_floor,
     arrange,
@@ -22,6 +23,7 @@ from attribug.results.statistics import (
     jackknife,
     leave_one_out,
     tells,
+    too_few,
     verdict,
 )
 from attribug.results.summary import grouped, matrix, summarise
@@ -242,25 +244,33 @@ def test_two_models_decide_nothing(seeds: int) -> None:
     result = summary(similarity_rows(seeds, lambda *_: 0.0, lambda *_: 1.0), seeds).iloc[0]
     assert result["effect"] == 1
     if seeds == 2:
-        assert (result["verdict"], result["reason"]) == ("inconclusive", "2 models with the bug; an interval needs 3")
+        assert (result["verdict"], result["reason"]) == ("inconclusive", "2 models; an interval needs 3")
         assert math.isnan(result["ci_low"])
         assert math.isnan(result["ci_high"])
     else:
         assert (result["verdict"], result["reason"], result["ci_low"]) == ("detects", "", 1.0)
 
 
+def test_where_the_bug_took_in_few_models_the_reason_counts_them() -> None:
+    rows = [row for row in similarity_rows(3, lambda *_: 0.0, lambda *_: 1.0) if row["seed"] != 1]
+    result = summary(rows, 3).iloc[0]
+    assert (result["verdict"], result["reason"]) == (
+        "inconclusive", "only 2 of 3 models have the bug; an interval needs 3",
+    )  # fmt: skip
+    assert too_few(1, 5) == "only 1 of 5 models has the bug; an interval needs 3"
+    assert too_few(1, 1) == "1 model; an interval needs 3"
+
+
 def test_one_example_gives_no_interval() -> None:
     result = summary(similarity_rows(3, lambda *_: 0.0, lambda *_: 1.0, images=1), 3).iloc[0]
-    assert (result["verdict"], result["reason"]) == ("inconclusive", "one image; an interval needs 2")
+    assert (result["verdict"], result["reason"]) == ("inconclusive", "only 1 example; an interval needs 2")
     assert math.isnan(result["ci_low"])
 
 
 def test_a_model_in_every_triple_gives_no_interval() -> None:
     rows = [row for row in similarity_rows(4, lambda *_: 0.0, lambda *_: 1.0) if row["reference"] == 0]
     result = summary(rows, 4).iloc[0]
-    assert (result["verdict"], result["reason"]) == (
-        "inconclusive", "every comparison rests on one of the models; an interval needs some without it",
-    )  # fmt: skip
+    assert (result["verdict"], result["reason"]) == ("inconclusive", IN_EVERY_TRIPLE)
     assert math.isnan(result["ci_low"])
 
 
