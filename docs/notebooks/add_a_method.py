@@ -8,7 +8,8 @@
 # %% [markdown]
 # # Add a method of your own, and hold it against another
 #
-# A method is a function of the model, the inputs and the classes asked about. It stands beside all others at once.
+# A method is a function of the model, the inputs and the classes asked about. It stands beside all others at
+# once.
 
 # %%
 import torch
@@ -30,8 +31,8 @@ run = attribug.run(
 run
 
 # %% [markdown]
-# Does it tell more than the plain gradient? Both effects rest on the same models and images, so their difference is known
-# better than either.
+# Does it tell more than the plain gradient? Both effects rest on the same models and images, so their
+# difference is known better than either.
 
 # %%
 attribug.compare_methods(run, "sign_x_input", "gradient")

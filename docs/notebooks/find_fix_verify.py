@@ -8,8 +8,9 @@
 # %% [markdown]
 # # Find it, fix it, verify it
 #
-# Decoy MNIST: the grey of a swatch in a corner tells the digit in training. The gradient finds it; right for the right
-# reasons (`rrr`) punishes gradients on the swatch; accuracy where the swatch tells nothing verifies the fix.
+# Decoy MNIST: the grey of a swatch in a corner tells the digit in training. The gradient finds it; right for
+# the right reasons (`rrr`) punishes gradients on the swatch; accuracy where the swatch tells nothing verifies
+# the fix.
 
 # %%
 import attribug
@@ -21,8 +22,8 @@ run = attribug.run(
 run
 
 # %% [markdown]
-# `biased`: the swatch tells the truth, `decorrelated`: it tells nothing. The bound is `clean_data`, which never saw a
-# swatch that tells.
+# `biased`: the swatch tells the truth, `decorrelated`: it tells nothing. The bound is `clean_data`, which never
+# saw a swatch that tells.
 
 # %%
 shown = run.fixes.query("test_set in ['biased', 'decorrelated']")

@@ -8,13 +8,17 @@
 # %% [markdown]
 # # Gate changes
 #
-# A table that is kept is a promise: a later run is held against it row by row. Here the change is one of parameters, which
-# ruins SmoothGrad by noise.
+# A table that is kept is a promise: a later run is held against it row by row. Here the change is one of
+# parameters, which ruins SmoothGrad by noise.
 
 # %%
 import attribug
 
-options = {"bugs": ["reinit"], "methods": ["smoothgrad", "random", "predictions"], "changes": {"levels.reinit": ["all"]}}
+options = {
+    "bugs": ["reinit"],
+    "methods": ["smoothgrad", "random", "predictions"],
+    "changes": {"levels.reinit": ["all"]},
+}
 before = attribug.run("smoke", out="runs/before", **options)
 again = attribug.run("smoke", out="runs/again", **options)
 attribug.compare(before, again)
@@ -32,5 +36,5 @@ difference
 difference.ok, difference.code
 
 # %% [markdown]
-# `attribug compare runs/before runs/after` ends with that code, which is what fails a build: see
-# [Gating CI](../ci.md). Rows that only one table has are left out by `common=True`.
+# `attribug compare runs/before runs/after` ends with that code, which is what fails a build: see [Gating
+# CI](../ci.md). Rows that only one table has are left out by `common=True`.

@@ -8,8 +8,8 @@
 # %% [markdown]
 # # Held against what people marked
 #
-# How far do a model's explanations agree with masks? Digits with a coloured block: to one model the block tells the digit,
-# to the other it tells nothing. Where does each of them look?
+# How far do a model's explanations agree with masks? Digits with a coloured block: to one model the block tells
+# the digit, to the other it tells nothing. Where does each of them look?
 
 # %%
 import attribug
@@ -22,5 +22,6 @@ rows = run.alignment.query("metric == 'pointing_game' and data == 'decorrelated'
 rows[["model", "mask", "method", "value", "random", "above_random", "accuracy", "reason"]]
 
 # %% [markdown]
-# The pointing game: how often the strongest pixel lies on the mask, beside what is expected of noise. Two models of a kind
-# are too few for intervals over models, and the reason says so. [Alignment](../alignment.md) has the whole suite.
+# The pointing game: how often the strongest pixel lies on the mask, beside what is expected of noise. Two
+# models of a kind are too few for intervals over models, and the reason says so. [Alignment](../alignment.md)
+# has the whole suite.

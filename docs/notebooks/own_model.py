@@ -8,8 +8,8 @@
 # %% [markdown]
 # # Ask about your own model
 #
-# Bring the model and some images. It is left as it is: what is damaged are copies. Here it is a small network that learns
-# horizontal from vertical bars in a few seconds; put yours in its place.
+# Bring the model and some images. It is left as it is: what is damaged are copies. Here it is a small network
+# that learns horizontal from vertical bars in a few seconds; put yours in its place.
 
 # %%
 import torch
@@ -44,8 +44,8 @@ maps = attribug.explain("smoothgrad", model.eval(), images[:2], labels[:2])
 attribug.show(images[0], maps[0], title="smoothgrad")
 
 # %% [markdown]
-# Which of them would notice that layers lost their weights, or that the weights carry noise? The control are copies of
-# this model whose weights differ so little that predictions stay.
+# Which of them would notice that layers lost their weights, or that the weights carry noise? The control are
+# copies of this model whose weights differ so little that predictions stay.
 
 # %%
 run = attribug.run(
@@ -55,4 +55,5 @@ run = attribug.run(
 run
 
 # %% [markdown]
-# Verdicts are about this model. [Your own model](../own.md) has the command line, masks, and bugs of the training data.
+# Verdicts are about this model. [Your own model](../own.md) has the command line, masks, and bugs of the
+# training data.

@@ -8,8 +8,9 @@
 # %% [markdown]
 # # Run the benchmark, and read what it says
 #
-# A run takes a suite, trains models with and without each bug, explains them, and gives a verdict for every method and bug.
-# Here is a small one, of one bug and few methods; `attribug run` on the command line does the same with all of them.
+# A run takes a suite, trains models with and without each bug, explains them, and gives a verdict for every
+# method and bug. Here is a small one, of one bug and few methods; `attribug run` on the command line does the
+# same with all of them.
 
 # %%
 import attribug
@@ -24,15 +25,17 @@ run = attribug.run(
 run
 
 # %% [markdown]
-# `●` the method sees the bug, `○` it is blind to it, `?` nobody can tell with three models a side. The number is the
-# effect: how often the maps tell the buggy model from its control, .5 being a guess. The table has what it rests on.
+# `●` the method sees the bug, `○` it is blind to it, `?` nobody can tell with three models a side. The number
+# is the effect: how often the maps tell the buggy model from its control, .5 being a guess. The table has what
+# it rests on.
 
 # %%
 columns = ["bug", "level", "method", "value", "benign", "floor", "effect", "ci_low", "ci_high", "verdict", "reason"]
 run.results.query("metric == 'spearman' and post == 'sum'")[columns]
 
 # %% [markdown]
-# Maps are there as well. The gradient of one clean model, and of the same model whose last three layers are random:
+# Maps are there as well. The gradient of one clean model, and of the same model whose last three layers are
+# random:
 
 # %%
 clean = run.maps("gradient", "reinit", 3, seed=0, side="reference")
