@@ -17,7 +17,7 @@ import attribug
 
 run = attribug.run(
     "right-reasons", tasks=["decoy_mnist"], fixes=["rrr"], methods=["gradient", "random", "predictions"], seeds=3,
-    changes={"sweeps": {}},
+    changes={"sweeps": {}, "task_options.decoy_mnist.train": 2000, "task_options.decoy_mnist.epochs": 32},
 )  # fmt: skip
 run
 

@@ -14,7 +14,7 @@
 # %%
 import attribug
 
-run = attribug.run("alignment", panels=["mnist_block"], methods=["gradient", "random"], seeds=2, examples=40)
+run = attribug.run("alignment", panels=["mnist_block"], methods=["gradient", "random"], seeds=1, examples=40)
 run
 
 # %%
@@ -22,6 +22,6 @@ rows = run.alignment.query("metric == 'pointing_game' and data == 'decorrelated'
 rows[["model", "mask", "method", "value", "random", "above_random", "accuracy", "reason"]]
 
 # %% [markdown]
-# The pointing game: how often the strongest pixel lies on the mask, beside what is expected of noise. Two
-# models of a kind are too few for intervals over models, and the reason says so. [Alignment](../alignment.md)
+# The pointing game: how often the strongest pixel lies on the mask, beside what is expected of noise. One
+# model of a kind is too few for intervals over models, and the reason says so. [Alignment](../alignment.md)
 # has the whole suite.

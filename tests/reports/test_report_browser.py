@@ -308,7 +308,8 @@ def test_a_focus_that_cannot_be_seen_is_noticed(made: Chrome) -> None:
 
 
 def test_print_shows_everything_but_every_row(shown: Chrome) -> None:
-    assert shown.execute_script(HIDDEN)  # on the screen, details are shut
+    inserted(shown, "<details><summary>shut</summary><p>on the screen</p></details>")
+    assert shown.execute_script(HIDDEN)
     assert shown.execute_script(CUT)
     emulate(shown, media="print")
     assert shown.execute_script(HIDDEN) == []
@@ -326,3 +327,69 @@ def test_without_scripts_everything_but_sorting_is_there(browser: Chrome, pages:
         assert browser.find_element("css selector", "details table").is_displayed()
     finally:
         browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
+
+
+SHORT_BOXES = """
+return [...document.querySelectorAll('.gallery')].filter((e) => e.scrollHeight > e.clientHeight + 1).length;
+"""
+DOTS_OUTSIDE = """
+const drawn = [...document.querySelectorAll('.drawing:not(.wide) svg')];
+const outside = (e) => { const box = e.getBoundingClientRect(); return box.left < 0 || box.right > innerWidth + 1; };
+return [drawn.length, drawn.flatMap((svg) => [...svg.querySelectorAll('use')]).filter(outside).length];
+"""
+LOST = """
+return [...document.querySelectorAll('a[href^="#"]')].map((e) => e.getAttribute('href'))
+  .filter((href) => href !== '#' && !document.getElementById(href.slice(1)));
+"""
+UNTOLD = """
+const names = (section) => [...section.querySelectorAll('.rows tbody th')].map((e) => e.textContent);
+return [...document.querySelectorAll('table.matrix')].flatMap((table) => {
+  const links = [...table.querySelectorAll('.facts a')].map((a) => document.getElementById(a.hash.slice(1)));
+  const told = (row, at) => links[at] && names(links[at]).includes(row.dataset.name.split(': ')[0]);
+  return [...table.querySelectorAll('tr.method')].flatMap((row) => [...row.querySelectorAll('td')]
+    .filter((cell, at) => cell.title && !told(row, at)).map(() => row.dataset.name));
+});
+"""
+
+
+def test_all_rows_of_a_gallery_are_seen(shown: Chrome) -> None:
+    for width in (WIDE, PHONE):
+        emulate(shown, width=width)
+        assert shown.find_elements("css selector", ".gallery tbody tr")
+        assert shown.execute_script(SHORT_BOXES) == 0
+    shown.execute_script("document.styleSheets[0].insertRule('.gallery { max-height: 3rem }', 0)")
+    assert shown.execute_script(SHORT_BOXES) > 0
+
+
+def test_effects_keep_their_dots_on_a_phone(shown: Chrome) -> None:
+    emulate(shown, width=PHONE)
+    drawings, outside = shown.execute_script(DOTS_OUTSIDE)
+    assert drawings
+    assert outside == 0
+    rules = "document.styleSheets[0].cssRules.length"
+    shown.execute_script(
+        f"document.styleSheets[0].insertRule('.drawing svg {{ min-width: 60rem !important }}', {rules})"
+    )
+    assert shown.execute_script(DOTS_OUTSIDE)[1] > 0
+
+
+def test_names_lead_to_their_sentences(shown: Chrome) -> None:
+    assert shown.execute_script(LOST) == []
+    assert shown.find_elements("css selector", "table.matrix a.piece")
+    inserted(shown, '<a href="#nowhere">lost</a>')
+    assert shown.execute_script(LOST) == ["#nowhere"]
+
+
+def test_what_hovering_tells_is_told_without_it(shown: Chrome) -> None:
+    """Every cell of the matrix stands with all its numbers in the section that its column links to."""
+    assert shown.find_elements("css selector", "table.matrix td[title]")
+    assert shown.execute_script(UNTOLD) == []
+    shown.execute_script("document.querySelectorAll('.rows').forEach((e) => e.remove())")
+    assert shown.execute_script(UNTOLD) != []
+
+
+def test_training_images_stand_above_the_maps_of_their_bug(browser: Chrome, pages: dict[str, Path]) -> None:
+    opened(browser, pages["smoke"])
+    pictures = browser.find_elements("css selector", ".training img")
+    assert len(pictures) == 2  # of the background and of labels; the other bugs train on nothing else
+    assert all(browser.execute_script("return arguments[0].naturalWidth", picture) > 0 for picture in pictures)
