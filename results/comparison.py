@@ -144,7 +144,7 @@ class Comparison:
         if not parts and not self.compared:
             parts = ["nothing was measured on both sides, which is not the same as nothing worse"]
         if not parts:
-            told = self.table.apply(told_status, axis=1).value_counts(sort=False).to_dict()
+            told = Counter(told_status(row) for _, row in self.table.iterrows())
             counts = ", ".join(f"{told[words]} {words}" for words in sorted(told, key=_order))
             same = int(self.table["same_models"].sum())
             models = f"{same} under the same models" if same else "under other models"

@@ -8,16 +8,16 @@
 # %% [markdown]
 # # Find it, fix it, verify it
 #
-# Decoy MNIST: the grey of a swatch in a corner tells the digit in training. The gradient finds it; right for
-# the right reasons (`rrr`) punishes gradients on the swatch; accuracy where the swatch tells nothing verifies
-# the fix.
+# Decoy MNIST: the grey of a swatch in a corner tells the digit in training. Of a model that learnt it the
+# gradient lies on the swatch; right for the right reasons (`rrr`) punishes that; accuracy where the swatch
+# tells nothing verifies the fix. Three models and few images decide few verdicts; the tables below are the point.
 
 # %%
 import attribug
 
 run = attribug.run(
     "right-reasons", tasks=["decoy_mnist"], fixes=["rrr"], methods=["gradient", "random", "predictions"], seeds=3,
-    changes={"sweeps": {}, "task_options.decoy_mnist.train": 2000, "task_options.decoy_mnist.epochs": 32},
+    changes={"sweeps": {}, "task_options.decoy_mnist.train": 3000},
 )  # fmt: skip
 run
 
