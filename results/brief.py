@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from attribug.results import undecided
 from attribug.results.alignment import KEYS, chosen, told_metrics
 from attribug.results.figures import SYMBOLS
 from attribug.results.headline import PLACE, headline, places
@@ -17,6 +18,7 @@ LINE, LONG_LINE = 90, 180  # letters of a list, of a sentence
 NAME, CELL = 60, 300  # letters of a name, of a sentence in a table
 MOST_COLUMNS, MOST_LINES = 40, 60
 """Of a matrix; results have the rest."""
+MOST_REASONS = 8  # lines that tell why verdicts are open
 MOST_METHODS = 4  # of a table of alignment
 MOST_ROWS = 20  # of a comparison
 FIRST = 3  # rows that a comparison's text names
@@ -57,7 +59,9 @@ def run_html(facts: Mapping[str, Any], results: pd.DataFrame, alignment: pd.Data
     rows = headline(results, suite, pieces)
     legend = " · ".join(f"{symbol} {verdict}" for verdict, symbol in SYMBOLS.items())
     parts = [_matrix(str(task), rows[rows["task"] == task], suite, pieces) for task in dict.fromkeys(rows["task"])]
-    return _framed([*parts, f"<p>{escape(legend)}<br>{escape(LEGEND)} * true by construction.</p>"])
+    why = [_text(line, CELL) for line in undecided.lines(rows, MOST_REASONS)]
+    parts.append(f"<p>{escape(legend)}<br>{escape(LEGEND)} * true by construction.</p>")
+    return _framed([*parts, *([f"<p>{'<br>'.join(why)}</p>"] if why else [])])
 
 
 def comparison_text(conclusion: str, counts: Mapping[str, int], alarms: Sequence[str], total: int) -> str:

@@ -10,9 +10,10 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from attribug.results import alignment, brief
+from attribug.results import alignment, brief, undecided
 from attribug.results.comparison import ComparedTable, compare
 from attribug.results.figures import SYMBOLS
+from attribug.results.headline import headline
 from attribug.results.html_page import PageContents
 from attribug.results.narrative import number
 from attribug.results.schema import RESULT_COLUMNS, typed
@@ -105,6 +106,17 @@ def test_the_matrix_has_every_cell(made_run: Made) -> None:
             checked += 1
     assert checked == 5 * len(places)
     assert [row[0] for row in rows][-1] == "predictions: background_swap"
+
+
+def test_open_verdicts_have_their_reasons_below(made_run: Made) -> None:
+    made = made_run()
+    told = brief.run_html(made.facts, made.results, None)
+    rows = headline(made.results, made.facts["suite"], made.facts["pieces"])
+    assert (rows["verdict"] == "inconclusive").any()
+    for reason in undecided.lines(rows, brief.MOST_REASONS):
+        assert reason.partition(":")[0].removeprefix("? ") in told
+    decided = brief.run_html(made.facts, made.results.assign(verdict="blind"), None)
+    assert decided.count("<p>") == told.count("<p>") - 1
 
 
 def test_hostile_names_stay_names(made_run: Made, hostile: tuple[str, ...]) -> None:
