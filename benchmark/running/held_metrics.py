@@ -8,7 +8,7 @@ import pydantic
 
 from attribug.plans import planning
 from attribug.storage.files import read_json
-from attribug.storage.folders import RUN
+from attribug.storage.folders import MAPS_INDEX, RUN
 from attribug.suites.suite import Suite
 
 MEASURING = ("metrics", "posts")
@@ -31,7 +31,7 @@ def with_held(asked: Suite, folder: Path, name: str) -> tuple[Suite, bool, list[
         return asked, False, [line]
     before, now = (list(dict.fromkeys(_names(each, held, asked))) for each in (held, asked))
     more, gone = [each for each in now if each not in before], [each for each in before if each not in now]
-    kept = told.get("maps_kept") is True
+    kept = told.get("maps_kept") is True and (folder / MAPS_INDEX).is_file()
     if not gone:
         return asked, kept, []
     if not kept:

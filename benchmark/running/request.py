@@ -100,7 +100,8 @@ def requested(suite: str | None, options: RunOptions) -> Request:
         raise InputError(f"--{flag}: {expected}, found {name}")
     own = bring(chosen, objects)
     place = locations.at(Path("runs") / chosen.name if options.out is None else options.out, "--out ")
-    chosen, kept, held = (chosen, False, []) if options.fresh else with_held(chosen, place.folder, place.name)
+    known = not options.fresh and place.remote is None  # what lies at a URL is fetched later
+    chosen, kept, held = with_held(chosen, place.folder, place.name) if known else (chosen, False, [])
     plan = planning.resolved(chosen, options.device)
     given = None if options.models is None else locations.at(options.models, "--models ")
     if given is not None and given.remote is None and not given.folder.is_dir():
