@@ -38,7 +38,10 @@ class Suspicion(NamedTuple):
 SUSPICIONS = (
     Suspicion(
         "I suspect that the background gives it away", "spurious_background",
-        (f"{OWN} --masks masks --mean .5 --std .25 --tune all --bugs spurious_background", f"{OWN} --bugs decoy_patch"),
+        (
+            f"{OWN} --masks masks --mean .5 --std .25 --tune all --bugs spurious_background",
+            f"{OWN} --tune all --bugs decoy_patch",
+        ),
         "Objects are cut out by your masks, and copies of your model learn from scenes that name the class. Without "
         "masks, a patch in a corner does the same for a smaller shortcut.",
     ),
@@ -53,7 +56,7 @@ SUSPICIONS = (
         "Nothing is trained: layers of a copy get fresh weights. Levels say how many, counted from the output.",
     ),
     Suspicion(
-        "I suspect that the input comes from another world", "ood",
+        "I suspect that the model never learnt such inputs", "ood",
         (f"{OWN} --against torchvision:resnet18 --bugs ood",),
         "Another model, or yours after it learnt other data (`--against PLACE`), explains your images.",
     ),
@@ -67,7 +70,8 @@ photographs of animals, and a small network on clothes; five models or draws a s
 probability that maps tell the buggy model from its control; .5 is guessing. [words.md](words.md) has all words.
 
 **There is seldom a winner.** A method is called the best only where no other method's interval reaches its own; else
-the table says how many may be the best. That is cautious: intervals of differences, in `analysis/`, are narrower.
+the table says how many may be the best. That is cautious, for methods and beside predictions: a run's own page has the
+intervals of the differences, which are narrower, and counts more.
 What a method shows on your network may differ, which is why each section ends with what to type.
 """
 
@@ -193,7 +197,7 @@ def _elsewhere() -> str:
     ]
     asked = [
         "```sh",
-        f"{OWN} --bugs weight_noise,batchnorm_mode,preprocessing",
+        f"{OWN} --mean .5 --std .25 --bugs weight_noise,batchnorm_mode,preprocessing",
         "attribug run standard --dry-run",
         "```",
     ]

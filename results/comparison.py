@@ -18,13 +18,12 @@ import pandas as pd
 from scipy.special import stdtrit
 
 from attribug.results import brief
+from attribug.results.comparison_words import REGRESSION, STATUSES, UNMEASURED, explained, order, place, told_status
 from attribug.results.narrative import counted
 from attribug.results.schema import KEYS, OUTCOMES, RESULT_COLUMNS, SCHEMA_VERSION, TableError, sort_results
 from attribug.results.statistics import CONFIDENCE, UNDEFINED, Flags, Floats
 from attribug.results.variation import beyond_chance, paired_variances, value_variances
 
-STATUSES = ("worse", "verdict changed", "missing", "incompatible", "better", "new", "same")
-REGRESSION, UNMEASURED = "regression", "unmeasured"
 NUMBERS = ("old", "new", "difference", "low", "high")
 COLUMNS = (
     *KEYS, "status", "alarm", "note", "verdict_old", "verdict_new",
@@ -145,7 +144,7 @@ class Comparison:
             parts = ["nothing was measured on both sides, which is not the same as nothing worse"]
         if not parts:
             told = Counter(told_status(row) for _, row in self.table.iterrows())
-            counts = ", ".join(f"{told[words]} {words}" for words in sorted(told, key=_order))
+            counts = ", ".join(f"{told[words]} {words}" for words in sorted(told, key=order))
             same = int(self.table["same_models"].sum())
             models = f"{same} under the same models" if same else "under other models"
             parts = [f"nothing worse in {len(self.table)} rows ({counts}; {models})"]
@@ -166,38 +165,6 @@ class Comparison:
         """What got worse first, then what was not measured."""
         rows = [self.table[self.table["alarm"] == alarm] for alarm in (REGRESSION, UNMEASURED)]
         return pd.concat(rows)
-
-
-def _order(words: str) -> int:
-    """Where a status, told in words, stands among the others."""
-    return next(number for number, name in enumerate(STATUSES) if words.removeprefix("✗ ").startswith(name))
-
-
-def place(row: pd.Series) -> str:
-    """A row's keys in words."""
-    return f"{row['task']} / {row['bug']} {row['level']} / {row['method']} / {row['metric']}@{row['post']}" + (
-        f" against {row['control']}"
-    )
-
-
-def told_status(row: pd.Series) -> str:
-    """A row's status in words: one that fails the gate is marked, another verdict that does not is called harmless."""
-    if row["alarm"]:
-        return f"✗ {row['status']}" if row["alarm"] == REGRESSION else f"✗ {row['status']}, not measured"
-    return "verdict changed, harmless" if row["status"] == "verdict changed" else str(row["status"])
-
-
-def explained(row: pd.Series) -> str:
-    """What happened to a row, in words."""
-    verdict = str(row["verdict_new"])
-    if row["verdict_old"] != row["verdict_new"] and row["status"] == "verdict changed":
-        verdict = f"{row['verdict_old']} → {row['verdict_new']}"
-    said = [] if row["status"] in {"missing", "incompatible"} else [verdict]
-    for name, prefix in (("effect", "effect_"), ("value", "")):
-        old, new = row[f"{prefix}old"], row[f"{prefix}new"]
-        if not (np.isnan(old) or np.isnan(new)) and old != new:
-            said.append(f"{name} {old:.4g} → {new:.4g}")
-    return ", ".join([*said, *([str(row["note"])] if row["note"] else [])])
 
 
 def compare(

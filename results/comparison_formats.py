@@ -13,7 +13,8 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from attribug.results.comparison import UNMEASURED, Comparison, explained, place, told_status
+from attribug.results.comparison import Comparison
+from attribug.results.comparison_words import UNMEASURED, explained, place, told_status
 from attribug.results.difference import Difference
 from attribug.results.narrative import number
 from attribug.results.published import SETTINGS, STAND_INS

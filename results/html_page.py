@@ -27,14 +27,14 @@ from attribug.results import (
 )
 from attribug.results.figures import CONTROL_NAMES, ROLES, SYMBOLS, Pictures, bars_told, reference_name
 from attribug.results.headline import PLACE, at, headline, places
-from attribug.results.narrative import counted, number
+from attribug.results.narrative import number
 from attribug.results.replication import ALL, MATRIX, Replication, sentence, summed
 from attribug.results.schema import KEYS
+from attribug.results.trouble_page import costs_told, records, trainings_told, trouble
 
 TEMPLATE, STYLE, SCRIPT = "report.html.jinja", "report.css", "report.js"
 UNFIT = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 RAISED = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
-IMBALANCE = 0.05  # share of the sums that maps promise, by which they may miss them
 Place = tuple[str, str, str]
 """Task, bug, level."""
 View = dict[str, Any]
@@ -92,7 +92,7 @@ def page(run: PageContents) -> str:
     rows = headline(run.results, suite, facts["pieces"])
     why, footnote = undecided.footnotes(rows)
     rows = rows.assign(footnote=footnote)
-    everything, ranking = places(run.results, suite), _records(run.analysis.get("ranking"))
+    everything, ranking = places(run.results, suite), records(run.analysis.get("ranking"))
     return environment.get_template(TEMPLATE).render(
         script=script, style=style, script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         facts=facts, suite=suite, symbols=SYMBOLS, verdicts=narrative.VERDICTS, colours=plots.COLOURS,
@@ -101,8 +101,8 @@ def page(run: PageContents) -> str:
         summary=narrative.summary(rows, facts, everything), warnings=narrative.warnings(rows, facts),
         matrices=_matrices(rows), bugs=_bugs(run, rows, everything), added=_added(run, rows), ranking=ranking,
         ranked=max([row["rank_high"] for row in ranking if row["rank_high"] > 0], default=1),
-        costs=_costs(run.costs, suite), trainings=_trainings(run.costs), trouble=_trouble(run),
-        published=_records(None if run.published is None else run.published.dropna(subset="ours")),
+        costs=costs_told(run.costs), trainings=trainings_told(run.costs), trouble=trouble(facts, run.results),
+        published=records(None if run.published is None else run.published.dropna(subset="ours")),
         findings=_findings(run.findings),
         paper=None if run.published is None else _paper(run, run.published), replication=_replication(run.replication),
         mended=[] if run.fixes is None else mending_page.views(run.fixes, rows, facts, _embedded, anchor),
@@ -153,10 +153,6 @@ def _prose(text: str) -> Any:
     from markupsafe import Markup, escape
 
     return Markup(re.sub("`([^`]+)`", r"<code>\1</code>", str(escape(_clean(text)))))
-
-
-def _records(table: pd.DataFrame | None) -> list[View]:
-    return [] if table is None else [dict(row) for _, row in table.astype(object).iterrows()]
 
 
 def _cell(row: Any) -> View:
@@ -279,7 +275,7 @@ def _level(run: PageContents, rows: pd.DataFrame, place: Place) -> View:
         "gallery": _gallery(run.galleries.get(place, {}), rows, bug, run.facts["pieces"]["metrics"]),
         "training": run.training.get(place, ""),
         "order": bars_told(run.facts["pieces"]["tasks"][place[0]].get("features", ())),
-        "rows": _records(everything.assign(measured=measured).loc[order]),
+        "rows": records(everything.assign(measured=measured).loc[order]),
     }  # fmt: skip
 
 
@@ -349,9 +345,9 @@ def _findings(table: pd.DataFrame | None) -> View | None:
         {"statement": part["statement"].iloc[0], "source": part["source"].iloc[0], "test": part["test"].iloc[0],
          "cells": [cells.get(task) for task in tasks]}
         for _, part in table.groupby("finding", sort=False)
-        for cells in [{cell["task"]: cell for cell in _records(part)}]
+        for cells in [{cell["task"]: cell for cell in records(part)}]
     ]  # fmt: skip
-    spoken = [row for row in _records(table) if row["agrees"] != findings.ABSENT]
+    spoken = [row for row in records(table) if row["agrees"] != findings.ABSENT]
     return {"tasks": tasks, "rows": rows, "spoken": spoken, "symbols": findings.SYMBOLS}
 
 
@@ -379,85 +375,10 @@ def _replication(found: Replication | None) -> View | None:
     return {
         "stale": "", "seeds": found.seeds, "sentence": sentence(found), "everything": sentence(found, ALL),
         "tables": [
-            {"title": title, "by": by, "rows": _records(summed(found.counts, by))} for title, by in tables
+            {"title": title, "by": by, "rows": records(summed(found.counts, by))} for title, by in tables
         ],
         "contradictions": [
-            {"title": title, "rows": _records(listed[listed["rows"] == rows])}
+            {"title": title, "rows": records(listed[listed["rows"] == rows])}
             for rows, title in ((MATRIX, "of the matrix"), (ALL, "of other rows"))
         ],
     }  # fmt: skip
-
-
-def _costs(costs: pd.DataFrame | None, suite: Mapping[str, Any]) -> list[View]:
-    """One row a method: sums over its records, and the same an explained image; cheapest first."""
-    if costs is None:
-        return []
-    records = costs[(costs["kind"] == "record") & costs["seconds"].notna()]
-    names = ["seconds", "scoring_seconds", "forward", "backward", "images"]
-    sums = records.groupby("method", sort=False)[names].sum()
-    sums["peak_megabytes"] = records.groupby("method")["peak_megabytes"].max()
-    sums["records"] = records.groupby("method").size()
-    explained = records[records["images"] > 0].groupby("method")[names].sum()  # not what broke down on its way
-    each = {f"{name}_each": explained[name] / explained["images"] for name in ("seconds", "forward", "backward")}
-    return _records(sums.assign(**each).reset_index().sort_values("seconds", kind="stable"))
-
-
-def _trainings(costs: pd.DataFrame | None) -> View | None:
-    rows = costs[costs["kind"] == "training"] if costs is not None else pd.DataFrame()
-    if rows.empty:
-        return None
-    known = rows["seconds"].dropna()
-    return {"count": len(rows), "known": len(known), "seconds": known.sum(), "each": known.median()}
-
-
-def _trouble(run: PageContents) -> View:
-    """What failed, was declined or is doubtful."""
-    facts, results = run.facts, run.results
-    warned = results[results["reason"].str.contains("maps miss the sum", regex=False)]
-    trouble = {
-        "failures": facts.get("failures", []),
-        "absent": {verdict: _reasons(results[results["verdict"] == verdict])
-                   for verdict in ("failed", "unsupported", "not taken")},
-        "constant": _by_method(facts.get("constant_maps", {})),
-        "nonfinite": _by_method(facts.get("nonfinite_maps", {})),
-        "imbalance": _imbalance(facts.get("imbalance", {})) if len(warned) else [],
-        "halved": facts.get("halved_passes", {}),
-        "undrawn": facts.get("undrawn", {}),
-        "unanalysed": facts.get("unanalysed", ""),
-    }  # fmt: skip
-    absent = trouble["absent"].values()
-    return trouble | {"any": any(absent) or any(each for name, each in trouble.items() if name != "absent")}
-
-
-def _reasons(rows: pd.DataFrame) -> list[View]:
-    """Rows without numbers, grouped by bug, method and reason."""
-    views = []
-    for (bug, level, method, reason), part in rows.groupby(["bug", "level", "method", "reason"], sort=False):
-        metrics = list(dict.fromkeys(part["metric"] + "@" + part["post"]))
-        views.append({"bug": bug, "level": level, "method": method, "reason": reason, "metrics": metrics})
-    return views
-
-
-def _by_method(counts: Mapping[str, int]) -> list[tuple[str, str]]:
-    """Method and how many maps; facts name a record `task / bug level / seed n / method`."""
-    totals: dict[str, list[int]] = {}
-    for name, count in counts.items():
-        totals.setdefault(_method(name), []).append(int(count))
-    return [
-        (method, f"{counted(sum(each), 'map')} in {counted(len(each), 'record')}")
-        for method, each in sorted(totals.items())
-    ]
-
-
-def _imbalance(shares: Mapping[str, float]) -> list[tuple[str, float, float]]:
-    """Method, least and largest share by which a record's maps miss their sum, of those that miss it by too much."""
-    shares_by_method: dict[str, list[float]] = {}
-    for name, share in shares.items():
-        shares_by_method.setdefault(_method(name), []).append(float(share))
-    return [
-        (method, min(each), max(each)) for method, each in sorted(shares_by_method.items()) if max(each) > IMBALANCE
-    ]
-
-
-def _method(record: str) -> str:
-    return record.rpartition(" / ")[2]

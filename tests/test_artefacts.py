@@ -84,7 +84,7 @@ EDITS: dict[str, tuple[str, str, str, tuple[str, ...]]] = {
     "what run.json tells": ("tables.run_facts", '"written"', '"wrote"', ("table",)),
     "a figure": ("results.figures", "PERCENTILE = 99.5", "PERCENTILE = 99.0", ("table",)),
     "a fact of metrics": ("contracts.pieces", "reproduction: bool = False", "reproduction: bool = True", ()),
-    "the page": ("results.html_page", "IMBALANCE = 0.05", "IMBALANCE = 0.06", ()),
+    "the page": ("results.trouble_page", "IMBALANCE = 0.05", "IMBALANCE = 0.06", ()),
     "a progress bar": ("terminal.progress", "STEPS = 10", "STEPS = 11", ()),
     "a lock": ("storage.models", "SECONDS_TO_WRITE = 3600.0", "SECONDS_TO_WRITE = 60.0", ()),
     "a schedule": ("running.schedule", "future.result()", "future.result(1)", ()),

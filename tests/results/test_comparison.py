@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import t as student
 
-from attribug.results.comparison import COLUMNS, STATUSES, ComparedTable, compare, told_status
+from attribug.results.comparison import COLUMNS, ComparedTable, compare
 from attribug.results.comparison_formats import FORMATS, MOST_ROWS
+from attribug.results.comparison_words import STATUSES, told_status
 from attribug.results.schema import KEYS, RESULT_COLUMNS, TableError, typed
 
 NAN = float("nan")
