@@ -63,8 +63,8 @@ class Output:
 
     @property
     def enough(self) -> bool:
-        """Whether it sees the bug, and no explanation sees it better."""
-        return self.verdict == "detects" and not self.more
+        """Whether it sees the bug, and no explanation sees it better for certain."""
+        return self.verdict == "detects" and self.of > 0 and not self.more
 
 
 @dataclass(frozen=True)
@@ -271,10 +271,11 @@ def next_step(suite: Mapping[str, Any], rows: pd.DataFrame, power: pd.DataFrame 
     if opened.empty:
         return "", ""
     asked = int(suite.get("seeds", 0))
-    given = " …" if "own" in suite.get("tasks", ()) else ""  # what says which model
-    command = f"attribug run {suite['name']}{given} --seeds "
-    if opened["ci_low"].isna().all() and asked < FEW:
+    command = f"attribug run {suite['name']} … --seeds "  # with whatever else was typed
+    if opened["ci_low"].isna().any() and asked < FEW:
         return f"{command}{FEW}", "an interval needs 3 models, and of 5 some may be lost"
+    if opened["ci_low"].isna().all():
+        return f"{command}{2 * asked}", "an interval needs 3 models that have the bug"
     models = [] if power is None else power["models"].dropna().tolist()
     for step in STEPS:
         if step > asked and (decided := sum(needed <= step for needed in models)):
@@ -285,18 +286,19 @@ def next_step(suite: Mapping[str, Any], rows: pd.DataFrame, power: pd.DataFrame 
 
 def lines(found: Sequence[Advice]) -> list[str]:
     """The advice in two lines at most, for a terminal: where one method is best, and where predictions are enough."""
+    several = len({told.task for told in found}) > 1
     seen = [told for told in found if told.sees]
     told_lines = []
+
+    def place(told: Advice) -> str:
+        return f"{f'{told.task} / ' if several else ''}{told.bug} {told.level}"
+
     if seen:
-        won = [f"{_place(told)}: {told.winner}" for told in seen if told.winner]
-        shared = [f"{_place(told)} ({len(told.first)} may be the best)" for told in seen if not told.winner]
+        won = [f"{place(told)}: {told.winner}" for told in seen if told.winner]
+        shared = [f"{place(told)} ({len(told.first)} may be the best)" for told in seen if not told.winner]
         parts = ([f"best: {'; '.join(won)}"] if won else []) + ([f"no winner: {', '.join(shared)}"] if shared else [])
         told_lines.append("; ".join(parts))
-    enough = [_place(told) for told in found if any(output.enough for output in told.outputs)]
+    enough = [place(told) for told in found if any(output.enough for output in told.outputs)]
     if enough:
-        told_lines.append(f"predictions tell as much as any map: {', '.join(enough)}")
+        told_lines.append(f"no map tells more than predictions for certain: {', '.join(enough)}")
     return told_lines
-
-
-def _place(told: Advice) -> str:
-    return f"{told.bug} {told.level}"

@@ -29,6 +29,7 @@ def view(
     command, decides = advice.next_step(suite, rows, analysis.get("power"))
     return {
         "several": len({told.task for told in found}) > 1, "command": command, "decides": decides,
+        "judged": analysis.get("power") is not None,
         "open": sum(len(labels) for told in found for _, labels in told.opened),
         "lines": [_line(told, anchor) for told in found],
     }  # fmt: skip

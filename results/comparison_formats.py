@@ -72,6 +72,8 @@ def junit(comparison: Comparison) -> str:
         ElementTree.SubElement(case, "error", _legal({"message": comparison.conclusion}))
         suite.set("tests", str(counts["tests"] + 1))
         suite.set("errors", str(counts["errors"] + 1))
+    if comparison.notes:
+        ElementTree.SubElement(suite, "system-out").text = "\n".join(comparison.notes)
     ElementTree.indent(suites)
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + ElementTree.tostring(suites, encoding="unicode") + "\n"
 

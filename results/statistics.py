@@ -250,11 +250,11 @@ def estimate(rows: pd.DataFrame, units: int) -> pd.DataFrame:
     })  # fmt: skip
 
 
-def too_few(models: int, asked: int) -> str:
+def too_few(models: int, asked: int, noun: str = "model") -> str:
     """Why so few contaminated models give no interval, in a sentence; `asked` is how many the suite wanted."""
     if models < asked:
-        return f"only {models} of {asked} models {'has' if models == 1 else 'have'} the bug; {NEEDED}"
-    return f"{models} model{'' if models == 1 else 's'}; {NEEDED}"
+        return f"only {models} of {asked} {noun}s {'has' if models == 1 else 'have'} the bug; {NEEDED}"
+    return f"{models} {noun}{'' if models == 1 else 's'}; {NEEDED}"
 
 
 def _no_interval(models: int, examples: int, exists: bool, asked: int) -> str:

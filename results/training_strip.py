@@ -40,10 +40,8 @@ def training_strip(path: Path | BinaryIO, pairs: Sequence[Pair]) -> None:
             axes = figure.add_axes(box)
             axes.imshow(_shown(pair.buggy if line else pair.clean), interpolation="nearest")
             axes.set_axis_off()
-            label, changed = (
-                (pair.buggy_label, pair.buggy_label != pair.clean_label) if line else (pair.clean_label, False)
-            )
-            axes.set_title(f"label {label}", fontsize=8, pad=2, color="#a3240f" if changed else "black")
+            label = pair.buggy_label if line else pair.clean_label
+            axes.set_title(f"label {label}", fontsize=8, pad=2, color="black" if label == pair.clean_label else RED)
     figure.savefig(path, dpi=110, format="png", metadata={"Software": "attribug"})
 
 

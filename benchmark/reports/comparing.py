@@ -79,8 +79,8 @@ def compare_methods(run: str | Path | FinishedRun, method: str, other: str) -> D
     pieces, suite = table.facts["pieces"], table.facts["suite"]
     rows = headline(table.results, suite, pieces)
     shown = pd.MultiIndex.from_frame(rows.loc[rows["method"].isin([method, other]), list(KEYS)].astype(str))
-    keys = pd.MultiIndex.from_frame(table.scores[list(KEYS)].astype(str))
-    scores = table.scores[keys.isin(shown)]
+    scores = table.scores[table.scores["method"].isin([method, other])]
+    scores = scores[pd.MultiIndex.from_frame(scores[list(KEYS)].astype(str)).isin(shown)]
     if scores.empty:
         raise InputError(f"{table.name}: expected scores of {method} and {other} in the matrix, found none")
     told = {name: {metric: facts[name] for metric, facts in pieces["metrics"].items()} for name in ("kind", "visible")}

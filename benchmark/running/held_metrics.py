@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pydantic
 
+from attribug.errors import InputError
 from attribug.plans import planning
 from attribug.storage.files import read_json
 from attribug.storage.folders import MAPS_INDEX, RUN
@@ -29,17 +30,18 @@ def with_held(asked: Suite, folder: Path, name: str) -> tuple[Suite, bool, list[
     if other := [key for key in sides[0] if sides[0][key] != sides[1][key]]:
         line = f"{name} holds a run with other {', '.join(other)}: its tables are replaced; another --out keeps both"
         return asked, False, [line]
-    before, now = (list(dict.fromkeys(_names(each, held, asked))) for each in (held, asked))
+    (before, foreign), (now, _) = _pairs(held), _pairs(asked)
     more, gone = [each for each in now if each not in before], [each for each in before if each not in now]
     kept = told.get("maps_kept") is True and (folder / MAPS_INDEX).is_file()
-    if not gone:
-        return asked, kept, []
+    lines = [f"{name}: rows of {', '.join(foreign)} go: not registered here (--plugin)"] if foreign else []
     if not kept:
         lost = f"{name} was scored by {', '.join(gone)} before: these rows go, since no maps were kept (--keep-maps)"
-        return asked, False, [lost]
-    posts = held.posts if held.posts == asked.posts else []
-    lines = [f"{name} keeps maps: scored by {', '.join(before)} as before, and by {', '.join(more)}"] if more else []
-    return asked.model_copy(update={"metrics": [*before, *more], "posts": posts}), True, lines
+        return asked, False, [*lines, *([lost] if gone else [])]
+    if not gone:
+        return asked, True, lines
+    if more:
+        lines.append(f"{name} keeps maps: scored by {_metrics(before)} as before, and by {', '.join(more)}")
+    return asked.model_copy(update={"metrics": [*before, *more], "posts": []}), True, lines
 
 
 def _suite(told: object) -> Suite | None:
@@ -56,8 +58,18 @@ def _but_metrics(suite: Suite) -> dict[str, object]:
     return suite.model_dump(exclude={*MEASURING, "description", "cost"})
 
 
-def _names(suite: Suite, held: Suite, asked: Suite) -> list[str]:
-    """The metrics of a suite, with their posts where the two suites have others."""
-    if held.posts == asked.posts:
-        return suite.metrics
-    return [f"{metric.name}@{post}" for metric, post in planning.measured_by(suite)]
+def _pairs(suite: Suite) -> tuple[list[str], list[str]]:
+    """All `metric@post` that a suite is scored by, and the metrics of which nothing is known here."""
+    pairs: list[str] = []
+    unknown = []
+    for name in suite.metrics:
+        try:
+            measured = planning.measured_by(suite.model_copy(update={"metrics": [name]}))
+            pairs += [f"{metric.name}@{post}" for metric, post in measured]
+        except InputError:
+            unknown.append(name)
+    return list(dict.fromkeys(pairs)), unknown
+
+
+def _metrics(pairs: list[str]) -> str:
+    return ", ".join(dict.fromkeys(pair.partition("@")[0] for pair in pairs))

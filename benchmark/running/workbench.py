@@ -87,11 +87,12 @@ class Workbench:
 
     def _whose(self, key: str) -> str:
         """Suite and task that a model is trained for, for people who look into the cache."""
-        sides = ((cell.task, cell.contrast.models()) for cell in self.plan.cells if cell.contrast is not None)
-        subjects = ((cell.task, [cell.subject.side.model]) for cell in self.plan.cells if cell.subject is not None)
-        for task, models in (*sides, *subjects):
+        for cell in self.plan.cells:
+            models = [] if cell.contrast is None else [*cell.contrast.models()]
+            models += [] if cell.subject is None else [cell.subject.side.model]
+            models += [trial.model for trial in cell.trials]
             if any(key == below.key for model in models for below in trainings(model)):
-                return f"{self.plan.suite.name}, {task}"
+                return f"{self.plan.suite.name}, {cell.task}"
         return self.plan.suite.name
 
     def _measure(self, job: MeasureChecks) -> dict[str, float]:

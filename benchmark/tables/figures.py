@@ -53,6 +53,8 @@ def draw(outcome: Outcome, results: pd.DataFrame, pieces: Pieces, out: Path) -> 
         except Exception as error:
             undrawn[name] = one_line(error)
             continue
+        if not picture:  # there is nothing to see
+            continue
         write_atomically(folder / name, partial(Path.write_bytes, data=picture))
         drawn.add(folder / name)
     with storing(folder):

@@ -9,7 +9,7 @@ import pandas as pd
 
 from attribug.contracts import outputs
 from attribug.maps.attribution import Census
-from attribug.results.schema import KEYS, MENDED, NUMBERS, RESULT_COLUMNS, sort_results, typed
+from attribug.results.schema import KEYS, MENDED, NUMBERS, PERTURBED, RESULT_COLUMNS, sort_results, typed
 from attribug.results.statistics import FEWEST_MODELS, too_few
 from attribug.results.summary import tabulated
 from attribug.tables.analysis import main_controls
@@ -68,7 +68,9 @@ def _planned(outcome: Outcome) -> Iterator[dict[str, Any]]:
     plan = outcome.plan
     for _, cell in plan.contrasted:
         taken = sum(outcome.took(n) for n, other in plan.contrasted if place_of(other) == place_of(cell))
-        reason = too_few(taken, plan.suite.seeds) if taken < FEWEST_MODELS else NO_TRIPLE
+        given = main_controls(plan)[cell.bug] == PERTURBED
+        few = too_few(taken, plan.suite.seeds, "draw" if given else "model")
+        reason = few if taken < FEWEST_MODELS else NO_TRIPLE
         for method, _ in plan.methods:
             yield from _empty_rows(plan, cell, method, "inconclusive", reason, 0)
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def training_pictures(outcome: Outcome) -> Iterator[tuple[str, Callable[[], bytes]]]:
-    """Of the first model in which each bug of the training data took; images only, and such as the bug changed."""
+    """Of the first model in which each bug of the training data took; empty where it changed no image."""
     plan, done = outcome.plan, set()
     for number, cell in plan.contrasted:
         place = (cell.task, cell.bug, cell.level)
@@ -33,8 +33,8 @@ def training_pictures(outcome: Outcome) -> Iterator[tuple[str, Callable[[], byte
             continue
         done.add(place)
         sides = _examples(cell.contrast) if plan.bugs[cell.bug].stage == "data" else None
-        if sides is not None and (pairs := changed(*sides)):
-            yield figure_name(*place), partial(_drawn, pairs)
+        if sides is not None:
+            yield figure_name(*place), partial(_drawn, *sides)
 
 
 def figure_name(task: str, bug: str, level: str) -> str:
@@ -71,7 +71,9 @@ def changed(clean: Examples, buggy: Examples) -> list[Pair]:
     return pairs
 
 
-def _drawn(pairs: list[Pair]) -> bytes:
+def _drawn(clean: Examples, buggy: Examples) -> bytes:
+    pairs = changed(clean, buggy)
     drawn = io.BytesIO()
-    training_strip(drawn, pairs)
+    if pairs:
+        training_strip(drawn, pairs)
     return drawn.getvalue()

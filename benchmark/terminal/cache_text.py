@@ -66,15 +66,16 @@ def _sum(items: Iterable[Item]) -> dict[str, int]:
 def lines(place: Inventory) -> Iterator[str]:
     """An inventory in words."""
     yield place.place
+    (counts,) = as_json([place])
     for kind, names in KINDS.items():
         items = place.of(kind)
         name = names[len(items) != 1]
         if items or kind == "model":
-            devices = ", ".join(f"{d} {n['count']}" for d, n in as_json([place])[0]["models"].items())
+            devices = ", ".join(f"{d} {n['count']}" for d, n in counts["models"].items())
             note = f" ({devices})" if kind == "model" and items else ""
             yield f"  {len(items)} {name}{note}: {shown(sum(item.bytes for item in items))}"
-        if kind == "model":
-            whose = as_json([place])[0]["trained_for"].items()
+        if kind == "model" and any(counts["trained_for"]):  # nobody reads that at a URL
+            whose = counts["trained_for"].items()
             yield from (f"    {n['count']} of {told or UNKNOWN}: {shown(n['bytes'])}" for told, n in whose)
         if kind == "copy":
             yield from (f"    {item.name}: {shown(item.bytes)}, used {_date(item.used)}" for item in items)
