@@ -158,8 +158,8 @@ def _prose(text: str) -> Any:
 def _cell(row: Any) -> View:
     """A verdict as the matrix shows it."""
     return {
-        "verdict": row.verdict, "symbol": SYMBOLS[row.verdict] + _raised(getattr(row, "footnote", 0)), "effect": row.effect,
-        "constructed": row.constructed, "words": narrative.cell(row),
+        "verdict": row.verdict, "symbol": SYMBOLS[row.verdict] + _raised(getattr(row, "footnote", 0)),
+        "effect": row.effect, "constructed": row.constructed, "words": narrative.cell(row),
     }  # fmt: skip
 
 

@@ -167,20 +167,20 @@ def test_what_to_type_next() -> None:
     rows = headline(pd.DataFrame(MIXED), SUITE, PIECES)
     power = pd.DataFrame({"models": [8.0, 30.0, NAN]})
     assert advice.next_step(SUITE, rows, power) == (
-        "attribug run made --seeds 10", "10 models a side would decide 1 of 2 open verdicts with 80 % chance",
+        "attribug run made … --seeds 10", "10 models a side would decide 1 of 2 open verdicts with 80 % chance",
     )  # fmt: skip
-    assert advice.next_step(SUITE | {"seeds": 10}, rows, power[1:])[0] == "attribug run made --seeds 50"
+    assert advice.next_step(SUITE | {"seeds": 10}, rows, power[1:])[0] == "attribug run made … --seeds 50"
     assert advice.next_step(SUITE | {"tasks": ["own"]}, rows, power)[0] == "attribug run made … --seeds 10"
     assert advice.next_step(SUITE, rows, power.assign(models=NAN)) == ("", "")
     assert advice.next_step(SUITE, rows, None) == ("", "")
     assert advice.next_step(SUITE, rows[rows["verdict"] != "inconclusive"], power) == ("", "")
     few = headline(pd.DataFrame([row("a", NAN, NAN, seeds=1)]), SUITE, PIECES)
-    assert advice.next_step(SUITE | {"seeds": 1}, few, None)[0] == "attribug run made --seeds 5"
+    assert advice.next_step(SUITE | {"seeds": 1}, few, None)[0] == "attribug run made … --seeds 5"
 
 
 def test_the_terminal_gets_two_lines_at_most() -> None:
     assert advice.lines([told(*MIXED)]) == [
-        "no winner: reinit 1 (2 may be the best)", "predictions tell as much as any map: reinit 1",
+        "no winner: reinit 1 (2 may be the best)", "no map tells more than predictions for certain: reinit 1",
     ]  # fmt: skip
     assert advice.lines([told(row("a", 0.9, 1.0), row("predictions", 0.5, 0.5))]) == ["best: reinit 1: a"]
     assert advice.lines([told(row("a", 0.5, 0.5))]) == []
@@ -258,3 +258,11 @@ def test_suspicions_are_bugs_of_the_tables(script: ModuleType) -> None:
     for name in script.TABLES:
         facts = json.loads((Path(advice.__file__).parent / "reference" / f"{name}.json").read_text())
         assert set(facts["pieces"]["bugs"]) == {suspicion.bug for suspicion in script.SUSPICIONS}
+
+
+def test_models_without_the_bug_are_no_reason_to_give_up() -> None:
+    """Five were asked for and two have the bug: more models are just what decides."""
+    rows = headline(pd.DataFrame([row("a", NAN, NAN, seeds=2)]), SUITE, PIECES)
+    command, decides = advice.next_step(SUITE, rows, None)
+    assert command == "attribug run made … --seeds 10"
+    assert "have the bug" in decides

@@ -124,7 +124,7 @@ def test_the_section_says_what_the_table_says(run: PageContents, html: str) -> N
         assert f"{len(told.sees)}: " in text or not told.sees
         assert f"and {len(told.sees) - 5} more" in text or len(told.sees) <= 5
     command, decides = advice.next_step(run.facts["suite"], rows, run.analysis["power"])
-    assert f"Next: {command}; {decides}." in text
+    assert f"Next, with whatever else this run was given: {command}; {decides}." in text
 
 
 def test_without_bugs_there_is_no_such_section(run: PageContents) -> None:

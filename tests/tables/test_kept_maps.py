@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -286,3 +287,17 @@ def test_rows_that_go_are_told(tmp_path: Path) -> None:
     assert "these rows go, since no maps were kept" in gone
     (other,) = notes(metrics=["cosine"], seeds=2)
     assert "other seeds: its tables are replaced" in other
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("in_process")
+def test_a_metric_that_is_registered_no_more_stops_nothing(kept: api.Run, tmp_path: Path) -> None:
+    """Its rows go, and a line says so; names with a post are what they are without one."""
+    first = kept_run(tmp_path / "run")
+    told = json.loads((first.folder / "run.json").read_text())
+    told["suite"]["metrics"] = [*told["suite"]["metrics"], "of_a_plugin"]
+    (first.folder / "run.json").write_text(json.dumps(told))
+    asked: dict[str, Any] = {"changes": {"chunk": 4}, "plugins": [TINY], "out": str(first.folder), "device": "cpu"}
+    request = requested(SUITE, RunOptions.of(asked))
+    assert ["of_a_plugin go" in line for line in request.notes] == [True]
+    assert requested(SUITE, RunOptions.of(asked | {"metrics": ["spearman@sum"]})).plan.measured == request.plan.measured
