@@ -54,8 +54,6 @@ class PageContents:
     costs: pd.DataFrame | None = None
     galleries: Mapping[Place, Mapping[str, Pictures]] = field(default_factory=dict)
     """By place and method: `inputs` (n, C, H, W) in [0, 1], (n, C, L) or (n, D), and, by role, maps (n, *spatial)."""
-    training: Mapping[Place, str] = field(default_factory=dict)
-    """Clean beside contaminated training images as PNG data URIs, by place."""
     published: pd.DataFrame | None = None
     """As `published.beside` gives it; rows without ours are not shown."""
     findings: pd.DataFrame | None = None
@@ -70,6 +68,8 @@ class PageContents:
     """As `alignment.cases` gives it; None where no prediction is known to be right or wrong."""
     alignment_galleries: Mapping[str, str] = field(default_factory=dict)
     """Pictures of examples as PNG data URIs, by a name that begins with its panel's: `mnist_block: distracted`."""
+    training: Mapping[Place, str] = field(default_factory=dict)
+    """Clean beside contaminated training images as PNG data URIs, by place."""
 
 
 def page(run: PageContents) -> str:
