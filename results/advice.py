@@ -19,6 +19,8 @@ from attribug.results.undecided import OPEN, named, why_open
 
 SIGNED, ABSOLUTE = "sum", "abs_sum"
 """Posts of one map: its channels' sum, and the sum of their absolute values."""
+FLIPS, OWN_PARTS, ROUNDING = "label_flips", 5, 1e-9
+"""A bug whose models share no flipped image: with S of them, more than five, no level above 1/S."""
 FEW = 5
 """Models a side that a run without intervals is told to ask for."""
 
@@ -276,12 +278,24 @@ def next_step(suite: Mapping[str, Any], rows: pd.DataFrame, power: pd.DataFrame 
         return f"{command}{FEW}", "an interval needs 3 models, and of 5 some may be lost"
     if opened["ci_low"].isna().all():
         return f"{command}{2 * asked}", "an interval needs 3 models that have the bug"
-    models = [] if power is None else power["models"].dropna().tolist()
+    needed = pd.DataFrame(columns=["bug", "level", "models"]) if power is None else power.dropna(subset="models")
+    places = rows[["bug", "level"]].drop_duplicates()
     for step in STEPS:
-        if step > asked and (decided := sum(needed <= step for needed in models)):
+        decided = int(((needed["models"] <= step) & _possible(needed, step)).sum())
+        if step > asked and decided:
             told = f"would decide {decided} of {len(opened)} open verdicts with 80 % chance"
-            return f"{command}{step}", f"{step} models a side {told}"
+            left = set(places.loc[~_possible(places, step), "bug"])
+            bugs = [bug for bug in suite.get("bugs", ()) if bug not in left]
+            chosen = f"--bugs {','.join(bugs)} " if left else ""
+            return f"attribug run {suite['name']} … {chosen}--seeds {step}", f"{step} models a side {told}"
     return "", ""
+
+
+def _possible(places: pd.DataFrame, seeds: int) -> pd.Series:
+    """Which bugs and levels so many models can have: each flips labels in a part of the data of its own."""
+    flips = (places["bug"] == FLIPS) & (seeds > OWN_PARTS)
+    level = pd.to_numeric(places["level"], errors="coerce")
+    return ~(flips & (level * seeds > 1 + ROUNDING))
 
 
 def lines(found: Sequence[Advice]) -> list[str]:
